@@ -1,0 +1,455 @@
+package inlookup
+
+// The cache: it stands in front of another Resolver and remembers its answers.
+//
+// Everything is one tree under one mutex. A lookup holds the mutex for well
+// under a microsecond (a dozen string comparisons and four pointers for the
+// ring), a tenth of what the system calls around it take, so splitting the lock
+// would buy nothing; and one tree is what makes a flush one walk, since with
+// the key
+//
+//	domain 0 local 0 type
+//
+// the answers about a user are neighbours, and so are the users of a domain.
+//
+// The life of an entry:
+//
+//	           TTL                         Stale
+//	load ──────────────▶ expired ────────────────────▶ useless
+//	     given to all            given only while the
+//	                             Resolver is unavailable
+//
+// It leaves earlier when it is flushed, or when room is needed and it is the
+// one not used for longest. "Absent" answers have their own shorter time, their
+// own ring and an eighth of the room: somebody who asks for names out of a
+// dictionary drives out his own kind. They are never given when expired, since
+// an "absent" that is wrong bounces mail.
+//
+// Decided against: refreshing before expiry (keeps MySQL busy with users nobody
+// asks for), and a map with a heap for expiry (nothing need happen at the moment
+// of expiry; the least recently used end of a ring is soon reached).
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Cache answers from memory what it may, and asks Resolver the rest, once for
+// all who ask the same at the same time. Its fields may not change after the
+// first question; their zero values are the defaults given.
+type Cache struct {
+	Resolver      Resolver
+	TTL           time.Duration // an answer's life; 0: 10 minutes
+	NegativeTTL   time.Duration // the life of "absent"; 0: 20 seconds
+	Stale         time.Duration // cap on life after TTL, see staleFor; 0: none, negative: no such life
+	Size          int64         // bytes of heap for entries, see cost; 0: 256 MiB
+	MaxEntries    int           // 0: no limit but Size
+	LoadTimeout   time.Duration // for one question to Resolver; 0: 3 seconds
+	DefaultDomain string        // of addresses without one
+
+	mu      sync.Mutex // guards everything below
+	tree    tree[entry]
+	rings   [2]ring[entry] // most recently used first; [1] holds the absent
+	used    [2]usage       // of each ring
+	flights map[string]*flight
+	fills   map[*[]string]bool // of each Fill that runs, the prefixes flushed since it began
+	down    bool               // the last load found Resolver unavailable
+	probed  time.Time          // when a load last began while down
+	counts  cacheCounts
+}
+
+// An entry is the value of a node: 32 bytes.
+type entry struct {
+	answer Answer
+	loaded time.Duration // since epoch
+	took   uint32        // microseconds that Resolver took, at most 71 minutes
+	absent bool
+}
+
+type usage struct {
+	bytes   int64
+	entries int
+}
+
+type cacheCounts struct {
+	hits, misses, coalesced, stale, evicted, flushed, loadErrors uint64
+}
+
+// A flight is a question on its way to Resolver.
+type flight struct {
+	done   chan struct{} // closed when answer and err are set
+	answer Answer
+	err    error
+}
+
+// epoch is what the age of entries counts from: 8 bytes an entry instead of the
+// 24 of a time.Time, and monotonic like it.
+var epoch = time.Now()
+
+func since() time.Duration { return time.Since(epoch) }
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// life returns how long e is given to all.
+func (c *Cache) life(e *entry) time.Duration {
+	if e.absent {
+		return or(c.NegativeTTL, 20*time.Second)
+	}
+	return or(c.TTL, 10*time.Minute)
+}
+
+// staleFor returns how much longer e may be given while Resolver is
+// unavailable: what opens a mailbox an hour, what only routes mail a day.
+func (c *Cache) staleFor(t Type, e *entry) time.Duration {
+	most := 24 * time.Hour
+	if t == TypeUser || t == TypePasswd {
+		most = time.Hour
+	}
+	if e.absent || c.Stale < 0 {
+		return 0
+	}
+	return min(most, or(c.Stale, most))
+}
+
+// cacheable: relay changes with every login, extensions are about the server.
+func (t Type) cacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
+
+// appendKey appends the key of the question. An address that is not spelled
+// local@domain has its spelling at the end of the key, because the answer may
+// repeat it; it stays in the range of its user all the same.
+func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
+	i := separator(email)
+	local, domain := email[:max(i, 0)], email[i+1:]
+	if t == TypeDomain || i < 0 && t == TypeLimit {
+		local, domain = nil, email
+	} else if i < 0 {
+		local, domain = email, []byte(c.DefaultDomain)
+	}
+	b = append(append(b, domain...), 0)
+	b = append(append(b, local...), 0, byte(t))
+	if len(local) > 0 && (i < 0 || email[i] != '@') {
+		b = append(b, email...)
+	}
+	lowerBytes(b)
+	return b
+}
+
+// peek returns the answer if it is in memory and alive. It is what a hit costs:
+// b is the caller's scratch space for the key, and nothing is allocated.
+func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
+	if !t.cacheable() {
+		return "", false
+	}
+	key := c.appendKey(b, t, email)
+	now := since()
+	c.mu.Lock()
+	if n := c.tree.find(key); n != nil && now-n.value.loaded < c.life(&n.value) {
+		c.rings[count(n.value.absent)].toFront(n)
+		c.counts.hits++
+		a, ok = n.value.answer, true
+	}
+	c.mu.Unlock()
+	return a, ok
+}
+
+// Resolve answers from memory, or with what Resolver says. When Resolver is
+// unavailable an expired answer may have to do.
+func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
+	if !q.Type.cacheable() {
+		return c.Resolver.Resolve(ctx, q)
+	}
+	var scratch [128]byte
+	if a, ok := c.peek(scratch[:0], q.Type, []byte(q.Email)); ok {
+		return a, nil
+	}
+	key := c.appendKey(scratch[:0], q.Type, []byte(q.Email))
+	f, a := c.join(key, q)
+	if a != "" {
+		return a, nil
+	}
+	select {
+	case <-f.done:
+		return f.answer, f.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// join returns the flight that will bring the answer, begun here if there is
+// none, or the answer if it has come since peek or if only a stale one is to be
+// had. While Resolver is down those who can be served stale do not wait for it;
+// one question a second finds out whether it is back.
+func (c *Cache) join(key []byte, q Query) (*flight, Answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.tree.find(key)
+	if n != nil && since()-n.value.loaded < c.life(&n.value) {
+		c.counts.hits++
+		return nil, n.value.answer
+	}
+	stale := c.down && c.usable(n, q.Type)
+	f := c.flights[string(key)]
+	if f != nil && !stale {
+		c.counts.coalesced++
+	}
+	if f == nil && (!stale || time.Since(c.probed) >= time.Second) {
+		if c.flights == nil {
+			c.flights = make(map[string]*flight)
+		}
+		f = &flight{done: make(chan struct{})}
+		c.flights[string(key)] = f
+		c.probed = time.Now()
+		c.counts.misses++
+		q.Email = lower(q.Email) // the answer repeats it, and is not for this asker alone
+		go c.load(f, string(key), q)
+	}
+	if stale {
+		c.counts.stale++
+		return nil, n.value.answer
+	}
+	return f, ""
+}
+
+// usable reports whether n may be given although it has expired.
+func (c *Cache) usable(n *node[entry], t Type) bool {
+	return n != nil && since()-n.value.loaded < c.life(&n.value)+c.staleFor(t, &n.value)
+}
+
+// load brings the answer. It has a context of its own: the asker who began it
+// may go away, others wait too. A flush meanwhile has taken the flight out of
+// the map; then those who wait get the answer, and nobody after them.
+func (c *Cache) load(f *flight, key string, q Query) {
+	ctx, cancel := context.WithTimeout(context.Background(), or(c.LoadTimeout, 3*time.Second))
+	defer cancel()
+	start := since()
+	a, err := c.Resolver.Resolve(ctx, q)
+	took := since() - start
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.down = err != nil; c.down {
+		c.counts.loadErrors++
+	}
+	if c.flights[key] == f {
+		delete(c.flights, key)
+		if n := c.tree.find([]byte(key)); err == nil {
+			n := c.keep(key, entry{a, start, uint32(took.Microseconds()), a.absent(q)})
+			c.rings[count(a.absent(q))].pushFront(n)
+			c.makeRoom()
+		} else if c.usable(n, q.Type) {
+			a, err = n.value.answer, nil
+			c.counts.stale++
+		}
+	}
+	f.answer, f.err = a, err
+	close(f.done)
+}
+
+// keep puts e into the tree, on no ring yet. Key and answer share one
+// allocation.
+func (c *Cache) keep(key string, e entry) *node[entry] {
+	both := key + string(e.answer)
+	n, fresh := c.tree.insert(both[:len(key)])
+	if !fresh {
+		c.drop(n)
+		n, _ = c.tree.insert(both[:len(key)])
+	}
+	e.answer = Answer(both[len(key):])
+	n.value = e
+	u := &c.used[count(e.absent)]
+	u.bytes += cost(n)
+	u.entries++
+	return n
+}
+
+// cost returns the bytes of heap that n takes: the node of 96 bytes, and key
+// and answer in one block, rounded up as the allocator does it: to 16 bytes up
+// to 256, to an eighth of the next smaller power of two beyond.
+func cost(n *node[entry]) int64 {
+	b, unit := int64(len(n.key)+len(n.value.answer)), int64(16)
+	for unit*16 < b {
+		unit *= 2
+	}
+	return 96 + (b+unit-1)/unit*unit
+}
+
+// drop takes n out of tree, ring and accounts.
+func (c *Cache) drop(n *node[entry]) {
+	u := &c.used[count(n.value.absent)]
+	u.bytes -= cost(n)
+	u.entries--
+	c.tree.delete(n)
+}
+
+// over reports whether so much exceeds a share of the room: one in share.
+func (c *Cache) over(bytes int64, entries, share int) bool {
+	return bytes > or(c.Size, 256<<20)/int64(share) || c.MaxEntries > 0 && entries > max(1, c.MaxEntries/share)
+}
+
+// makeRoom evicts until the bounds hold: of the absent whatever exceeds their
+// eighth, then, if all together is too much, the absent before the others.
+func (c *Cache) makeRoom() {
+	there, absent := &c.used[0], &c.used[1]
+	for c.over(absent.bytes, absent.entries, 8) {
+		c.evict(1)
+	}
+	for c.over(there.bytes+absent.bytes, c.tree.len, 1) {
+		c.evict(count(absent.entries > 0))
+	}
+}
+
+func (c *Cache) evict(ring int) {
+	c.drop(c.rings[ring].back()) // not nil: its usage is above a bound that is not negative
+	c.counts.evicted++
+}
+
+// flushStep is how many entries go under one hold of the mutex: some 300 µs.
+const flushStep = 500
+
+// Flush forgets what is known about an address, about a domain if email has no
+// separator, or everything if it is empty, and returns how many entries that
+// were. No answer to a question asked after Flush returns is older than its call,
+// since loads under way lose their place in the cache before the walk begins.
+func (c *Cache) Flush(email string) (flushed int) {
+	prefix := ""
+	if i := separator(email); i >= 0 {
+		prefix = lower(email[i+1:]) + "\x00" + lower(email[:i]) + "\x00"
+	} else if email != "" {
+		prefix = lower(email) + "\x00"
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.flights {
+		if strings.HasPrefix(key, prefix) {
+			delete(c.flights, key)
+		}
+	}
+	for fence := range c.fills {
+		*fence = append(*fence, prefix)
+	}
+	if prefix == "" {
+		flushed = c.tree.len
+		c.tree, c.rings, c.used = tree[entry]{}, [2]ring[entry]{}, [2]usage{}
+	}
+	for n := c.tree.ceiling(prefix); n != nil && strings.HasPrefix(n.key, prefix); {
+		next := n.successor()
+		c.drop(n)
+		if flushed++; flushed%flushStep == 0 && next != nil {
+			key := next.key
+			c.mu.Unlock() // others have their turn; whatever they add meanwhile is fresh
+			c.mu.Lock()
+			next = c.tree.ceiling(key)
+		}
+		n = next
+	}
+	c.counts.flushed += uint64(flushed)
+	return flushed
+}
+
+// Fill lets source put in answers that nobody has asked for yet, the most
+// likely ones first. They are the first to be evicted, in the opposite order, and
+// never evict another: add returns false when the cache is full, or when all was
+// flushed since Fill began. Fill returns how many were put in.
+func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled int, err error) {
+	fence, start := new([]string), since()
+	c.mu.Lock()
+	if c.fills == nil {
+		c.fills = make(map[*[]string]bool)
+	}
+	c.fills[fence] = true
+	c.mu.Unlock()
+	err = source(func(q Query, a Answer) bool {
+		key := string(c.appendKey(nil, q.Type, []byte(q.Email)))
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, prefix := range *fence { // what source says may be older than that flush
+			if strings.HasPrefix(key, prefix) {
+				return prefix != ""
+			}
+		}
+		if c.tree.find([]byte(key)) != nil {
+			return true
+		}
+		n := c.keep(key, entry{answer: a, loaded: start, absent: a.absent(q)})
+		c.rings[count(n.value.absent)].pushBack(n)
+		if c.over(c.used[0].bytes+c.used[1].bytes, c.tree.len, 1) {
+			c.drop(n)
+			return false
+		}
+		filled++
+		return true
+	})
+	c.mu.Lock()
+	delete(c.fills, fence)
+	c.mu.Unlock()
+	return filled, err
+}
+
+// Len returns how many entries there are.
+func (c *Cache) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tree.len
+}
+
+func (c *Cache) metrics(m *metrics) {
+	c.mu.Lock()
+	n, used := c.counts, c.used
+	c.mu.Unlock()
+	m.add("cache_hits_total counter Answers from memory", n.hits)
+	m.add("cache_misses_total counter Answers that had to be loaded", n.misses)
+	m.add("cache_coalesced_total counter Askers who shared the load of another", n.coalesced)
+	m.add("cache_stale_total counter Expired answers given because there was no other", n.stale)
+	m.add("cache_load_errors_total counter Loads that failed", n.loadErrors)
+	m.add("cache_evicted_total counter Entries evicted for room", n.evicted)
+	m.add("cache_flushed_total counter Entries flushed", n.flushed)
+	m.add(`cache_entries{kind="present"} gauge Entries`, used[0].entries)
+	m.add(`cache_entries{kind="absent"} gauge Entries`, used[1].entries)
+	m.add(`cache_bytes{kind="present"} gauge Bytes of heap that entries take`, used[0].bytes)
+	m.add(`cache_bytes{kind="absent"} gauge Bytes of heap that entries take`, used[1].bytes)
+	if r, ok := c.Resolver.(interface{ metrics(*metrics) }); ok {
+		r.metrics(m)
+	}
+}
+
+// explain tells what the cache has for q, and changes nothing.
+func (c *Cache) explain(ctx context.Context, w io.Writer, q Query) {
+	c.mu.Lock()
+	n := c.tree.find(c.appendKey(nil, q.Type, []byte(q.Email)))
+	var e entry
+	var size int64
+	if n != nil {
+		e, size = n.value, cost(n)
+	}
+	c.mu.Unlock()
+	age := since() - e.loaded
+	left, stale := c.life(&e)-age, c.life(&e)+c.staleFor(q.Type, &e)-age
+	switch {
+	case !q.Type.cacheable():
+		fmt.Fprintln(w, "cache: never, this type is always looked up")
+	case n == nil:
+		fmt.Fprintln(w, "cache: miss")
+	case left > 0:
+		fmt.Fprintf(w, "cache: hit\ntime left: %v\n", left.Round(time.Millisecond))
+	case stale > 0:
+		fmt.Fprintf(w, "cache: stale, given only while the database is unavailable\ntime left: %v\n", stale.Round(time.Millisecond))
+	default:
+		fmt.Fprintln(w, "cache: miss, what is here has expired")
+	}
+	if n != nil {
+		fmt.Fprintf(w, "age: %v\nbytes: %d\nabsent: %v\nlookup took: %v\n", age.Round(time.Millisecond), size, e.absent, time.Duration(e.took)*time.Microsecond)
+	}
+	if r, ok := c.Resolver.(explainer); ok {
+		r.explain(ctx, w, q)
+	}
+}

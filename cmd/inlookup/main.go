@@ -1,0 +1,258 @@
+// Inlookup is the server that answers what mail programs ask about IndiMail's
+// users, over FIFOs, from MySQL and from memory. See inlookup -h.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+// Exit statuses, those of the C program.
+const (
+	exitUsage = 100
+	exitFault = 111 // try again later
+)
+
+const usage = `inlookup answers what mail programs ask about IndiMail's users.
+
+usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
+       inlookup -demo
+
+  -f infifo      name or path of the request FIFO (default: INFIFO, else infifo)
+  -i instances   so many request FIFOs, named infifo.1, infifo.2 ... (default 1:
+                 one, named infifo)
+  -c seconds     load into the cache at start, and after SIGHUP, who logged in
+                 within so many seconds
+  -v             write a line for each request, as SIGUSR2 turns it on and off
+  -demo          show it at work with a private MariaDB and a sample domain, in
+                 a temporary directory, and leave nothing behind
+
+It is configured by its environment and by control files:
+  INFIFODIR, FIFODIR      directory of a request FIFO that is no path
+                          (default /var/indimail/inquery)
+  FIFO_MODE               mode of the request FIFOs, octal (default 0660)
+  REPLYDIR                the only directory where reply FIFOs may lie
+  CONTROLDIR              control files host.mysql, host.cntrl, mcdinfo, hostip,
+                          smtproutes, qmtproutes (default /etc/indimail/control)
+  ASSIGNDIR               the file assign (default /etc/indimail/users)
+  DEFAULT_DOMAIN          of an address without one
+  MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT
+                          the database, if not by host.mysql; several hosts
+                          with commas between them are tried in turn
+  CNTRL_HOST ...          the same of a cluster's central database
+  CACHE_TTL               life of an answer (default 10m)
+  CACHE_NEGATIVE_TTL      life of the answer that there is none (default 20s)
+  CACHE_STALE             how long an expired answer may be given while the
+                          database is unavailable (default: 1h for status and
+                          password, 24h for the rest; 0: never)
+  CACHE_SIZE              bytes of memory for answers (default 268435456)
+  MAX_BTREE_COUNT         answers kept at most (default: by CACHE_SIZE alone)
+  USE_BTREE=0             keep none
+  TCPREMOTEIP             set by tcpserver: answer one request on descriptors 0
+                          and 1, then exit
+
+signals: HUP forget all answers and read the control files again; INT connect
+to MySQL anew and read the control files again; USR1 statistics; USR2 request
+lines on or off; TERM answer what was asked, remove the FIFOs, exit 0.
+
+exit status: 0; 100 wrong usage; 111 a temporary fault.
+`
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("inlookup: ")
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+type options struct {
+	infifo    string
+	instances int
+	recent    time.Duration
+	verbose   bool
+	demo      bool
+}
+
+func parse(args []string) (o options, err error) {
+	seconds := 0
+	flags := flag.NewFlagSet("inlookup", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.infifo, "f", "", "")
+	flags.IntVar(&o.instances, "i", 1, "")
+	flags.IntVar(&seconds, "c", 0, "")
+	flags.BoolVar(&o.verbose, "v", false, "")
+	flags.BoolVar(&o.demo, "demo", false, "")
+	if err = flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.recent = time.Duration(seconds) * time.Second
+	switch {
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case o.instances < 1 || o.instances > 1000:
+		err = fmt.Errorf("-i %d: want 1 to 1000 instances", o.instances)
+	case seconds < 0:
+		err = fmt.Errorf("-c %d: want seconds", seconds)
+	}
+	return o, err
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, usage)
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "inlookup: %v (inlookup -h explains)\n", err)
+		return exitUsage
+	case o.demo:
+		err = demo(stdout)
+	case os.Getenv("TCPREMOTEIP") != "":
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		server := &inlookup.Server{Resolver: inlookup.FromEnv(), Log: log.New(stderr, "inlookup: ", 0)}
+		err = server.ServeConn(ctx, os.Stdin, os.Stdout)
+	default:
+		err = serve(o, stdout, log.New(stderr, "inlookup: ", 0))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "inlookup:", err)
+		return exitFault
+	}
+	return 0
+}
+
+// serve runs the server until SIGTERM.
+func serve(o options, stdout io.Writer, logger *log.Logger) error {
+	// The cache is most of the heap, lives long and is all pointers: let the
+	// collector run when it has grown by a third, not when it has doubled.
+	debug.SetGCPercent(33)
+	mysql := &inlookup.MySQL{Log: logger}
+	if err := mysql.Reload(false); err != nil {
+		return err
+	}
+	defer mysql.Close()
+	cache, err := newCache(mysql)
+	if err != nil {
+		return err
+	}
+	server := &inlookup.Server{Resolver: mysql, Infifo: o.infifo, Instances: o.instances, Out: stdout, Log: logger}
+	if cache != nil {
+		server.Resolver = cache
+	}
+	server.Debug.Store(o.verbose || os.Getenv("DEBUG") != "")
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	preload := func() {
+		if cache != nil && o.recent > 0 {
+			go fill(ctx, cache, mysql, o.recent, logger)
+		}
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		for sig := range signals {
+			switch sig {
+			case syscall.SIGHUP:
+				if cache != nil {
+					cache.Flush("")
+				}
+				reload(mysql, false, logger)
+				preload()
+			case syscall.SIGINT:
+				reload(mysql, true, logger)
+			case syscall.SIGUSR1:
+				server.WriteStatistics(stdout)
+			case syscall.SIGUSR2:
+				server.Debug.Store(!server.Debug.Load())
+			}
+		}
+	}()
+	preload()
+	err = server.Serve(ctx)
+	signal.Stop(signals)
+	server.WriteStatistics(stdout)
+	return err
+}
+
+// reload applies changed control files, or says what is wrong with them.
+func reload(mysql *inlookup.MySQL, reconnect bool, logger *log.Logger) {
+	if err := mysql.Reload(reconnect); err != nil {
+		logger.Printf("the configuration stays as it was: %v", err)
+	}
+}
+
+// fill loads those who logged in lately.
+func fill(ctx context.Context, cache *inlookup.Cache, mysql *inlookup.MySQL, recent time.Duration, logger *log.Logger) {
+	start := time.Now()
+	n, err := cache.Fill(func(add func(inlookup.Query, inlookup.Answer) bool) error {
+		return mysql.Recent(ctx, recent, add)
+	})
+	if err != nil {
+		logger.Printf("loading recent users: %v", err)
+	}
+	logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))
+}
+
+// newCache returns the cache that the environment asks for, nil for none.
+func newCache(r inlookup.Resolver) (*inlookup.Cache, error) {
+	if os.Getenv("USE_BTREE") == "0" {
+		return nil, nil
+	}
+	c := &inlookup.Cache{Resolver: r, DefaultDomain: os.Getenv("DEFAULT_DOMAIN")}
+	var errs [5]error
+	c.TTL, errs[0] = duration("CACHE_TTL")
+	c.NegativeTTL, errs[1] = duration("CACHE_NEGATIVE_TTL")
+	c.Stale, errs[2] = duration("CACHE_STALE")
+	if v := os.Getenv("CACHE_STALE"); v != "" && c.Stale == 0 {
+		c.Stale = -1 // 0 forbids
+	}
+	size, err := number("CACHE_SIZE")
+	c.Size, errs[3] = int64(size), err
+	c.MaxEntries, errs[4] = number("MAX_BTREE_COUNT")
+	return c, errors.Join(errs[:]...)
+}
+
+// duration reads a variable that holds a Go duration or plain seconds.
+func duration(name string) (time.Duration, error) {
+	v := os.Getenv(name)
+	if v == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(v)
+	if n, err2 := strconv.Atoi(v); err2 == nil {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%s: want seconds or a duration like 10m, not %q", name, v)
+	}
+	return d, nil
+}
+
+// number reads a variable that holds a number, 0 if it is empty.
+func number(name string) (int, error) {
+	v := os.Getenv(name)
+	if v == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%s: want a number, not %q", name, v)
+	}
+	return n, nil
+}

@@ -1,0 +1,79 @@
+// Package mariadbtest gives a test a MariaDB with the rows of testdata/golden. It is apart from package mariadb so
+// that no program links package testing.
+package mariadbtest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+)
+
+// ForTest returns a new MariaDB with the tables of mariadb.Schema and the golden rows; it is stopped when t ends.
+// Without MariaDB on this machine t is skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails.
+func ForTest(t testing.TB) *mariadb.DB {
+	t.Helper()
+	db, err := mariadb.Start(t.Context(), t.TempDir())
+	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
+		t.Skip("SKIP: MariaDB is not installed, nothing of the SQL is tested here:", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := db.Exec(mariadb.Schema); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Load(filepath.Join(Golden(t), "data.sql")); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// Control returns a new control directory: the golden one, with db's port and socket in it. Some of its files hold
+// a password, so none is readable by others.
+func Control(t testing.TB, db *mariadb.DB) string {
+	t.Helper()
+	fill := strings.NewReplacer("@PORT@", strconv.Itoa(db.Port), "@SOCKET@", db.Socket)
+	from, to := filepath.Join(Golden(t), "control"), t.TempDir()
+	files, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(from, file.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, file.Name()), []byte(fill.Replace(string(text))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to
+}
+
+// Golden returns the path of testdata/golden: beside go.mod, which is in the directory of the test or above.
+func Golden(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(dir, "testdata", "golden")
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no go.mod in the working directory or above")
+		}
+		dir = filepath.Dir(dir)
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !linux && !freebsd
+
+package mariadb
+
+import "syscall"
+
+// dieWithParent cannot be had here: a parent that dies without Stop leaves its mariadbd behind.
+func dieWithParent(*syscall.SysProcAttr) {}
