@@ -32,7 +32,6 @@ package inlookup
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"time"
@@ -54,12 +53,11 @@ type Cache struct {
 	mu      sync.Mutex // guards everything below
 	tree    tree[entry]
 	rings   [2]ring[entry] // most recently used first; [1] holds the absent
-	used    [2]usage       // of each ring
 	flights map[string]*flight
 	fills   map[*[]string]bool // of each Fill that runs, the prefixes flushed since it began
 	down    bool               // the last load found Resolver unavailable
 	probed  time.Time          // when a load last began while down
-	counts  cacheCounts
+	stats   CacheStats
 }
 
 // An entry is the value of a node: 32 bytes.
@@ -70,13 +68,13 @@ type entry struct {
 	absent bool
 }
 
-type usage struct {
-	bytes   int64
-	entries int
-}
-
-type cacheCounts struct {
-	hits, misses, coalesced, stale, evicted, flushed, loadErrors uint64
+// CacheStats counts what happened, and says what the cache holds now: [0] answers,
+// [1] those that say "absent".
+type CacheStats struct {
+	Hits, Misses, Coalesced, Stale uint64 // Coalesced: askers who shared the load of another
+	LoadErrors, Evicted, Flushed   uint64
+	Entries                        [2]int
+	Bytes                          [2]int64 // of heap
 }
 
 // A flight is a question on its way to Resolver.
@@ -154,8 +152,8 @@ func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	now := since()
 	c.mu.Lock()
 	if n := c.tree.find(key); n != nil && now-n.value.loaded < c.life(&n.value) {
-		c.rings[count(n.value.absent)].toFront(n)
-		c.counts.hits++
+		c.rings[bit(n.value.absent)].toFront(n)
+		c.stats.Hits++
 		a, ok = n.value.answer, true
 	}
 	c.mu.Unlock()
@@ -194,13 +192,13 @@ func (c *Cache) join(key []byte, q Query) (*flight, Answer) {
 	defer c.mu.Unlock()
 	n := c.tree.find(key)
 	if n != nil && since()-n.value.loaded < c.life(&n.value) {
-		c.counts.hits++
+		c.stats.Hits++
 		return nil, n.value.answer
 	}
 	stale := c.down && c.usable(n, q.Type)
 	f := c.flights[string(key)]
 	if f != nil && !stale {
-		c.counts.coalesced++
+		c.stats.Coalesced++
 	}
 	if f == nil && (!stale || time.Since(c.probed) >= time.Second) {
 		if c.flights == nil {
@@ -209,12 +207,12 @@ func (c *Cache) join(key []byte, q Query) (*flight, Answer) {
 		f = &flight{done: make(chan struct{})}
 		c.flights[string(key)] = f
 		c.probed = time.Now()
-		c.counts.misses++
+		c.stats.Misses++
 		q.Email = lower(q.Email) // the answer repeats it, and is not for this asker alone
 		go c.load(f, string(key), q)
 	}
 	if stale {
-		c.counts.stale++
+		c.stats.Stale++
 		return nil, n.value.answer
 	}
 	return f, ""
@@ -238,17 +236,17 @@ func (c *Cache) load(f *flight, key string, q Query) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down = err != nil; c.down {
-		c.counts.loadErrors++
+		c.stats.LoadErrors++
 	}
 	if c.flights[key] == f {
 		delete(c.flights, key)
 		if n := c.tree.find([]byte(key)); err == nil {
 			n := c.keep(key, entry{a, start, uint32(took.Microseconds()), a.absent(q)})
-			c.rings[count(a.absent(q))].pushFront(n)
+			c.rings[bit(a.absent(q))].pushFront(n)
 			c.makeRoom()
 		} else if c.usable(n, q.Type) {
 			a, err = n.value.answer, nil
-			c.counts.stale++
+			c.stats.Stale++
 		}
 	}
 	f.answer, f.err = a, err
@@ -266,9 +264,8 @@ func (c *Cache) keep(key string, e entry) *node[entry] {
 	}
 	e.answer = Answer(both[len(key):])
 	n.value = e
-	u := &c.used[count(e.absent)]
-	u.bytes += cost(n)
-	u.entries++
+	c.stats.Bytes[bit(e.absent)] += cost(n)
+	c.stats.Entries[bit(e.absent)]++
 	return n
 }
 
@@ -285,9 +282,8 @@ func cost(n *node[entry]) int64 {
 
 // drop takes n out of tree, ring and accounts.
 func (c *Cache) drop(n *node[entry]) {
-	u := &c.used[count(n.value.absent)]
-	u.bytes -= cost(n)
-	u.entries--
+	c.stats.Bytes[bit(n.value.absent)] -= cost(n)
+	c.stats.Entries[bit(n.value.absent)]--
 	c.tree.delete(n)
 }
 
@@ -299,18 +295,17 @@ func (c *Cache) over(bytes int64, entries, share int) bool {
 // makeRoom evicts until the bounds hold: of the absent whatever exceeds their
 // eighth, then, if all together is too much, the absent before the others.
 func (c *Cache) makeRoom() {
-	there, absent := &c.used[0], &c.used[1]
-	for c.over(absent.bytes, absent.entries, 8) {
+	for c.over(c.stats.Bytes[1], c.stats.Entries[1], 8) {
 		c.evict(1)
 	}
-	for c.over(there.bytes+absent.bytes, c.tree.len, 1) {
-		c.evict(count(absent.entries > 0))
+	for c.over(c.stats.Bytes[0]+c.stats.Bytes[1], c.tree.len, 1) {
+		c.evict(bit(c.stats.Entries[1] > 0))
 	}
 }
 
 func (c *Cache) evict(ring int) {
 	c.drop(c.rings[ring].back()) // not nil: its usage is above a bound that is not negative
-	c.counts.evicted++
+	c.stats.Evicted++
 }
 
 // flushStep is how many entries go under one hold of the mutex: some 300 µs.
@@ -339,7 +334,8 @@ func (c *Cache) Flush(email string) (flushed int) {
 	}
 	if prefix == "" {
 		flushed = c.tree.len
-		c.tree, c.rings, c.used = tree[entry]{}, [2]ring[entry]{}, [2]usage{}
+		c.tree, c.rings = tree[entry]{}, [2]ring[entry]{}
+		c.stats.Entries, c.stats.Bytes = [2]int{}, [2]int64{}
 	}
 	for n := c.tree.ceiling(prefix); n != nil && strings.HasPrefix(n.key, prefix); {
 		next := n.successor()
@@ -352,7 +348,7 @@ func (c *Cache) Flush(email string) (flushed int) {
 		}
 		n = next
 	}
-	c.counts.flushed += uint64(flushed)
+	c.stats.Flushed += uint64(flushed)
 	return flushed
 }
 
@@ -381,8 +377,8 @@ func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled in
 			return true
 		}
 		n := c.keep(key, entry{answer: a, loaded: start, absent: a.absent(q)})
-		c.rings[count(n.value.absent)].pushBack(n)
-		if c.over(c.used[0].bytes+c.used[1].bytes, c.tree.len, 1) {
+		c.rings[bit(n.value.absent)].pushBack(n)
+		if c.over(c.stats.Bytes[0]+c.stats.Bytes[1], c.tree.len, 1) {
 			c.drop(n)
 			return false
 		}
@@ -395,61 +391,29 @@ func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled in
 	return filled, err
 }
 
-// Len returns how many entries there are.
-func (c *Cache) Len() int {
+// Stats returns the counts so far, and what the cache holds.
+func (c *Cache) Stats() CacheStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.tree.len
+	return c.stats
 }
 
-func (c *Cache) metrics(m *metrics) {
-	c.mu.Lock()
-	n, used := c.counts, c.used
-	c.mu.Unlock()
-	m.add("cache_hits_total counter Answers from memory", n.hits)
-	m.add("cache_misses_total counter Answers that had to be loaded", n.misses)
-	m.add("cache_coalesced_total counter Askers who shared the load of another", n.coalesced)
-	m.add("cache_stale_total counter Expired answers given because there was no other", n.stale)
-	m.add("cache_load_errors_total counter Loads that failed", n.loadErrors)
-	m.add("cache_evicted_total counter Entries evicted for room", n.evicted)
-	m.add("cache_flushed_total counter Entries flushed", n.flushed)
-	m.add(`cache_entries{kind="present"} gauge Entries`, used[0].entries)
-	m.add(`cache_entries{kind="absent"} gauge Entries`, used[1].entries)
-	m.add(`cache_bytes{kind="present"} gauge Bytes of heap that entries take`, used[0].bytes)
-	m.add(`cache_bytes{kind="absent"} gauge Bytes of heap that entries take`, used[1].bytes)
-	if r, ok := c.Resolver.(interface{ metrics(*metrics) }); ok {
-		r.metrics(m)
-	}
+// An Entry is what the cache has for a question.
+type Entry struct {
+	Age, Left, Stale, Took time.Duration // Left to live and, while Resolver is unavailable, Stale; Took to load
+	Bytes                  int64
+	Absent                 bool
 }
 
-// explain tells what the cache has for q, and changes nothing.
-func (c *Cache) explain(ctx context.Context, w io.Writer, q Query) {
+// Explain returns what the cache has for q, and changes nothing.
+func (c *Cache) Explain(q Query) (e Entry, there bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := c.tree.find(c.appendKey(nil, q.Type, []byte(q.Email)))
-	var e entry
-	var size int64
-	if n != nil {
-		e, size = n.value, cost(n)
+	if n == nil || !q.Type.cacheable() {
+		return e, false
 	}
-	c.mu.Unlock()
-	age := since() - e.loaded
-	left, stale := c.life(&e)-age, c.life(&e)+c.staleFor(q.Type, &e)-age
-	switch {
-	case !q.Type.cacheable():
-		fmt.Fprintln(w, "cache: never, this type is always looked up")
-	case n == nil:
-		fmt.Fprintln(w, "cache: miss")
-	case left > 0:
-		fmt.Fprintf(w, "cache: hit\ntime left: %v\n", left.Round(time.Millisecond))
-	case stale > 0:
-		fmt.Fprintf(w, "cache: stale, given only while the database is unavailable\ntime left: %v\n", stale.Round(time.Millisecond))
-	default:
-		fmt.Fprintln(w, "cache: miss, what is here has expired")
-	}
-	if n != nil {
-		fmt.Fprintf(w, "age: %v\nbytes: %d\nabsent: %v\nlookup took: %v\n", age.Round(time.Millisecond), size, e.absent, time.Duration(e.took)*time.Microsecond)
-	}
-	if r, ok := c.Resolver.(explainer); ok {
-		r.explain(ctx, w, q)
-	}
+	age := since() - n.value.loaded
+	left := c.life(&n.value) - age
+	return Entry{age, left, left + c.staleFor(q.Type, &n.value), time.Duration(n.value.took) * time.Microsecond, cost(n), n.value.absent}, true
 }

@@ -206,7 +206,7 @@ func (f *requestFIFO) named() bool {
 	return err == nil && f.id == fileID{uint64(st.Dev), uint64(st.Ino)}
 }
 
-// read waits for bytes. After stop it no longer waits: io.EOF when there are none.
+// read waits for bytes. After stop it no longer waits, and returns 0 for none.
 func (f *requestFIFO) read(b []byte) (int, error) {
 	for {
 		n, err := syscall.Read(f.fd, b)
@@ -215,7 +215,7 @@ func (f *requestFIFO) read(b []byte) (int, error) {
 			return n, nil
 		case syscall.EINTR:
 		case syscall.EAGAIN:
-			return 0, io.EOF
+			return 0, nil
 		default:
 			return 0, &fs.PathError{Op: "read", Path: f.path, Err: err}
 		}

@@ -13,23 +13,19 @@
 // inquery.go (the asking side) and this file: MySQL, which looks things up, and
 // Server, which serves any Resolver.
 //
-// # How MySQL is asked
+// MySQL: a question is one round trip wherever the tables allow it, over a
+// statement that each connection has prepared once (1.3 times the questions a
+// second of text with the values put in safely). Questions about users that wait
+// at the same time share one SELECT (see user).
 //
-// One question is one round trip wherever the tables allow it, over a statement
-// that each connection has prepared once (measured beside text with the values
-// put in safely: 1.3 times the questions a second). And questions about users
-// that wait at the same time share one SELECT: see batch.
-//
-// # What the server promises
-//
-// It never waits for a client, and never touches a file that a client named
-// unless it is a FIFO that somebody reads. A hit is answered by the thread that
-// read it, since handing it to another one costs more than answering it. What
-// has to wait for MySQL is bounded in number; what exceeds the bound is told
-// "error" at once, not late.
+// Server: it never waits for a client, and touches no file that a client named
+// unless it is a FIFO that somebody reads. The thread that reads a request
+// answers a hit itself, since handing it on costs more than answering. What must
+// wait for MySQL is bounded in number; what exceeds that is told "error" at once.
 package inlookup
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -41,7 +37,6 @@ import (
 	"io"
 	"io/fs"
 	"log"
-	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -51,12 +46,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
 	"github.com/go-sql-driver/mysql"
 )
+
+// deadline is for one question, retry included: below the 4 s that clients wait.
+const deadline = 3 * time.Second
 
 // MySQL is the Resolver that looks into the databases. The zero MySQL goes by
 // environment and control files, read at the first question and at Reload.
@@ -64,9 +61,9 @@ type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv
 	Log    *log.Logger         // warnings about the configuration; nil: none
 
-	reload sync.Mutex // held by who puts another conf in force
-	conf   atomic.Pointer[config]
-	calls  callStats
+	reload sync.Mutex // held by who puts another config in force
+	config atomic.Pointer[config]
+	calls  callCounts
 }
 
 // A config is what environment and control files say. It never changes.
@@ -106,25 +103,26 @@ type route struct{ domain, port string }
 func (m *MySQL) Reload(reconnect bool) error {
 	m.reload.Lock()
 	defer m.reload.Unlock()
-	old := m.conf.Load()
-	var keep map[database]*pool
-	if old != nil && !reconnect {
-		keep = old.pools
+	old := m.config.Load()
+	if old == nil {
+		old = &config{}
 	}
-	c, err := m.readConfig(keep)
+	keep := old.pools
+	if reconnect {
+		keep = nil
+	}
+	c, err := m.read(keep)
 	if err != nil {
 		return err
 	}
-	m.conf.Store(c)
-	if old != nil {
-		time.AfterFunc(2*deadline, func() { old.close(c.pools) }) // when no question can still use it
-	}
+	m.config.Store(c)
+	time.AfterFunc(2*deadline, func() { old.close(c.pools) }) // when no question can still use it
 	return nil
 }
 
 // Close closes the connections; a question after it opens new ones.
 func (m *MySQL) Close() error {
-	if c := m.conf.Swap(nil); c != nil {
+	if c := m.config.Swap(nil); c != nil {
 		c.close(nil)
 	}
 	return nil
@@ -139,10 +137,10 @@ func (c *config) close(keep map[database]*pool) {
 	}
 }
 
-// config returns what is in force, read now if nothing is.
-func (m *MySQL) config() (*config, error) {
+// current returns the configuration in force, read now if there is none.
+func (m *MySQL) current() (*config, error) {
 	for {
-		if c := m.conf.Load(); c != nil {
+		if c := m.config.Load(); c != nil {
 			return c, nil
 		}
 		if err := m.Reload(false); err != nil {
@@ -151,22 +149,23 @@ func (m *MySQL) config() (*config, error) {
 	}
 }
 
-// readConfig reads everything. Pools in keep that fit are taken over.
-func (m *MySQL) readConfig(keep map[database]*pool) (c *config, err error) {
+// read reads everything. Pools in keep that fit are taken over.
+func (m *MySQL) read(keep map[database]*pool) (c *config, err error) {
 	c = &config{environ: environ{m.Getenv}, pools: make(map[database]*pool), assign: make(map[string]string)}
 	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
 	local := database{hosts: "localhost", user: "indimail", name: "indimail", ca: c.get("MYSQL_OPT_SSL_CA", "")}
-	var errs [6]error
-	c.relayAge, errs[0] = strconv.Atoi(c.get("RELAY_CLEAR_MINUTES", "30"))
-	c.hostIP, errs[1] = c.value("hostip")
+	var errs [8]error
+	if c.relayAge, errs[0] = strconv.Atoi(c.get("RELAY_CLEAR_MINUTES", "30")); errs[0] != nil {
+		errs[0] = fmt.Errorf("RELAY_CLEAR_MINUTES: %w", errs[0])
+	}
+	c.hostIP, errs[1] = c.value("hostip", "127.0.0.1")
 	_, errs[2] = c.readServer("MYSQL_", "host.mysql", &local)
 	central := local
 	c.aliasTable, errs[3] = c.readServer("CNTRL_", "host.cntrl", &central)
-	errs[4] = errors.Join(c.readCluster(), c.readAssign(), c.readRoutes())
-	use := func(db database) *pool {
-		p := or(c.pools[db], keep[db])
-		if p == nil && errs[5] == nil {
-			p, errs[5] = openPool(db, &m.calls)
+	errs[4], errs[5], errs[6] = c.readCluster(), c.readAssign(), c.readRoutes()
+	use := func(db database) (p *pool) {
+		if p = or(c.pools[db], keep[db]); p == nil && errs[7] == nil {
+			p, errs[7] = openPool(db, &m.calls)
 		}
 		c.pools[db] = p
 		return p
@@ -176,9 +175,8 @@ func (m *MySQL) readConfig(keep map[database]*pool) (c *config, err error) {
 		c.cluster[i].pool = use(c.cluster[i].db)
 	}
 	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo"} {
-		path := c.control(name)
-		if st, err := os.Stat(path); err == nil && st.Mode()&0o004 != 0 && m.Log != nil {
-			m.Log.Printf("warning: %s holds a password and is readable by all: chmod o-r %s", path, path)
+		if st, err := os.Stat(c.control(name)); err == nil && st.Mode()&0o004 != 0 && m.Log != nil {
+			m.Log.Printf("warning: %s holds a password and is readable by all: chmod o-r %[1]s", c.control(name))
 		}
 	}
 	return c, errors.Join(errs[:]...)
@@ -186,14 +184,13 @@ func (m *MySQL) readConfig(keep map[database]*pool) (c *config, err error) {
 
 // eachLine calls f for each line of the file that is neither blank nor a
 // comment, and says file and line with its error. No file has no lines.
-func (c *config) eachLine(path string, f func(line string) error) error {
+func eachLine(path string, f func(line string) error) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	for i, line := range strings.Split(string(b), "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
 		if err := f(line); err != nil {
@@ -206,7 +203,7 @@ func (c *config) eachLine(path string, f func(line string) error) error {
 // readServer sets db from host:user:password:socket-or-port[:ssl|nossl] in the
 // control file, trailing parts optional, and from the environment, which wins.
 func (c *config) readServer(prefix, file string, db *database) (there bool, err error) {
-	err = c.eachLine(c.control(file), func(line string) error {
+	err = eachLine(c.control(file), func(line string) error {
 		f := append(strings.Split(line, ":"), "", "", "", "")
 		_, err := strconv.ParseUint(or(f[3], "0"), 10, 16)
 		if there || f[0] == "" || len(f) > 9 || err != nil && f[3][0] != '/' || f[4] != "" && f[4] != "ssl" && f[4] != "nossl" {
@@ -227,33 +224,30 @@ func (c *config) readServer(prefix, file string, db *database) (there bool, err 
 }
 
 // readCluster reads mcdinfo: "domain NAME 0|1", then for each of its stores
-// seven lines in any order.
+// seven lines of a key and a value, in any order.
 func (c *config) readCluster() error {
 	var s store
 	seen, path := make(map[string]string), c.control("mcdinfo")
-	err := c.eachLine(path, func(line string) error {
-		key, value, _ := strings.Cut(line, " ")
-		value = strings.TrimSpace(value)
-		if name, flag, _ := strings.Cut(value, " "); key == "domain" {
-			if flag = strings.TrimSpace(flag); len(seen) > 0 || flag != "0" && flag != "1" {
-				return errors.New("want domain NAME 0|1, and the entry before it complete")
-			}
-			s = store{domain: lower(name), distributed: flag == "1"}
+	err := eachLine(path, func(line string) error {
+		f := append(strings.Fields(line), "", "")
+		switch key := f[0]; {
+		case key == "domain" && (len(seen) > 0 || len(f) != 5 || f[2] != "0" && f[2] != "1"):
+			return errors.New("want domain NAME 0|1, and the entry before it complete")
+		case key == "domain":
+			s = store{domain: lower(f[1]), distributed: f[2] == "1"}
+			return nil
+		case !slices.Contains(strings.Fields("server mdahost port use_ssl database user pass"), key) || len(f) != 4 || seen[key] != "" || s.domain == "":
+			return fmt.Errorf("want a key of an entry, once, with one value, in a domain; not %s", key)
+		}
+		if seen[f[0]] = f[1]; len(seen) < 7 {
 			return nil
 		}
-		if seen[key] != "" || value == "" || s.domain == "" {
-			return fmt.Errorf("want key and value, each key once, in a domain; not %q again or alone", key)
+		if _, err := strconv.ParseUint(seen["port"], 10, 16); err != nil || seen["use_ssl"] != "0" && seen["use_ssl"] != "1" {
+			return errors.New("want a number for port, and 0 or 1 for use_ssl")
 		}
-		if seen[key] = value; len(seen) < 7 {
-			return nil
-		}
-		_, err := strconv.ParseUint(seen["port"], 10, 16)
 		s.mdahost = seen["mdahost"]
 		s.db = database{hosts: seen["server"], port: seen["port"], name: seen["database"], user: seen["user"],
 			passwd: seen["pass"], tls: seen["use_ssl"] == "1", ca: c.get("MYSQL_OPT_SSL_CA", "")}
-		if s.mdahost == "" || s.db.hosts == "" || s.db.name == "" || s.db.user == "" || s.db.passwd == "" || seen["use_ssl"] == "" || err != nil {
-			return errors.New("want server, mdahost, port, use_ssl, database, user and pass before this line")
-		}
 		c.cluster = append(c.cluster, s)
 		clear(seen)
 		return nil
@@ -266,7 +260,7 @@ func (c *config) readCluster() error {
 
 // readAssign reads the lines "+domain-:domain:uid:gid:dir:-::".
 func (c *config) readAssign() error {
-	return c.eachLine(filepath.Join(c.get("ASSIGNDIR", "/etc/indimail/users"), "assign"), func(line string) error {
+	return eachLine(filepath.Join(c.get("ASSIGNDIR", "/etc/indimail/users"), "assign"), func(line string) error {
 		f := strings.Split(line, ":")
 		if line[0] == '+' && len(f) < 6 {
 			return errors.New("want +domain-:domain:uid:gid:dir:-::")
@@ -284,7 +278,7 @@ func (c *config) readRoutes() error {
 	if _, err := os.Stat(path); err != nil && c.get("ROUTES", "") != "qmtp" {
 		path, port = c.control("smtproutes"), "25"
 	}
-	err := c.eachLine(path, func(line string) error {
+	err := eachLine(path, func(line string) error {
 		domain, relay, ok := strings.Cut(line, ":")
 		if end := strings.IndexByte(relay, ']'); end > 0 && relay[0] == '[' {
 			relay = relay[end+1:]
@@ -305,8 +299,8 @@ func (c *config) readRoutes() error {
 type pool struct {
 	name  string // for people
 	db    *sql.DB
-	calls *callStats
-	stmts sync.Map // text → *sql.Stmt
+	calls *callCounts
+	stmts sync.Map // text to *sql.Stmt
 
 	mu      sync.Mutex // guards what follows
 	waiting []*asking
@@ -319,42 +313,56 @@ const (
 	maxBatch   = 32 // users in one SELECT
 )
 
-// callStats count the calls of all pools: SELECTs, those that failed, and how
-// many took at most each of callBounds.
-type callStats struct {
-	calls, errors, micros atomic.Uint64
-	bucket                [len(callBounds) + 1]atomic.Uint64
+// MySQLStats counts SELECTs, those that failed, and how long they took. Bucket[i]
+// of them took at most CallBounds[i], the last any time.
+type MySQLStats struct {
+	Calls, Errors uint64
+	Time          time.Duration
+	Bucket        [len(CallBounds) + 1]uint64
 }
 
-var callBounds = [...]float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3} // seconds
+// CallBounds are the bounds of the buckets in MySQLStats, in seconds.
+var CallBounds = [...]float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3}
 
-func (s *callStats) count(start time.Time, err error) {
+type callCounts struct {
+	mu sync.Mutex // guards what follows
+	MySQLStats
+}
+
+func (s *callCounts) count(start time.Time, err error) {
 	took := time.Since(start)
-	i, _ := slices.BinarySearch(callBounds[:], took.Seconds())
-	s.bucket[i].Add(1)
-	s.micros.Add(uint64(took.Microseconds()))
-	if s.calls.Add(1); err != nil {
-		s.errors.Add(1)
-	}
+	i, _ := slices.BinarySearch(CallBounds[:], took.Seconds())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Calls, s.Time, s.Errors = s.Calls+1, s.Time+took, s.Errors+uint64(bit(err != nil))
+	s.Bucket[i]++
+}
+
+// Stats returns what was asked of MySQL so far.
+func (m *MySQL) Stats() MySQLStats {
+	m.calls.mu.Lock()
+	defer m.calls.mu.Unlock()
+	return m.calls.MySQLStats
 }
 
 // openPool connects to nothing yet.
-func openPool(db database, calls *callStats) (*pool, error) {
+func openPool(db database, calls *callCounts) (*pool, error) {
 	h := &hosts{}
 	for _, host := range strings.Split(db.hosts, ",") {
+		host = strings.TrimSpace(host)
 		cfg := mysql.NewConfig()
 		cfg.User, cfg.Passwd, cfg.DBName, cfg.Logger = db.user, db.passwd, db.name, &mysql.NopLogger{}
-		cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(strings.TrimSpace(host), or(db.port, "3306"))
-		if host == "localhost" && (db.port == "" || db.port == "0" || db.socket != "") {
+		cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(host, or(db.port, "3306"))
+		if host == "localhost" && (db.socket != "" || db.port == "" || db.port == "0") {
 			cfg.Net, cfg.Addr = "unix", or(db.socket, usualSocket())
 		}
 		if db.tls {
-			cfg.TLS = &tls.Config{ServerName: strings.TrimSpace(host), MinVersion: tls.VersionTLS12}
-			if db.ca != "" {
-				pem, err := os.ReadFile(db.ca)
-				if cfg.TLS.RootCAs = x509.NewCertPool(); err != nil || !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-					return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: no certificate in %s: %w", db.ca, err)
-				}
+			cfg.TLS = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+		}
+		if db.tls && db.ca != "" {
+			pem, err := os.ReadFile(db.ca)
+			if cfg.TLS.RootCAs = x509.NewCertPool(); !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: no certificates in %s: %w", db.ca, err)
 			}
 		}
 		connector, err := mysql.NewConnector(cfg)
@@ -371,15 +379,11 @@ func openPool(db database, calls *callStats) (*pool, error) {
 
 func usualSocket() string {
 	paths := []string{"/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"}
-	for _, path := range paths {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	return paths[0]
+	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	return paths[max(0, slices.IndexFunc(paths, there))]
 }
 
-// hosts is a driver.Connector over several servers with the same data: the last
+// hosts is a driver.Connector to several servers with the same data: the last
 // good one first, then the others. One that failed is left alone for a time that
 // doubles with each failure up to 15 s, unless it is the only one: then every
 // question tries, so that recovery is seen at once.
@@ -397,69 +401,61 @@ type backend struct {
 	until time.Time
 }
 
-const hostTimeout = time.Second // to connect to one of several hosts
-
 func (h *hosts) Driver() driver.Driver { return h.hosts[0].Driver() }
 
 func (h *hosts) Connect(ctx context.Context) (conn driver.Conn, err error) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	first := h.good
-	h.mu.Unlock()
 	err = errors.New("every host has failed lately")
 	for i := range h.hosts {
 		b := &h.hosts[(first+i)%len(h.hosts)]
-		h.mu.Lock()
-		skip := len(h.hosts) > 1 && time.Now().Before(b.until)
-		h.mu.Unlock()
-		if skip {
+		if len(h.hosts) > 1 && time.Now().Before(b.until) {
 			continue
 		}
-		one, cancel := context.WithTimeout(ctx, hostTimeout)
+		h.mu.Unlock()
+		one, cancel := context.WithTimeout(ctx, time.Second) // the next one shall have its time too
 		conn, err = b.Connect(one)
 		cancel()
 		h.mu.Lock()
 		if err == nil {
 			h.good, b.wait = (first+i)%len(h.hosts), 0
-		} else {
-			b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
-			b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter
-			err = fmt.Errorf("%s: %w", b.name, err)
-		}
-		h.mu.Unlock()
-		if err == nil {
 			return conn, nil
 		}
+		err = fmt.Errorf("%s: %w", b.name, err)
+		b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
+		b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter: not all servers at the same time
 	}
 	return nil, err
 }
+
+// What MariaDB says to a question it does not get to: ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED.
+const errShutdown, errKilled = 1053, 1927
 
 // query returns the rows of one SELECT, NULL as "". What died with its
 // connection, or took half the time there is, is asked once more on another
 // connection: it only reads. What MySQL itself refuses is not.
 func (p *pool) query(ctx context.Context, text string, args ...any) (rows [][]string, err error) {
-	for try := range 2 {
-		one, cancel := ctx, context.CancelFunc(func() {})
-		if deadline, ok := ctx.Deadline(); ok && try == 0 {
-			one, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
-		}
-		rows = rows[:0]
-		err = p.each(one, text, args, func(row []string) bool {
+	half, cancel := context.WithTimeout(ctx, deadline/2)
+	defer cancel()
+	for _, ctx := range []context.Context{half, ctx} {
+		rows = nil
+		err = p.each(ctx, text, args, func(row []string) bool {
 			rows = append(rows, slices.Clone(row))
 			return true
 		})
-		cancel()
 		var refused *mysql.MySQLError
-		if err == nil || ctx.Err() != nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
+		if err == nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
 			break
 		}
-		p.db.SetMaxIdleConns(0) // the others of a server that died or hangs are no better
+		p.db.SetMaxIdleConns(0) // the other connections to what died or hangs are no better
 		p.db.SetMaxIdleConns(maxConns)
+	}
+	if err != nil {
+		err = fmt.Errorf("database %s: %w", p.name, err)
 	}
 	return rows, err
 }
-
-// What MariaDB says to a question that it does not get to: ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED.
-const errShutdown, errKilled = 1053, 1927
 
 // each calls row for the rows of one SELECT as they come, until it returns false.
 func (p *pool) each(ctx context.Context, text string, args []any, row func([]string) bool) (err error) {
@@ -484,15 +480,10 @@ func (p *pool) each(ctx context.Context, text string, args []any, row func([]str
 	for i := range raw {
 		to[i] = &raw[i]
 	}
-	for rows.Next() {
-		if err := rows.Scan(to...); err != nil {
-			return err
-		}
+	for more := true; more && err == nil && rows.Next(); more = err == nil && row(values) {
+		err = rows.Scan(to...)
 		for i := range raw {
 			values[i] = string(raw[i])
-		}
-		if !row(values) {
-			return nil
 		}
 	}
 	return errors.Join(err, rows.Err())
@@ -510,9 +501,9 @@ type asking struct {
 
 // A userRow is what the tables say about a user.
 type userRow struct {
-	place int    // where it was found
-	gid   int    // as it stands in the table
-	entry string // passwd:uid:gid:gecos:dir:shell, gid with the domain's limits
+	place int    // the table where it was found
+	gid   int    // as it stands there
+	entry string // passwd:uid:gid:gecos:dir:shell, in gid the flags of the domain's limits
 }
 
 const (
@@ -522,9 +513,9 @@ const (
 	nowhere
 )
 
-// user looks a user up. Questions that arrive while maxRunners SELECTs are under
-// way wait, and then share the next one: the busier MySQL is, the more (measured
-// with 16 askers: 2.4 times the questions a second of one SELECT each).
+// user looks a user up. Questions that come while maxRunners SELECTs are under
+// way wait, and then share the next one: the busier MySQL is, the more do so. (16
+// askers get 2.4 times the answers a second that one SELECT each would give.)
 func (c *config) user(ctx context.Context, p *pool, local, domain string, alias bool) (userRow, error) {
 	a := &asking{ctx: ctx, local: local, domain: domain, alias: alias, done: make(chan struct{})}
 	p.mu.Lock()
@@ -544,47 +535,45 @@ func (c *config) user(ctx context.Context, p *pool, local, domain string, alias 
 
 // run answers what waits, in batches, until nothing does.
 func (c *config) run(p *pool) {
-	for {
-		p.mu.Lock()
-		batch := p.waiting[:min(len(p.waiting), maxBatch)]
-		p.waiting = p.waiting[len(batch):]
-		if len(batch) == 0 {
-			p.waiting = nil
-			p.runners--
-			p.mu.Unlock()
-			return
-		}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.waiting) > 0 {
+		n := min(len(p.waiting), maxBatch)
+		batch := slices.Clone(p.waiting[:n])
+		p.waiting = slices.Delete(p.waiting, 0, n)
 		p.mu.Unlock()
-		batch = slices.DeleteFunc(slices.Clone(batch), func(a *asking) bool { return a.ctx.Err() != nil }) // nobody waits for it
+		batch = slices.DeleteFunc(batch, func(a *asking) bool { return a.ctx.Err() != nil }) // nobody waits for it
 		if len(batch) > 0 {
 			c.selectUsers(p, batch)
 		}
+		p.mu.Lock()
 	}
+	p.runners--
 }
 
 // selectUsers answers a batch. The number of names in the statement is a power
-// of two, the last repeated, so that there are few statements to prepare.
+// of two, the last one repeated, so that there are few statements to prepare.
 func (c *config) selectUsers(p *pool, batch []*asking) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	n, names, alias := 1, []any{}, false
-	for n < len(batch) {
-		n *= 2
+	size, names, alias := 1, []any{}, false
+	for size < len(batch) {
+		size *= 2
 	}
-	found := make(map[[2]string]userRow, len(batch))
-	for i := range n {
+	for i := range size {
 		a := batch[min(i, len(batch)-1)]
 		names, alias = append(names, a.local, a.domain), alias || a.alias
 	}
-	rows, err := p.query(ctx, c.userSQL(n, alias), slices.Repeat(names, 2+count(alias))...)
+	rows, err := p.query(ctx, c.userSQL(size, alias), slices.Repeat(names, 2+bit(alias))...)
+	found := make(map[[2]string]userRow, len(batch))
 	for _, row := range rows {
 		place, err1 := strconv.Atoi(row[0])
 		gid, err2 := strconv.Atoi(row[3])
-		key := [2]string{lower(row[1]), lower(row[2])} // MySQL finds "Jürgen" for "jurgen": the name must be the one asked
+		err = errors.Join(err, err1, err2)
+		key := [2]string{lower(row[1]), lower(row[2])} // MySQL finds "jürgen" for "jurgen": only who was asked for counts
 		if old, ok := found[key]; !ok || place < old.place {
 			found[key] = userRow{place, gid, row[4]}
 		}
-		err = errors.Join(err, err1, err2)
 	}
 	for _, a := range batch {
 		user, ok := found[[2]string{a.local, a.domain}]
@@ -596,7 +585,8 @@ func (c *config) selectUsers(p *pool, batch []*asking) {
 	}
 }
 
-func count(b bool) int {
+// bit returns 1 for true.
+func bit(b bool) int {
 	if b {
 		return 1
 	}
@@ -604,32 +594,31 @@ func count(b bool) int {
 }
 
 // userSQL is the SELECT for n users. The entry comes in one column, since each
-// column costs about what its content does. With DOMAIN_LIMITS the limits of the
-// user or the domain set flags in the gid, unless the gid says that they do not
-// apply to this user.
+// column costs about what its content does. With DOMAIN_LIMITS the limits of user
+// or domain set flags in the gid, unless the gid exempts the user.
 func (c *config) userSQL(n int, alias bool) string {
 	gid, join := "IFNULL(pw_gid,0)", ""
 	if c.get("DOMAIN_LIMITS", "") != "" {
-		gid = "IF(IFNULL(pw_gid,0) & 0x2000, pw_gid, IFNULL(pw_gid,0)"
-		for _, f := range []string{"pop 0x02", "smtp 0x100", "imap 0x08", "relay 0x20", "webmail 0x04", "passwordchanging 0x01", "dialup 0x40"} {
-			name, bit, _ := strings.Cut(f, " ")
-			gid += " | IF(COALESCE(u.disable_" + name + ",d.disable_" + name + ",0)," + bit + "+0,0)"
+		flags := gid
+		for name, bits := range map[string]int{"pop": 0x02, "smtp": 0x100, "imap": 0x08, "relay": 0x20, "webmail": 0x04, "passwordchanging": 0x01, "dialup": 0x40} {
+			flags += fmt.Sprintf("|IF(COALESCE(u.disable_%s,d.disable_%[1]s,0),%d,0)", name, bits)
 		}
-		gid += ")"
+		gid = "IF(" + gid + "&0x2000," + gid + "," + flags + ")"
 		join = " LEFT JOIN vlimits u ON u.domain=CONCAT(pw_name,'@',pw_domain) LEFT JOIN vlimits d ON d.domain=pw_domain"
 	}
-	where := strings.Repeat("@n=? AND @d=? OR ", n-1) + "@n=? AND @d=?"
 	rows := func(place int, table string) string {
 		return fmt.Sprint("SELECT ", place, ",pw_name,pw_domain,IFNULL(pw_gid,0),CONCAT_WS(':',IF(scram IS NULL,pw_passwd,CONCAT(scram,',',pw_passwd)),",
-			"IFNULL(pw_uid,0),", gid, ",pw_gecos,IFNULL(pw_dir,''),IFNULL(pw_shell,'')) FROM ", table, join,
-			" WHERE ", strings.NewReplacer("@n", "pw_name", "@d", "pw_domain").Replace(where))
+			"IFNULL(pw_uid,0),", gid, ",pw_gecos,IFNULL(pw_dir,''),IFNULL(pw_shell,'')) FROM ", table, join, " WHERE ", either("pw_name=? AND pw_domain=?", n))
 	}
 	text := rows(inUsers, c.table("MYSQL_TABLE", "indimail")) + " UNION ALL " + rows(inInactive, c.table("MYSQL_INACTIVE_TABLE", "indibak"))
 	if alias {
-		text += fmt.Sprint(" UNION ALL SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ",
-			strings.NewReplacer("@n", "alias", "@d", "domain").Replace(where))
+		text += fmt.Sprint(" UNION ALL SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ", either("alias=? AND domain=?", n))
 	}
 	return text
+}
+
+func either(condition string, n int) string {
+	return strings.Repeat(condition+" OR ", n-1) + condition
 }
 
 // table returns the name of a table, quoted.
@@ -637,13 +626,10 @@ func (c *config) table(variable, def string) string {
 	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
 }
 
-// deadline is for one question, retry included: below the 4 s that clients wait.
-const deadline = 3 * time.Second
-
-// Resolve looks q up. The error wraps ErrUnavailable, and names the database,
-// when there is no answer; what is not in the tables is an answer.
+// Resolve looks q up. What is not in the tables is an answer; where there is
+// none, the error wraps ErrUnavailable and names the database.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
-	c, err := m.config()
+	c, err := m.current()
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, deadline)
 		defer cancel()
@@ -657,6 +643,9 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
 
 func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 	local, domain := q.split(c.defaultDomain)
+	if !q.Type.known() || q.Type.extension() || q.Type == TypeRelay && q.IP == "" {
+		return "", fmt.Errorf("%w: the database cannot answer this", ErrInvalid)
+	}
 	if !plausible(local, domain) || local == "" && q.Type != TypeLimit && q.Type != TypeDomain {
 		return absence(q), nil
 	}
@@ -665,21 +654,15 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 		return NewData(q.Type, real), err
 	}
 	at, err := c.place(ctx, local, real)
-	if at == nil || err != nil {
+	switch {
+	case at == nil || err != nil:
 		return absence(q), err
-	}
-	switch q.Type {
-	case TypeRelay:
+	case q.Type == TypeRelay:
 		return c.relay(ctx, at.pool, local+"@"+real, q.IP)
-	case TypeAlias:
-		return c.alias(ctx, at.pool, local, real)
-	case TypeLimit:
-		if local == "" {
-			return limits(ctx, at.pool, real, real)
-		}
-	case TypeUser, TypePasswd, TypeHost:
-	default:
-		return "", fmt.Errorf("%w: MySQL does not answer it", ErrInvalid)
+	case q.Type == TypeAlias:
+		return alias(ctx, at.pool, local, real)
+	case local == "":
+		return limits(ctx, at.pool, real, real)
 	}
 	user, err := c.user(ctx, at.pool, local, real, q.Type == TypeUser)
 	switch {
@@ -690,7 +673,7 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 	case user.place > inInactive:
 		return absence(q), nil
 	case q.Type == TypePasswd:
-		return NewData(q.Type, fmt.Sprint(pwStruct, local, "@", domain, ":", user.entry, ":", user.place)), nil
+		return user.passwd(local + "@" + domain), nil
 	case q.Type == TypeHost:
 		port, err := c.port(ctx, at, real)
 		return NewData(q.Type, domain+":"+at.mdahost+":"+port), err
@@ -701,9 +684,8 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 // plausible reports whether such an address could be in the tables at all, with
 // their columns of 40 and 67 characters.
 func plausible(local, domain string) bool {
-	both := local + domain
-	control := func(r rune) bool { return r < ' ' || r == 0x7f }
-	return domain != "" && utf8.ValidString(both) && !strings.ContainsFunc(both, control) &&
+	control := func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }
+	return domain != "" && !strings.ContainsFunc(local+domain, control) &&
 		utf8.RuneCountInString(local) <= 40 && utf8.RuneCountInString(domain) <= 67
 }
 
@@ -722,13 +704,16 @@ func absence(q Query) Answer {
 	return NewAnswer(0)
 }
 
-// status is the answer to TypeUser.
 func (u userRow) status() Answer {
-	status := [...]Status{inUsers: StatusActive, inInactive: StatusInactive, inAlias: StatusAlias, nowhere: StatusAbsent}[u.place]
+	s := [...]Status{inUsers: StatusActive, inInactive: StatusInactive, inAlias: StatusAlias, nowhere: StatusAbsent}[u.place]
 	if u.place == inUsers && u.gid&0x10 != 0 {
-		status = StatusOverQuota
+		s = StatusOverQuota
 	}
-	return NewAnswer(int(status))
+	return NewAnswer(int(s))
+}
+
+func (u userRow) passwd(email string) Answer {
+	return NewData(TypePasswd, pwStruct+email+":"+u.entry+":"+strconv.Itoa(u.place))
 }
 
 // realDomain returns the domain behind an alias domain.
@@ -738,7 +723,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	}
 	if dir, ok := c.assign[domain]; ok {
 		if target, err := os.Readlink(dir); err == nil {
-			return lower(filepath.Base(target)), nil
+			domain = lower(filepath.Base(target))
 		}
 		return domain, nil
 	}
@@ -748,7 +733,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	rows, err := c.central.query(ctx, "SELECT alias,domain FROM aliasdomain WHERE alias=?", domain)
 	for _, row := range rows {
 		if lower(row[0]) == domain && row[1] != "" {
-			return lower(row[1]), err
+			domain = lower(row[1])
 		}
 	}
 	return domain, err
@@ -770,28 +755,25 @@ func (c *config) place(ctx context.Context, local, real string) (*store, error) 
 		if name := lower(row[0]); name != local && name != "*" || lower(row[1]) != real {
 			continue
 		}
-		for _, s := range c.cluster {
-			if s.domain == real && s.mdahost == row[3] {
-				s.host = row[2]
-				return &s, nil
-			}
+		i := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == real && s.mdahost == row[3] })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: domain %s has no entry with mdahost %s", c.control("mcdinfo"), real, row[3])
 		}
-		return nil, fmt.Errorf("%s: no entry of domain %s has mdahost %s", c.control("mcdinfo"), real, row[3])
+		s := c.cluster[i]
+		s.host = row[2]
+		return &s, nil
 	}
 	return nil, err
 }
 
 func (c *config) relay(ctx context.Context, p *pool, email, ip string) (Answer, error) {
-	if ip == "" {
-		return "", fmt.Errorf("%w: no IP address", ErrInvalid)
-	}
 	rows, err := p.query(ctx, "SELECT email,ipaddr FROM "+c.table("RELAY_TABLE", "relay")+" WHERE ipaddr=? AND email=? AND timestamp>?",
 		ip, email, time.Now().Unix()-int64(c.relayAge)*60)
 	there := slices.ContainsFunc(rows, func(row []string) bool { return lower(row[0]) == email && row[1] == ip })
-	return NewAnswer(count(there)), err
+	return NewAnswer(bit(there)), err
 }
 
-func (c *config) alias(ctx context.Context, p *pool, local, real string) (Answer, error) {
+func alias(ctx context.Context, p *pool, local, real string) (Answer, error) {
 	rows, err := p.query(ctx, "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?", local, real)
 	var lines []string
 	for _, row := range rows {
@@ -805,9 +787,8 @@ func (c *config) alias(ctx context.Context, p *pool, local, real string) (Answer
 
 // port returns the port of the SMTP route.
 func (c *config) port(ctx context.Context, at *store, real string) (string, error) {
-	if !at.distributed {
-		i := slices.IndexFunc(c.routes, func(r route) bool { return r.domain == real || r.domain == "" })
-		return c.routes[i].port, nil // the last of them is for any domain
+	if !at.distributed { // the last of the routes is for any domain
+		return c.routes[slices.IndexFunc(c.routes, func(r route) bool { return r.domain == real || r.domain == "" })].port, nil
 	}
 	rows, err := c.central.query(ctx, "SELECT port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'",
 		at.host, real, c.hostIP)
@@ -817,43 +798,40 @@ func (c *config) port(ctx context.Context, at *store, real string) (string, erro
 	return rows[0][0], err
 }
 
-// limitColumns are those of the record, in its order: 11 of 64 bits, the others
-// of 16. The one perm_maillist holds three fields of 3 bits.
+// limitColumns are the record's fields in their order, 11 of 64 bits and the
+// others of 16. One column, perm_maillist, holds three of them, 3 bits each.
 const limitColumns = "domain_expiry,passwd_expiry,maxpopaccounts,maxaliases,maxforwards,maxautoresponders,maxmailinglists," +
 	"diskquota,maxmsgcount,defaultquota,defaultmaxmsgcount," +
 	"disable_pop,disable_imap,disable_dialup,disable_passwordchanging,disable_webmail,disable_relay,disable_smtp," +
-	"perm_account,perm_alias,perm_forward,perm_autoresponder,perm_maillist & 7,(perm_maillist>>3) & 7,(perm_maillist>>6) & 7," +
-	"perm_quota,perm_defaultquota"
+	"perm_account,perm_alias,perm_forward,perm_autoresponder,perm_maillist&7,(perm_maillist>>3)&7,(perm_maillist>>6)&7,perm_quota,perm_defaultquota"
 
-// limits answers with the row of email, else that of its domain, else, if email
-// is a user, with the defaults.
+// limits answers with the row of email, else that of its domain, else, unless
+// the domain itself is asked about, with the defaults.
 func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) {
 	rows, err := p.query(ctx, "SELECT domain,"+limitColumns+" FROM vlimits WHERE domain IN (?,?)", email, domain)
-	var row []string
-	kind := "1"
-	for _, r := range rows {
-		if lower(r[0]) == email && email != domain {
-			row, kind = r[1:], "2"
-		} else if lower(r[0]) == domain && kind == "1" {
-			row = r[1:]
-		}
+	of := func(key string) int {
+		return slices.IndexFunc(rows, func(row []string) bool { return lower(row[0]) == key })
 	}
-	if err != nil || row == nil && email == domain {
-		return NewAnswer(0), err
-	}
-	if row == nil {
-		row = append(slices.Repeat([]string{"-1"}, 7), slices.Repeat([]string{"0"}, 20)...)
+	own, shared := of(email), of(domain)
+	row, kind := append(slices.Repeat([]string{"-1"}, 7), slices.Repeat([]string{"0"}, 20)...), "1"
+	switch {
+	case err != nil:
+		return "", err
+	case own >= 0 && email != domain:
+		row, kind = rows[own][1:], "2"
+	case shared >= 0:
+		row = rows[shared][1:]
+	case email == domain:
+		return NewAnswer(0), nil
 	}
 	b := binary.NativeEndian.AppendUint32(nil, limitsSize)
 	for i, column := range append(row, kind) {
 		n, err := strconv.ParseInt(column, 10, 64)
-		if errors.Is(err, strconv.ErrRange) {
-			var u uint64 // beyond int64: one of the BIGINT UNSIGNED
-			u, err = strconv.ParseUint(column, 10, 64)
-			n = int64(u)
+		if u, err2 := strconv.ParseUint(column, 10, 64); err2 == nil {
+			n, err = int64(u), nil // a BIGINT UNSIGNED may be beyond int64
 		}
 		if err != nil {
-			return "", fmt.Errorf("table vlimits: %w", err)
+			return "", fmt.Errorf("table vlimits of database %s: %w", p.name, err)
 		}
 		if i < 11 {
 			b = binary.NativeEndian.AppendUint64(b, uint64(n))
@@ -865,24 +843,25 @@ func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) 
 }
 
 // Recent calls add with the password entries of those who logged in within the
-// last age, latest first, until add returns false.
+// last age, latest first, until add returns false. It leaves out distributed
+// domains, of whose rows only the central database knows which one counts.
 func (m *MySQL) Recent(ctx context.Context, age time.Duration, add func(Query, Answer) bool) error {
-	c, err := m.config()
+	c, err := m.current()
 	if err != nil {
 		return err
 	}
-	text := c.userSQL(1, false)
-	text, _, _ = strings.Cut(text, " UNION ALL ")
-	text, _, _ = strings.Cut(text, " WHERE ")
+	text, _, _ := strings.Cut(c.userSQL(1, false), " WHERE ")
 	text += " JOIN (SELECT user,domain,MAX(timestamp) latest FROM lastauth WHERE service IN ('imap','pop3','webm')" +
 		" AND timestamp>=NOW()-INTERVAL ? SECOND GROUP BY user,domain) l ON l.user=pw_name AND l.domain=pw_domain ORDER BY latest DESC"
 	more := true
 	for _, p := range c.pools {
+		elsewhere := func(domain string) bool {
+			i := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == domain })
+			return i < 0 && p != c.local || i >= 0 && (c.cluster[i].distributed || c.cluster[i].pool != p)
+		}
 		err = errors.Join(err, p.each(ctx, text, []any{int64(age.Seconds())}, func(row []string) bool {
-			local, domain := lower(row[1]), lower(row[2])
-			spread := slices.ContainsFunc(c.cluster, func(s store) bool { return s.domain == domain && (s.distributed || s.pool != p) })
-			if !spread { // else this row may not be the one in use
-				more = add(Query{Type: TypePasswd, Email: local + "@" + domain}, NewData(TypePasswd, fmt.Sprint(pwStruct, local, "@", domain, ":", row[4], ":0")))
+			if email := lower(row[1] + "@" + row[2]); !elsewhere(lower(row[2])) {
+				more = add(Query{Type: TypePasswd, Email: email}, userRow{entry: row[4]}.passwd(email))
 			}
 			return more
 		}))
@@ -893,65 +872,88 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration, add func(Query, A
 	return err
 }
 
-// explain says which database and which route q would take.
-func (m *MySQL) explain(ctx context.Context, w io.Writer, q Query) {
-	c, err := m.config()
+// A Place says where MySQL would look an address up.
+type Place struct {
+	RealDomain  string
+	Database    string // name and host; "" if the address can be nowhere
+	MailStore   string
+	Distributed bool
+}
+
+// Place finds out where the answer to q would come from.
+func (m *MySQL) Place(ctx context.Context, q Query) (w Place, err error) {
+	c, err := m.current()
 	if err != nil {
-		fmt.Fprintln(w, "error:", err)
-		return
+		return w, err
 	}
 	local, domain := q.split(c.defaultDomain)
-	real, err := c.realDomain(ctx, domain)
-	if err == nil && plausible(local, domain) {
-		var at *store
-		if at, err = c.place(ctx, local, real); at != nil {
-			fmt.Fprintf(w, "domain: %s (real domain %s)\ndatabase: %s\nmail store: %s\ndistributed: %v\n", domain, real, at.pool.name, at.mdahost, at.distributed)
-		} else if err == nil {
-			fmt.Fprintf(w, "domain: %s (real domain %s)\ndatabase: none, the user is on no mail store\n", domain, real)
-		}
-	} else if err == nil {
-		fmt.Fprintln(w, "database: none, there can be no such address")
+	if w.RealDomain = domain; !plausible(local, domain) {
+		return w, nil
 	}
-	if err != nil {
-		fmt.Fprintln(w, "error:", err)
+	if w.RealDomain, err = c.realDomain(ctx, domain); err != nil {
+		return w, err
 	}
+	at, err := c.place(ctx, local, w.RealDomain)
+	if at != nil {
+		w.Database, w.MailStore, w.Distributed = at.pool.name, at.mdahost, at.distributed
+	}
+	return w, err
 }
 
 // A Server answers requests from FIFOs with what Resolver says. If that is a
-// Cache, hits are answered at once, by the thread that read the request.
+// Cache, a hit is answered by the thread that read the request.
 type Server struct {
 	Resolver  Resolver
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
 	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
-	Out       io.Writer           // debug lines; nil: none
-	Log       *log.Logger         // faults, one line a second at most; nil: none
 	Getenv    func(string) string // nil: os.Getenv
-	Debug     atomic.Bool         // whether debug lines are written
+	Log       *log.Logger         // faults, one line a second at most; nil: none
+	Out       io.Writer           // debug lines; nil: none
+	Debug     atomic.Bool         // whether there are debug lines
+
+	// About answers the extensions, questions about the server itself; nil: "error".
+	About func(ctx context.Context, q Query) (string, error)
 
 	fifos   []*requestFIFO
 	replies replies
-	cache   *Cache
-	slots   chan struct{} // one for each request that is not answered at once
-	turns   chan struct{} // one for each of those that is being resolved
-	misses  sync.WaitGroup
-	started time.Time
-	logged  atomic.Int64 // when, Unix seconds
+	slots   chan struct{} // held by each request that was not answered at once
+	turns   chan struct{} // held by those of them that are being resolved
+	logged  atomic.Int64  // when, Unix seconds
 
-	counts                               [TypeDomain + 1]atomic.Uint64
-	refused, undeliverable, full, failed atomic.Uint64
+	mu    sync.Mutex // guards stats
+	stats ServerStats
 }
 
 const (
-	maxWaiting = 2048 // requests that are not answered at once, each with an open reply FIFO
-	maxTurns   = 64   // of those, how many Resolver sees
+	maxWaiting = 2048 // requests not answered at once
+	maxTurns   = 64   // of those, how many Resolver sees at a time
 )
+
+// ServerStats counts requests since Started.
+type ServerStats struct {
+	Started       time.Time
+	Queries       [TypeDomain + 1]uint64 // by Type; [0] unused
+	Refused       uint64                 // bytes that were no request
+	Undeliverable uint64                 // replies without a reader, or without room
+	Busy          uint64                 // refused because too many waited
+	Unavailable   uint64                 // answered with an error
+	Waiting       int                    // now
+}
+
+// Stats returns the counts.
+func (s *Server) Stats() ServerStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Waiting = len(s.slots)
+	return s.stats
+}
 
 // Listen makes and opens the request FIFOs. Serve does it if it was not done.
 func (s *Server) Listen() error {
 	e := environ{s.Getenv}
 	mode, err := strconv.ParseUint(e.get("FIFO_MODE", "660"), 8, 9)
 	if err != nil {
-		return fmt.Errorf("FIFO_MODE: want an octal mode, not %q", e.get("FIFO_MODE", ""))
+		return fmt.Errorf("FIFO_MODE: want an octal mode: %w", err)
 	}
 	path, _ := fifoPath(e, s.Infifo)
 	for i := range max(1, s.Instances) {
@@ -961,22 +963,23 @@ func (s *Server) Listen() error {
 		}
 		f, err := openRequestFIFO(name, fs.FileMode(mode))
 		if err != nil {
-			s.stop()
+			s.close()
 			return err
 		}
-		s.fifos = append(s.fifos, f)
-		s.replies.own = append(s.replies.own, f.id)
+		s.fifos, s.replies.own = append(s.fifos, f), append(s.replies.own, f.id)
 	}
 	s.replies.dir = e.get("REPLYDIR", "")
-	s.cache, _ = s.Resolver.(*Cache)
-	s.slots, s.turns, s.started = make(chan struct{}, maxWaiting), make(chan struct{}, maxTurns), time.Now()
+	s.slots, s.turns, s.stats.Started = make(chan struct{}, maxWaiting), make(chan struct{}, maxTurns), time.Now()
 	return nil
 }
 
-func (s *Server) stop() {
+// close removes and closes the FIFOs.
+func (s *Server) close() {
 	for _, f := range s.fifos {
 		f.stop()
+		f.close()
 	}
+	s.fifos = nil
 }
 
 // Serve answers until ctx is done. Then it removes the FIFOs, answers what was
@@ -987,7 +990,8 @@ func (s *Server) Serve(ctx context.Context) error {
 			return err
 		}
 	}
-	errs := make(chan error)
+	defer s.close()
+	errs := make(chan error, len(s.fifos))
 	for _, f := range s.fifos {
 		go func() { errs <- s.read(f) }()
 	}
@@ -998,138 +1002,128 @@ func (s *Server) Serve(ctx context.Context) error {
 	case err = <-errs:
 		left--
 	}
-	s.stop()
+	for _, f := range s.fifos {
+		f.stop()
+	}
 	for range left {
 		err = errors.Join(err, <-errs)
 	}
-	s.misses.Wait() // ends: each has a deadline
-	for _, f := range s.fifos {
-		f.close()
+	for range maxWaiting {
+		s.slots <- struct{}{} // ends: who holds one has a deadline
 	}
-	s.fifos = nil
 	return err
 }
 
-// read answers what comes from one FIFO.
+// read answers what comes from one FIFO, until it is stopped.
 func (s *Server) read(f *requestFIFO) error {
 	buf, have := make([]byte, 128<<10), 0 // twice a pipe: one read empties it
-	scratch := make([]byte, 0, 2*maxRequest)
+	scratch := make([]byte, 0, 4*maxRequest)
+	cache, _ := s.Resolver.(*Cache)
 	for {
 		n, err := f.read(buf[have:])
-		if err == io.EOF {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
+		if n == 0 {
+			return nil
+		}
 		have += n
-		used, refused := frames(buf[:have], have == len(buf), func(r request) { s.answer(f, r, scratch) })
+		used, refused := frames(buf[:have], have == len(buf), func(r request) { s.answer(f, r, cache, scratch) })
 		have = copy(buf, buf[used:have])
 		if refused > 0 {
-			s.refused.Add(uint64(refused))
+			s.count(&s.stats.Refused, refused)
 			s.logf("%s: %d bytes that are no request", f.path, refused)
 		}
 	}
 }
 
 // answer answers one request: here if the answer is in memory, else from a
-// goroutine. The reply FIFO is opened before that: an asker who has gone costs
-// no SQL.
-func (s *Server) answer(f *requestFIFO, r request, scratch []byte) {
-	if int(r.typ) < len(s.counts) {
-		s.counts[r.typ].Add(1)
-	}
+// goroutine.
+func (s *Server) answer(f *requestFIFO, r request, cache *Cache, scratch []byte) {
 	var a Answer
-	if s.cache != nil {
-		a, _ = s.cache.peek(scratch, r.typ, r.email)
+	if cache != nil {
+		a, _ = cache.peek(scratch, r.typ, r.email)
 	}
-	if s.Debug.Load() {
+	s.count(&s.stats.Queries[r.typ&7], 1)
+	if s.Debug.Load() && s.Out != nil {
 		s.debug(f, r, a != "")
 	}
-	fd, err := s.replies.open(r.reply)
-	if err != nil {
-		s.undeliverable.Add(1)
-		return
-	}
 	if a != "" {
-		s.send(fd, append(scratch, a...))
+		s.deliver(r.reply, func() Answer { return a }, scratch)
 		return
 	}
-	q := Query{r.typ, string(r.email), string(r.ip)}
+	q, reply := Query{r.typ, string(r.email), string(r.ip)}, bytes.Clone(r.reply)
 	select {
 	case s.slots <- struct{}{}:
-		s.misses.Add(1)
-		go s.miss(fd, string(r.reply), q)
+		go s.miss(reply, q)
 	default:
-		s.full.Add(1)
-		s.logf("%d requests wait already: %v refused", maxWaiting, q.Type)
-		s.send(fd, []byte(failure(q.Type)))
+		s.count(&s.stats.Busy, 1)
+		s.logf("%d requests wait already: a %v is refused", maxWaiting, q.Type)
+		s.deliver(reply, func() Answer { return failed(q.Type) }, scratch)
 	}
 }
 
-// miss answers one request, in a goroutine of its own.
-func (s *Server) miss(fd int, reply string, q Query) {
-	defer func() { <-s.slots; s.misses.Done() }()
+// miss answers one request when it has its turn.
+func (s *Server) miss(reply []byte, q Query) {
+	defer func() { <-s.slots }()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
+	a := func() Answer { return s.resolve(ctx, q) }
 	select {
 	case s.turns <- struct{}{}:
-	default:
-		select {
-		case s.turns <- struct{}{}:
-		case <-ctx.Done():
-			s.failed.Add(1)
-			s.send(fd, []byte(failure(q.Type)))
-			return
-		}
-		if again, err := s.replies.open([]byte(reply)); err == nil {
-			syscall.Close(again)
-		} else { // the asker left while it waited
-			s.undeliverable.Add(1)
-			syscall.Close(fd)
-			<-s.turns
-			return
-		}
+		defer func() { <-s.turns }()
+	case <-ctx.Done():
+		s.count(&s.stats.Unavailable, 1)
+		a = func() Answer { return failed(q.Type) }
 	}
-	a := s.resolve(ctx, q)
-	<-s.turns
-	s.send(fd, []byte(a))
+	s.deliver(reply, a, nil)
 }
 
-// resolve returns the answer that travels: one to a question about the server
-// itself, one of Resolver, or the one that says error.
-func (s *Server) resolve(ctx context.Context, q Query) Answer {
-	switch q.Type {
-	case TypeStatus:
-		return NewData(q.Type, s.Status())
-	case TypeFlush:
-		if s.cache == nil {
-			return NewData(q.Type, "there is no cache\n")
-		}
-		return NewData(q.Type, fmt.Sprintf("%d entries flushed\n", s.cache.Flush(q.Email)))
-	case TypeExplain:
-		return NewData(q.Type, s.explain(ctx, q))
+// deliver opens the reply FIFO, finds out the answer and writes it: in that
+// order, so that an asker who has gone costs no SQL.
+func (s *Server) deliver(reply []byte, answer func() Answer, scratch []byte) {
+	fd, err := s.replies.open(reply)
+	if err == nil {
+		err = s.replies.send(fd, append(scratch, answer()...))
 	}
-	a, err := s.Resolver.Resolve(ctx, q)
 	if err != nil {
-		s.failed.Add(1)
+		s.count(&s.stats.Undeliverable, 1)
+	}
+}
+
+// count adds to one of stats.
+func (s *Server) count(n *uint64, by int) {
+	s.mu.Lock()
+	*n += uint64(by)
+	s.mu.Unlock()
+}
+
+// resolve returns the answer that travels, with errors as the wire has them.
+func (s *Server) resolve(ctx context.Context, q Query) (a Answer) {
+	var err error
+	switch {
+	case !q.Type.extension():
+		a, err = s.Resolver.Resolve(ctx, q)
+	case s.About != nil:
+		var text string
+		text, err = s.About(ctx, q)
+		a = NewData(q.Type, text)
+	default:
+		err = fmt.Errorf("%w: %v", ErrInvalid, q.Type)
+	}
+	if err != nil {
+		s.count(&s.stats.Unavailable, 1)
 		s.logf("%v", err)
-		return failure(q.Type)
+		return failed(q.Type)
 	}
 	return a
-}
-
-func (s *Server) send(fd int, b []byte) {
-	if err := s.replies.send(fd, b); err != nil {
-		s.undeliverable.Add(1)
-	}
 }
 
 // ServeConn answers one request that comes over r with one answer on w, as
 // tcpserver(1) wants it.
 func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error {
-	b := make([]byte, maxRequest)
-	for have := 0; ; {
+	b, have := make([]byte, maxRequest), 0
+	for {
 		req, size := parseRequest(b[:have])
 		if size == 0 {
 			return fmt.Errorf("%w: what came is no request", ErrInvalid)
@@ -1139,7 +1133,7 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 			return err
 		}
 		n, err := r.Read(b[have:])
-		if have += n; err != nil {
+		if have += n; n == 0 && err != nil {
 			return fmt.Errorf("reading the request: %w", err)
 		}
 	}
@@ -1155,112 +1149,22 @@ func (s *Server) logf(format string, args ...any) {
 
 // debug writes the lines that IndiMail's graphing program parses.
 func (s *Server) debug(f *requestFIFO, r request, hit bool) {
-	if s.Out == nil {
-		return
+	printable := func(b []byte) string { // what could end the line or steer a terminal is not
+		return strings.Map(func(c rune) rune {
+			if strconv.IsPrint(c) {
+				return c
+			}
+			return '?'
+		}, string(b))
 	}
-	name, ip := filepath.Base(f.path), string(r.ip)
-	if r.typ != TypeRelay || ip == "" {
-		ip = "N/A"
+	from, ip := filepath.Base(f.path)+"->"+printable(r.reply), "N/A"
+	if r.typ == TypeRelay {
+		ip = printable(r.ip)
 	}
-	n := 2 + len(r.email) + len(r.reply) + len(r.ip) + 3
-	fmt.Fprintf(s.Out, "%s->%s, Bytes %d, Query ['%v'], User %s, RemoteIp %s\n", name, printable(r.reply), n, r.typ, printable(r.email), printable([]byte(ip)))
+	size := 2 + len(r.email) + len(r.reply) + len(r.ip) + 3
+	line := fmt.Sprintf("%s, Bytes %d, Query ['%v'], User %s, RemoteIp %s\n", from, size, r.typ, printable(r.email), ip)
 	if hit {
-		fmt.Fprintf(s.Out, "%s->%s, cache hit\n", name, printable(r.reply))
+		line += from + ", cache hit\n"
 	}
-}
-
-// printable returns b with what could end a line or steer a terminal replaced.
-func printable(b []byte) string {
-	return strings.Map(func(r rune) rune {
-		if strconv.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, string(b))
-}
-
-// WriteStatistics writes what SIGUSR1 asks for.
-func (s *Server) WriteStatistics(w io.Writer) {
-	total := uint64(0)
-	fmt.Fprint(w, "User:Relay:Password:Limit:Alias:Host:Domain")
-	for _, t := range []Type{TypeUser, TypeRelay, TypePasswd, TypeLimit, TypeAlias, TypeHost, TypeDomain} {
-		n := s.counts[t].Load()
-		total += n
-		fmt.Fprint(w, " ", n)
-	}
-	nodes := 0
-	if s.cache != nil {
-		nodes = s.cache.Len()
-	}
-	seconds := time.Since(s.started).Seconds()
-	fmt.Fprintf(w, " Cached Nodes %d\nStart Time: %s\nEnd   Time: %s\nQueries: %d\nSeconds: %.3f\nQuery/Sec = %.2f\n", nodes,
-		s.started.Format(time.RFC3339), time.Now().Format(time.RFC3339), total, seconds, float64(total)/seconds)
-}
-
-// Status returns the counters in the exposition format of Prometheus, which a
-// person can read too. It changes nothing.
-func (s *Server) Status() string {
-	var m metrics
-	m.add("start_time_seconds gauge When the server started, Unix time", s.started.Unix())
-	for t := TypeUser; t <= TypeDomain; t++ {
-		m.add(fmt.Sprintf("queries_total{type=%q} counter Requests read, by type", strings.ToLower(strings.Fields(t.String())[0])), s.counts[t].Load())
-	}
-	m.add("refused_bytes_total counter Bytes in request FIFOs that were no request", s.refused.Load())
-	m.add("undeliverable_total counter Replies that had no reader, or no room", s.undeliverable.Load())
-	m.add("overload_total counter Requests refused because too many waited", s.full.Load())
-	m.add("unavailable_total counter Requests answered with an error", s.failed.Load())
-	m.add("in_flight gauge Requests that wait for an answer", len(s.slots))
-	if r, ok := s.Resolver.(interface{ metrics(*metrics) }); ok {
-		r.metrics(&m)
-	}
-	return m.text.String()
-}
-
-// metrics collects lines of Prometheus' exposition format.
-type metrics struct {
-	text strings.Builder
-	last string
-}
-
-// add writes one value. what is "name{labels} type help".
-func (m *metrics) add(what string, value any) {
-	f := strings.SplitN(what, " ", 3)
-	if name, _, _ := strings.Cut(f[0], "{"); name != m.last {
-		fmt.Fprintf(&m.text, "# HELP inlookup_%s %s\n# TYPE inlookup_%[1]s %[3]s\n", name, f[2], f[1])
-		m.last = name
-	}
-	fmt.Fprintf(&m.text, "inlookup_%s %v\n", f[0], value)
-}
-
-func (m *MySQL) metrics(to *metrics) {
-	sum := uint64(0)
-	for i, bound := range append(callBounds[:], math.Inf(1)) {
-		sum += m.calls.bucket[i].Load()
-		to.add(fmt.Sprintf("mysql_seconds{le=\"%v\"} counter SELECTs that took at most so long", bound), sum)
-	}
-	to.add("mysql_seconds_sum counter Time that SELECTs took", float64(m.calls.micros.Load())/1e6)
-	to.add("mysql_selects_total counter SELECTs sent", m.calls.calls.Load())
-	to.add("mysql_errors_total counter SELECTs that failed", m.calls.errors.Load())
-}
-
-// explain says where the answer to q, a TypeExplain, would come from.
-func (s *Server) explain(ctx context.Context, q Query) string {
-	t, err := strconv.Atoi(q.IP)
-	q.Type = Type(t)
-	if err != nil || q.Type < TypeUser || q.Type > TypeDomain {
-		return fmt.Sprintf("error: %q is no query type from 1 to 7\n", q.IP)
-	}
-	var w strings.Builder
-	fmt.Fprintf(&w, "query: %v of %s\n", q.Type, printable([]byte(lower(q.Email))))
-	if r, ok := s.Resolver.(explainer); ok {
-		r.explain(ctx, &w, q)
-	} else {
-		fmt.Fprintf(&w, "resolver: %T\n", s.Resolver)
-	}
-	return w.String()
-}
-
-// An explainer is a Resolver that can say where an answer would come from.
-type explainer interface {
-	explain(ctx context.Context, w io.Writer, q Query)
+	io.WriteString(s.Out, line)
 }

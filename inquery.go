@@ -202,8 +202,8 @@ func NewData(t Type, data string) Answer {
 	return Answer(append(append(b, data...), 0))
 }
 
-// failure is the answer that says "error" to an asker of type t.
-func failure(t Type) Answer {
+// failed is the answer that says "error" to an asker of type t.
+func failed(t Type) Answer {
 	if t == TypePasswd {
 		return NewAnswer(0)
 	}
@@ -242,10 +242,8 @@ func (a Answer) absent(q Query) bool {
 	return a.Code() == 0
 }
 
-// failed reports whether a is what failure returns for t.
-func (a Answer) failed(t Type) bool {
-	return a.Code() < 0 || t == TypePasswd && a.Code() == 0
-}
+// failed reports whether a says "error" to an asker of type t.
+func (a Answer) failed(t Type) bool { return a.Code() < 0 || t == TypePasswd && a.Code() == 0 }
 
 // A Status says whether mail for an address can be delivered.
 type Status int
@@ -654,21 +652,21 @@ func (e environ) control(name string) string {
 	return filepath.Join(dir, name)
 }
 
-// value returns the first line of a control file, "" if there is no such file.
-func (e environ) value(name string) (string, error) {
+// value returns the first line of a control file, def if there is none.
+func (e environ) value(name, def string) (string, error) {
 	b, err := os.ReadFile(e.control(name))
 	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
+		return def, nil
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimSpace(line), err
+	return or(strings.TrimSpace(line), def), err
 }
 
 // seconds returns the control file's value as a time, def seconds without one.
 func (e environ) seconds(name string, def int) (time.Duration, error) {
-	v, err := e.value(name)
-	if err != nil || v == "" {
-		return time.Duration(def) * time.Second, err
+	v, err := e.value(name, strconv.Itoa(def))
+	if err != nil {
+		return 0, err
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 || n > 1<<30 {

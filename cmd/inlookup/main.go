@@ -152,6 +152,8 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 	if cache != nil {
 		server.Resolver = cache
 	}
+	about := &about{server, cache, mysql}
+	server.About = about.answer
 	server.Debug.Store(o.verbose || os.Getenv("DEBUG") != "")
 	if err := server.Listen(); err != nil {
 		return err
@@ -177,7 +179,7 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 			case syscall.SIGINT:
 				reload(mysql, true, logger)
 			case syscall.SIGUSR1:
-				server.WriteStatistics(stdout)
+				about.statistics(stdout)
 			case syscall.SIGUSR2:
 				server.Debug.Store(!server.Debug.Load())
 			}
@@ -186,7 +188,7 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 	preload()
 	err = server.Serve(ctx)
 	signal.Stop(signals)
-	server.WriteStatistics(stdout)
+	about.statistics(stdout)
 	return err
 }
 

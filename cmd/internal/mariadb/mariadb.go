@@ -282,7 +282,6 @@ func (db *DB) launch(ctx context.Context, more ...string) error {
 		"--bind-address=127.0.0.1",
 		"--port="+strconv.Itoa(db.Port),
 		"--max-connections=500",
-		"--table-open-cache=400",             // with 500 connections within 2,000 open files
 		"--innodb-flush-log-at-trx-commit=2", // written at each commit, so that Kill loses none
 	)
 	cmd := exec.Command(db.server, append(options, more...)...)

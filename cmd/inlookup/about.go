@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+// about answers questions about the server itself: statistics, and the
+// extensions of the wire protocol.
+type about struct {
+	server *inlookup.Server
+	cache  *inlookup.Cache // nil: there is none
+	mysql  *inlookup.MySQL
+}
+
+func (a *about) answer(ctx context.Context, q inlookup.Query) (string, error) {
+	switch {
+	case q.Type == inlookup.TypeStatus:
+		return a.status(), nil
+	case q.Type == inlookup.TypeExplain:
+		return a.explain(ctx, q)
+	case a.cache == nil:
+		return "there is no cache\n", nil
+	}
+	return fmt.Sprintf("%d entries flushed\n", a.cache.Flush(q.Email)), nil
+}
+
+func (a *about) cacheStats() (s inlookup.CacheStats) {
+	if a.cache != nil {
+		s = a.cache.Stats()
+	}
+	return s
+}
+
+// statistics writes what SIGUSR1 asks for. IndiMail's graphing program parses
+// the first line.
+func (a *about) statistics(w io.Writer) {
+	s, c := a.server.Stats(), a.cacheStats()
+	n := s.Queries
+	total, now := uint64(0), time.Now()
+	for _, k := range n {
+		total += k
+	}
+	seconds := now.Sub(s.Started).Seconds()
+	fmt.Fprintf(w, "User:Relay:Password:Limit:Alias:Host:Domain %d %d %d %d %d %d %d Cached Nodes %d\n"+
+		"Start Time: %s\nEnd   Time: %s\nQueries: %d\nSeconds: %.3f\nQuery/Sec = %.2f\n",
+		n[inlookup.TypeUser], n[inlookup.TypeRelay], n[inlookup.TypePasswd], n[inlookup.TypeLimit],
+		n[inlookup.TypeAlias], n[inlookup.TypeHost], n[inlookup.TypeDomain], c.Entries[0]+c.Entries[1],
+		s.Started.Format(time.RFC3339), now.Format(time.RFC3339), total, seconds, float64(total)/seconds)
+}
+
+// names of the types as labels.
+var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit", "domain"}
+
+// status returns all counts in the exposition format of Prometheus, which a
+// person can read as well.
+func (a *about) status() string {
+	s, c, m := a.server.Stats(), a.cacheStats(), a.mysql.Stats()
+	var w exposition
+	w.add("start_time_seconds", "gauge", "when the server started, Unix time", "", s.Started.Unix())
+	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
+		w.add("queries_total", "counter", "requests read", `type="`+labels[t]+`"`, s.Queries[t])
+	}
+	w.add("waiting", "gauge", "requests that wait for an answer", "", s.Waiting)
+	w.add("refused_bytes_total", "counter", "bytes in the request FIFOs that were no request", "", s.Refused)
+	w.add("undeliverable_total", "counter", "replies without a reader, or without room", "", s.Undeliverable)
+	w.add("busy_total", "counter", "requests refused because too many waited", "", s.Busy)
+	w.add("unavailable_total", "counter", "requests answered with an error", "", s.Unavailable)
+	w.add("cache_hits_total", "counter", "answers from memory", "", c.Hits)
+	w.add("cache_misses_total", "counter", "answers that were loaded", "", c.Misses)
+	w.add("cache_coalesced_total", "counter", "askers who shared the load of another", "", c.Coalesced)
+	w.add("cache_stale_total", "counter", "expired answers given while the database was unavailable", "", c.Stale)
+	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
+	w.add("cache_evicted_total", "counter", "entries evicted for room", "", c.Evicted)
+	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
+	for i, kind := range []string{`kind="present"`, `kind="absent"`} {
+		w.add("cache_entries", "gauge", "entries in the cache", kind, c.Entries[i])
+	}
+	for i, kind := range []string{`kind="present"`, `kind="absent"`} {
+		w.add("cache_bytes", "gauge", "bytes of heap that the entries take", kind, c.Bytes[i])
+	}
+	w.add("mysql_errors_total", "counter", "SELECTs that failed", "", m.Errors)
+	sum := uint64(0)
+	for i, n := range m.Bucket {
+		le := "+Inf"
+		if i < len(inlookup.CallBounds) {
+			le = strconv.FormatFloat(inlookup.CallBounds[i], 'g', -1, 64)
+		}
+		sum += n
+		w.addTo("mysql_select_seconds", "_bucket", "histogram", "how long SELECTs took", `le="`+le+`"`, sum)
+	}
+	w.addTo("mysql_select_seconds", "_sum", "histogram", "", "", m.Time.Seconds())
+	w.addTo("mysql_select_seconds", "_count", "histogram", "", "", m.Calls)
+	return w.String()
+}
+
+// exposition collects metrics, each with its help before the first value.
+type exposition struct {
+	strings.Builder
+	last string
+}
+
+func (w *exposition) add(name, kind, help, label string, value any) {
+	w.addTo(name, "", kind, help, label, value)
+}
+
+func (w *exposition) addTo(name, suffix, kind, help, label string, value any) {
+	if name != w.last {
+		fmt.Fprintf(w, "# HELP inlookup_%s %s\n# TYPE inlookup_%[1]s %[3]s\n", name, help, kind)
+		w.last = name
+	}
+	if label != "" {
+		label = "{" + label + "}"
+	}
+	fmt.Fprintf(w, "inlookup_%s%s%s %v\n", name, suffix, label, value)
+}
+
+// explain says where the answer to a question would come from.
+func (a *about) explain(ctx context.Context, q inlookup.Query) (string, error) {
+	t, err := strconv.Atoi(q.IP)
+	if err != nil || t < int(inlookup.TypeUser) || t > int(inlookup.TypeDomain) {
+		return fmt.Sprintf("cannot explain type %q: want 1 to 7\n", q.IP), nil
+	}
+	q = inlookup.Query{Type: inlookup.Type(t), Email: q.Email}
+	w := fmt.Sprintf("query:       %v of %s\n", q.Type, strconv.QuoteToGraphic(q.Email))
+	e, there := inlookup.Entry{}, false
+	if a.cache != nil {
+		e, there = a.cache.Explain(q)
+	}
+	switch {
+	case a.cache == nil:
+		w += "cache:       none\n"
+	case q.Type == inlookup.TypeRelay:
+		w += "cache:       never, this is always looked up\n"
+	case !there:
+		w += "cache:       miss\n"
+	case e.Left > 0:
+		w += fmt.Sprintf("cache:       hit\ntime left:   %v\n", e.Left.Round(time.Millisecond))
+	case e.Stale > 0:
+		w += fmt.Sprintf("cache:       stale, given only while the database is unavailable\ntime left:   %v\n", e.Stale.Round(time.Millisecond))
+	default:
+		w += "cache:       miss, what is here has expired\n"
+	}
+	if there {
+		w += fmt.Sprintf("age:         %v\nbytes:       %d\nabsent:      %v\nlookup took: %v\n", e.Age.Round(time.Millisecond), e.Bytes, e.Absent, e.Took)
+	}
+	place, err := a.mysql.Place(ctx, q)
+	switch {
+	case err != nil:
+		w += fmt.Sprintf("database:    %v\n", err)
+	case place.Database == "":
+		w += "database:    none, the address can be nowhere\n"
+	default:
+		w += fmt.Sprintf("real domain: %s\ndatabase:    %s\nmail store:  %s\ndistributed: %v\n", place.RealDomain, place.Database, place.MailStore, place.Distributed)
+	}
+	return w, nil
+}

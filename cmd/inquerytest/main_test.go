@@ -1,0 +1,368 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+func TestMain(m *testing.M) {
+	time.Local = time.UTC // as the golden transcript was made
+	os.Exit(m.Run())
+}
+
+// A fake is a Resolver that is a function.
+type fake func(inlookup.Query) (inlookup.Answer, error)
+
+func (f fake) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) { return f(q) }
+
+// A setting is what a run depends on besides its arguments.
+type setting struct {
+	mysql inlookup.Resolver // what stands for FromEnv's MySQL
+	env   map[string]string
+}
+
+// run runs the program and returns what it did.
+func (s setting) run(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	return s.runContext(ctx, args...)
+}
+
+func (s setting) runContext(ctx context.Context, args ...string) (status int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	getenv := func(name string) string { return s.env[name] }
+	p := &program{getenv: getenv, out: bufio.NewWriter(&out), stderr: &errs, fromEnv: func() inlookup.Resolver { return s.mysql }}
+	status = p.run(ctx, args)
+	return status, out.String(), errs.String()
+}
+
+// environment returns one whose FIFOs are in a directory of the test's own.
+func environment(t *testing.T) map[string]string {
+	dir := t.TempDir()
+	return map[string]string{"INFIFODIR": dir, "FIFOTMPDIR": dir, "SYSCONFDIR": dir, "ASSIGNDIR": dir}
+}
+
+// serve serves r on the FIFO that env names, to the end of the test.
+func serve(t *testing.T, env map[string]string, r inlookup.Resolver) {
+	t.Helper()
+	s := &inlookup.Server{Resolver: r, Log: log.New(io.Discard, "", 0), Getenv: func(name string) string { return env[name] }}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func fifos(t *testing.T, dir string) []string {
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// oneLine checks that a message is one line that begins with our name and says want.
+func oneLine(t *testing.T, stderr, want string) {
+	t.Helper()
+	if !strings.HasPrefix(stderr, "inquerytest: ") || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, want) {
+		t.Errorf("stderr %q, want one line with %q", stderr, want)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) {
+		t.Error("asked")
+		return "", errors.New("asked")
+	})}
+	for _, test := range []struct{ args, want string }{
+		{"", "-q is missing"},
+		{"u@example.com", "-q is missing"},
+		{"-q 0 u@example.com", "-q 0: there is no such type"},
+		{"-q 8 u@example.com", "-q 8: there is no such type"},
+		{"-q 01 u@example.com", "-q 01: there is no such type"},
+		{"-q", "flag needs an argument: -q"},
+		{"-z", "not defined: -z"},
+		{"-q 1", "address is missing"},
+		{"-q 1 ''", "address is missing"},
+		{"-q 1 u@example.com 192.0.2.1 more", `"more" is too much`},
+		{"-q 2 u@example.com", "asks about an IP address"},
+		{"-q 2 u@example.com ''", "asks about an IP address"},
+		{"-q 1 u@example.com -v", "-v stands behind the address"},
+		{"u@example.com -q 1", "-q stands behind the address"},
+		{"-F u@example.com -q 1", "-F and -q exclude each other"},
+		{"-F u@example.com -s", "-F and -s exclude each other"},
+		{"-F u@example.com example.org", `"example.org" is too much`},
+		{"-F", "flag needs an argument: -F"},
+		{"-s u@example.com", `"u@example.com" is too much`},
+		{"-s -x", "-s and -x exclude each other"},
+		{"-s -n 3", "-n and -s exclude each other"},
+		{"-x u@example.com", "-q is missing"},
+		{"-x -n 3 -q 1 u@example.com", "-x asks once"},
+		{"-n x -q 1 u@example.com", "invalid value \"x\" for flag -n"},
+		{"-n 0 -q 1 u@example.com", "-n 0: want 1 to"},
+		{"-p 0 -q 1 u@example.com", "-p 0: want 1 to"},
+		{"-u -1 -q 1 u%d@example.com", "-u -1: want 1 to"},
+		{"-u 5 -q 1 u@example.com", "counts through nothing"},
+	} {
+		args := strings.Fields(strings.ReplaceAll(test.args, "''", "\x00"))
+		for i := range args {
+			args[i] = strings.Trim(args[i], "\x00")
+		}
+		status, stdout, stderr := s.run(t, args...)
+		if status != exitUsage || stdout != "" {
+			t.Errorf("%s: exit %d, stdout %q", test.args, status, stdout)
+		}
+		oneLine(t, stderr, test.want)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	status, stdout, stderr := setting{}.run(t, "-h")
+	if status != exitOK || stderr != "" {
+		t.Errorf("exit %d, stderr %q", status, stderr)
+	}
+	for _, want := range []string{"Examples:", "Environment:", "QUERY_CACHE", "Exit status", "-q user user@example.com"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("the help does not say %q", want)
+		}
+	}
+	for _, q := range questions {
+		if !strings.Contains(stdout, fmt.Sprintf("%d %s", q.typ, q.name)) {
+			t.Errorf("the help does not say %d %s", q.typ, q.name)
+		}
+	}
+	for line := range strings.Lines(stdout) {
+		if len(line) > 84 {
+			t.Errorf("%d columns: %s", len(line)-1, line)
+		}
+	}
+}
+
+// What the question is turned into, for each way to put it.
+func TestQuery(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want inlookup.Query
+	}{
+		{"-q 1 u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: "u@example.com"}},
+		{"-q passwd u@example.com", inlookup.Query{Type: inlookup.TypePasswd, Email: "u@example.com"}},
+		{"-q relay u@example.com 192.0.2.1", inlookup.Query{Type: inlookup.TypeRelay, Email: "u@example.com", IP: "192.0.2.1"}},
+		{"-q 3 u@example.com 192.0.2.1", inlookup.Query{Type: inlookup.TypePasswd, Email: "u@example.com"}},
+		{"-q 1 -- -u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: "-u@example.com"}},
+		{"-x -q host u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: "u@example.com", IP: "4"}},
+		{"-F example.com", inlookup.Query{Type: inlookup.TypeFlush, Email: "example.com"}},
+		{"-F=", inlookup.Query{Type: inlookup.TypeFlush}},
+		{"-s -v", inlookup.Query{Type: inlookup.TypeStatus}},
+	} {
+		o, err := parse(strings.Fields(test.args))
+		if err != nil || o.query != test.want {
+			t.Errorf("%s: %+v, %v", test.args, o, err)
+		}
+	}
+}
+
+func TestFaults(t *testing.T) {
+	const email = "u@example.com"
+	for _, test := range []struct {
+		answer inlookup.Answer
+		err    error
+		status int
+		want   string
+	}{
+		{"", fmt.Errorf("%w: no route to host", inlookup.ErrUnavailable), exitFault, "lookup unavailable: no route to host"},
+		{"", fmt.Errorf("%w: a request of 5000 bytes", inlookup.ErrTooLong), exitUsage, "message too long"},
+		{"", fmt.Errorf("%w: NUL in an address", inlookup.ErrInvalid), exitUsage, "NUL in an address"},
+		{"", fmt.Errorf("%w: %w", inlookup.ErrUnavailable, inlookup.ErrInvalid), exitFault, "unavailable"},
+		{"", errors.New("two\nlines"), exitFault, "two lines"},
+		{inlookup.NewAnswer(0), nil, exitFault, "lookup unavailable"},
+		{inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=x:$5$secret:1"), nil, exitFault, "MySQL itself: invalid message"},
+		{inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=No such user u@example.com"), nil, exitNo, "no such address"},
+	} {
+		s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) { return test.answer, test.err })}
+		status, stdout, stderr := s.run(t, "-q", "3", email)
+		if status != test.status || stdout != "" || strings.Contains(stderr, "secret") {
+			t.Errorf("%q, %v: exit %d, stdout %q", test.answer, test.err, status, stdout)
+		}
+		oneLine(t, stderr, test.want)
+		oneLine(t, stderr, `password entry of "u@example.com": `)
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestOutputFails(t *testing.T) {
+	var stderr bytes.Buffer
+	status := run(t.Context(), []string{"-h"}, func(string) string { return "" }, fullDisk{}, &stderr)
+	if status != exitFault {
+		t.Errorf("exit %d", status)
+	}
+	oneLine(t, stderr.String(), "standard output: no space left")
+}
+
+func TestNobodyListens(t *testing.T) {
+	env := environment(t)
+	client := new(inlookup.Client)
+	s := setting{client, env}
+	for _, test := range []struct{ args, want string }{
+		{"-q 1 u@example.com", "(start it, or unset QUERY_CACHE to ask MySQL itself)"},
+		{"-i= -q 1 u@example.com", "(start it, or leave out -i and unset QUERY_CACHE"},
+		{"-n 10 -q 1 u@example.com", "is inlookup running?"},
+		{"-s", "(start it)"},
+		{"-F=", "(start it)"},
+		{"-x -q 1 u@example.com", "name any path with -i"},
+	} {
+		status, stdout, stderr := s.run(t, strings.Fields(test.args)...)
+		if status != exitFault || stdout != "" {
+			t.Errorf("%s: exit %d, stdout %q", test.args, status, stdout)
+		}
+		oneLine(t, stderr, test.want)
+		oneLine(t, stderr, "no server listens on "+env["INFIFODIR"]+"/infifo")
+	}
+	if left := fifos(t, env["INFIFODIR"]); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A question must never be written into a file that is no FIFO.
+func TestNoFIFO(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := setting{env: map[string]string{"INFIFO": file}}
+	for _, infifo := range []string{"", file} {
+		status, _, stderr := s.run(t, "-q", "1", "-i", infifo, "u@example.com")
+		if status != exitFault {
+			t.Errorf("exit %d", status)
+		}
+		oneLine(t, stderr, file+" is no FIFO")
+	}
+	if b, _ := os.ReadFile(file); string(b) != "keep" {
+		t.Errorf("the file is now %q", b)
+	}
+}
+
+func TestListener(t *testing.T) {
+	dir := t.TempDir()
+	listen := func(name string) {
+		path := filepath.Join(dir, name)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+	}
+	listen("one")
+	listen("many.2")
+	for _, stale := range []string{"many", "many.1", "none"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, stale), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name, env, want string
+		nobody          bool
+	}{
+		{"one", "", "one", false},
+		{"", "one", "one", false},
+		{"many", "one", "many.2", false},
+		{"none", "", "none", true},
+		{"", "", "infifo", true},
+		{dir + "/one", "many", "one", false},
+		{dir + "/absent", "many", "absent", true},
+	} {
+		p := &program{getenv: func(name string) string {
+			return map[string]string{"FIFODIR": dir, "INFIFO": test.env}[name]
+		}}
+		got, err := p.listener(test.name)
+		if got != filepath.Join(dir, test.want) || errors.Is(err, errNobody) != test.nobody || !test.nobody && err != nil {
+			t.Errorf("-i %q, INFIFO=%q: %s, %v", test.name, test.env, got, err)
+		}
+	}
+}
+
+// With -i and no server there, one is started for the question. Its MySQL is
+// away here: the reason must reach the user, and nothing may be left behind.
+func TestOwnServer(t *testing.T) {
+	env := environment(t)
+	dir := env["INFIFODIR"]
+	env["MYSQL_HOST"], env["MYSQL_SOCKET"] = "localhost", filepath.Join(dir, "no.socket")
+	s := setting{env: env}
+	status, stdout, stderr := s.run(t, "-q", "1", "-i", dir+"/own", "u@example.com")
+	if status != exitFault || stdout != "" {
+		t.Errorf("exit %d, stdout %q", status, stdout)
+	}
+	oneLine(t, stderr, "no.socket")
+	status, stdout, stderr = s.run(t, "-s", "-i", "own") // the same, by name: counters need no MySQL
+	if status != exitOK || !strings.Contains(stdout, "inlookup_") || strings.HasSuffix(stdout, "\n\n") || stderr != "" {
+		t.Errorf("exit %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	if left := fifos(t, dir); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestOwnServerConfiguration(t *testing.T) {
+	env := environment(t)
+	control := filepath.Join(env["SYSCONFDIR"], "control")
+	if err := os.Mkdir(control, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(control, "mcdinfo"), []byte("nonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := setting{env: env}.run(t, "-q", "1", "-i", "own", "u@example.com")
+	if status != exitFault {
+		t.Errorf("exit %d", status)
+	}
+	oneLine(t, stderr, "mcdinfo:1")
+}
+
+func TestVerbose(t *testing.T) {
+	env := environment(t)
+	answer := fake(func(inlookup.Query) (inlookup.Answer, error) { return inlookup.NewAnswer(0), nil })
+	serve(t, env, answer)
+	for _, test := range []struct {
+		args []string
+		whom string
+	}{
+		{[]string{"-v", "-q", "1", "u@example.com"}, "MySQL itself"},
+		{[]string{"-v", "-q", "1", "-i", "", "u@example.com"}, "the server on " + env["INFIFODIR"] + "/infifo"},
+		{[]string{"-v", "-q", "1", "-i", "infifo", "u@example.com"}, "the server on " + env["INFIFODIR"] + "/infifo"},
+	} {
+		status, stdout, stderr := setting{answer, env}.run(t, test.args...)
+		lines := slices.Collect(strings.Lines(stderr))
+		if status != exitOK || stdout != "u@example.com has all services enabled\n" || len(lines) != 2 {
+			t.Fatalf("%v: exit %d, stdout %q, stderr %q", test.args, status, stdout, stderr)
+		}
+		oneLine(t, lines[0], `User Query, "u@example.com", asked of `+test.whom)
+		oneLine(t, lines[1], "answered after ")
+	}
+}
