@@ -30,6 +30,7 @@ package inlookup
 // of expiry; the least recently used end of a ring is soon reached).
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -90,14 +91,6 @@ var epoch = time.Now()
 
 func since() time.Duration { return time.Since(epoch) }
 
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
-
 // life returns how long e is given to all.
 func (c *Cache) life(e *entry) time.Duration {
 	if e.absent {
@@ -126,20 +119,23 @@ func (t Type) cacheable() bool { return t.known() && t != TypeRelay && !t.extens
 // local@domain has its spelling at the end of the key, because the answer may
 // repeat it; it stays in the range of its user all the same.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
-	i := separator(email)
+	i := bytes.LastIndexByte(email, '@')
+	odd := i < 0
+	if odd {
+		i = bytes.LastIndexAny(email, "%:")
+	}
 	local, domain := email[:max(i, 0)], email[i+1:]
 	if t == TypeDomain || i < 0 && t == TypeLimit {
-		local, domain = nil, email
-	} else if i < 0 {
-		local, domain = email, []byte(c.DefaultDomain)
+		local, domain, odd = nil, email, false
 	}
-	b = append(append(b, domain...), 0)
-	b = append(append(b, local...), 0, byte(t))
-	if len(local) > 0 && (i < 0 || email[i] != '@') {
+	if b = append(b, domain...); odd && i < 0 {
+		local, b = email, append(b[:len(b)-len(domain)], c.DefaultDomain...)
+	}
+	b = append(append(append(b, 0), local...), 0, byte(t))
+	if odd {
 		b = append(b, email...)
 	}
-	lowerBytes(b)
-	return b
+	return lowerBytes(b)
 }
 
 // peek returns the answer if it is in memory and alive. It is what a hit costs:

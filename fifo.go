@@ -7,21 +7,23 @@ package inlookup
 // may put anything. What keeps it usable is one promise of the kernel: a
 // write(2) of at most PIPE_BUF bytes is never mixed with another (pipe(7)). So
 // an honest frame lies in the stream in one piece, and frames() finds it by
-// trying every byte as the first of a frame. Skipping from frame to frame would
-// be quicker by some 50 ns a frame, and wrong: junk made to look like a frame
-// that reaches into the next one would swallow it.
+// trying every byte as the first of a frame. To skip from frame to frame would
+// be quicker by some 50 ns a frame, and wrong: junk that looks like a frame and
+// reaches into the next one would swallow it.
 //
 // The reply FIFO is a path that anybody may have named. Here the rule is to do
 // nothing to it that could hurt its owner: it is opened without following a
 // link and without waiting, checked to be a FIFO, written once and closed; it is
-// never created and never unlinked.
+// never created and never unlinked. REPLYDIR, where set, is the only directory in
+// which it may lie.
 //
-// All of this is system calls on bare descriptors. os.File would put the
+// The server's side is system calls on bare descriptors: os.File would put the
 // runtime's poller between the pipe and its reader, a second thread that must
-// wake before the first (measured: 0.8 of the answers a second).
+// wake before the first.
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -32,7 +34,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -40,9 +41,7 @@ import (
 // fifoPath applies the rules for INFIFO: a name that begins with / or . is a
 // path, any other lies in the directory of request FIFOs.
 func fifoPath(e environ, name string) (path string, relative bool) {
-	if name == "" {
-		name = e.get("INFIFO", "infifo")
-	}
+	name = or(name, e.get("INFIFO", "infifo"))
 	if name[0] == '/' || name[0] == '.' {
 		return name, false
 	}
@@ -73,8 +72,7 @@ type request struct {
 	email, reply, ip []byte
 }
 
-// minRequest is the length word of a frame with three empty strings.
-const minRequest = 5
+var nul = []byte{0}
 
 // parseRequest takes b for the beginning of a frame. It returns the size of the
 // frame, 0 if b is none, and -1 if b ends before that can be told.
@@ -83,23 +81,19 @@ func parseRequest(b []byte) (r request, size int) {
 		return r, -1
 	}
 	n := binary.NativeEndian.Uint32(b)
-	if n < minRequest || n > maxRequest-headerSize {
-		return r, 0
-	}
-	if len(b) > 4 && !Type(b[4]).known() || len(b) > 5 && b[5] != 0 {
+	if n < 5 || n > maxRequest-headerSize || len(b) > 4 && !Type(b[4]).known() || len(b) > 5 && b[5] != 0 {
 		return r, 0
 	}
 	if uint32(len(b)-headerSize) < n {
 		return r, -1
 	}
-	body := b[6 : headerSize+n]
-	email := bytes.IndexByte(body, 0)
-	reply := email + 1 + bytes.IndexByte(body[email+1:], 0)
-	if email < 0 || reply <= email || bytes.IndexByte(body[reply+1:], 0) != len(body)-reply-2 {
+	email, rest, ok1 := bytes.Cut(b[6:headerSize+n], nul)
+	reply, rest, ok2 := bytes.Cut(rest, nul)
+	ip, rest, ok3 := bytes.Cut(rest, nul)
+	if !ok1 || !ok2 || !ok3 || len(rest) > 0 {
 		return r, 0
 	}
-	r = request{Type(b[4]), body[:email], body[email+1 : reply], body[reply+1 : len(body)-1]}
-	return r, headerSize + int(n)
+	return request{Type(b[4]), email, reply, ip}, headerSize + int(n)
 }
 
 // frames calls handle for every frame in b and returns how many bytes of b are
@@ -110,8 +104,7 @@ func parseRequest(b []byte) (r request, size int) {
 // since an honest frame holds no other: its strings have no NULs, and a length
 // word that lies across its header is out of range.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
-	covered := 0 // end of the furthest frame so far
-	for used = 0; used < len(b); used++ {
+	for covered := 0; used < len(b); used++ { // covered: the end of the furthest frame so far
 		r, n := parseRequest(b[used:])
 		switch {
 		case n > 0:
@@ -126,22 +119,11 @@ func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	return used, refused
 }
 
-// A fileID tells files apart whatever their names.
-type fileID struct{ dev, ino uint64 }
-
-func fileStat(fd int) (id fileID, fifo bool, err error) {
-	var st syscall.Stat_t
-	if err = syscall.Fstat(fd, &st); err != nil {
-		return id, false, os.NewSyscallError("fstat", err)
-	}
-	return fileID{uint64(st.Dev), uint64(st.Ino)}, st.Mode&syscall.S_IFMT == syscall.S_IFIFO, nil
-}
-
 // A requestFIFO is the server's end of one.
 type requestFIFO struct {
 	path string
-	fd   int // read and write, so that it never sees an end when the last client goes
-	id   fileID
+	fd   int         // read and write, so that it never sees an end when the last client goes
+	info os.FileInfo // tells it from any other file, whatever the names
 }
 
 // openRequestFIFO makes the FIFO at path, or takes over one that was left
@@ -166,8 +148,7 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 		if err = f.claim(mode); err == nil && f.named() {
 			return f, nil
 		}
-		syscall.Close(fd)
-		if err != nil {
+		if f.close(); err != nil {
 			return nil, &fs.PathError{Op: "serve", Path: path, Err: err}
 		}
 	} // ends: each turn but the last means that another server has just stopped
@@ -175,35 +156,31 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 
 // claim makes the open file ours: a FIFO, locked, with mode and owner right.
 func (f *requestFIFO) claim(mode fs.FileMode) (err error) {
-	var fifo bool
-	if f.id, fifo, err = fileStat(f.fd); err != nil {
+	dup, err := syscall.Dup(f.fd)
+	if err != nil {
 		return err
 	}
-	if !fifo {
+	file := os.NewFile(uintptr(dup), f.path) // for what os does more clearly than syscall
+	defer file.Close()
+	if f.info, err = file.Stat(); err == nil && f.info.Mode().Type() != fs.ModeNamedPipe {
 		return errors.New("there is a file here that is no FIFO")
 	}
-	if err := syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB); err == syscall.EWOULDBLOCK {
-		return fmt.Errorf("already served by %s", lockHolder(f.id.ino))
+	if syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK {
+		return ErrServed
 	} // any other error: a system without locks on FIFOs, where nothing tells two servers apart
-	var st syscall.Stat_t
-	if err := syscall.Fstat(f.fd, &st); err != nil || fs.FileMode(st.Mode)&fs.ModePerm != mode {
-		if err := syscall.Fchmod(f.fd, uint32(mode)); err != nil { // the umask took some of it, or it is an old FIFO
-			return os.NewSyscallError("fchmod", err)
-		}
+	if err == nil && f.info.Mode().Perm() != mode { // the umask took some of it, or it is an old FIFO
+		err = file.Chmod(mode)
 	}
-	if uid, gid, ok := owner(); ok {
-		if err := syscall.Fchown(f.fd, uid, gid); err != nil {
-			return os.NewSyscallError("fchown", err)
-		}
+	if uid, gid, ok := owner(); ok && err == nil {
+		err = file.Chown(uid, gid)
 	}
-	return syscall.SetNonblock(f.fd, false)
+	return errors.Join(err, syscall.SetNonblock(f.fd, false))
 }
 
 // named reports whether the FIFO is still the one that its path names.
 func (f *requestFIFO) named() bool {
-	var st syscall.Stat_t
-	err := syscall.Lstat(f.path, &st)
-	return err == nil && f.id == fileID{uint64(st.Dev), uint64(st.Ino)}
+	info, err := os.Lstat(f.path)
+	return err == nil && os.SameFile(f.info, info)
 }
 
 // read waits for bytes. After stop it no longer waits, and returns 0 for none.
@@ -223,8 +200,8 @@ func (f *requestFIFO) read(b []byte) (int, error) {
 }
 
 // stop takes the name away, so that nobody new asks, and ends read once all that
-// was asked is read. The byte wakes a read that waits already; where the FIFO is
-// too full for it there is none.
+// was asked is read. The byte wakes a read that waits already; a FIFO too full for
+// it has no such read.
 func (f *requestFIFO) stop() {
 	if f.named() {
 		os.Remove(f.path)
@@ -237,84 +214,62 @@ func (f *requestFIFO) close() { syscall.Close(f.fd) }
 
 // makeDir makes dir and its missing parents, mode 0775 whatever the umask.
 func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := makeDir(filepath.Dir(dir)); err != nil { // ends: / exists
 		return err
 	}
 	if err := os.Mkdir(dir, 0o775); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil // somebody else made it meanwhile
-		}
 		return err
 	}
 	if uid, gid, ok := owner(); ok {
-		if err := os.Lchown(dir, uid, gid); err != nil {
-			return err
-		}
+		os.Lchown(dir, uid, gid)
 	}
 	return os.Chmod(dir, 0o775)
 }
 
 // owner returns whom root gives files and directories to, where there are such.
 func owner() (uid, gid int, ok bool) {
-	if os.Geteuid() != 0 {
-		return 0, 0, false
-	}
-	u, err1 := user.Lookup("indimail")
+	u, err := user.Lookup("indimail")
 	g, err2 := user.LookupGroup("indimail")
-	if err1 != nil || err2 != nil {
+	if os.Geteuid() != 0 || err != nil || err2 != nil {
 		return 0, 0, false
 	}
-	uid, err1 = strconv.Atoi(u.Uid)
+	uid, err = strconv.Atoi(u.Uid)
 	gid, err2 = strconv.Atoi(g.Gid)
-	return uid, gid, err1 == nil && err2 == nil
-}
-
-// lockHolder names the process that has locked the file, going by proc(5):
-// "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF".
-func lockHolder(ino uint64) string {
-	locks, _ := os.ReadFile("/proc/locks")
-	for line := range strings.Lines(string(locks)) {
-		f := strings.Fields(line)
-		if len(f) > 5 && f[1] == "FLOCK" && strings.HasSuffix(f[5], ":"+strconv.FormatUint(ino, 10)) {
-			return "process " + f[4]
-		}
-	}
-	return "another process"
+	return uid, gid, err == nil && err2 == nil
 }
 
 // replies delivers answers.
 type replies struct {
-	dir string   // "" or the only directory in which reply FIFOs may lie
-	own []fileID // our request FIFOs: an answer in one of them would be read as a request
+	dir string         // "" or the only directory in which reply FIFOs may lie
+	own []*requestFIFO // an answer in one of them would be read as a request
 }
 
 var errNoReply = errors.New("not a reply FIFO")
 
-// open opens the reply FIFO for one write. No side effect on anything that is
-// not a FIFO with a reader: O_NOFOLLOW takes no link for it, O_NONBLOCK fails
-// for a FIFO that nobody reads (fifo(7): ENXIO) instead of waiting, nothing is
-// created or truncated, and what was opened is looked at before it is used, so
-// there is no moment between check and use.
+// open opens the reply FIFO for one write. It does nothing to what is not a FIFO
+// with a reader: O_NOFOLLOW takes no link for it, O_NONBLOCK fails for a FIFO that
+// nobody reads (fifo(7): ENXIO) instead of waiting, nothing is created or
+// truncated, and what is looked at is what was opened, so that nothing can change
+// between check and use.
 func (s *replies) open(path []byte) (fd int, err error) {
-	if len(path) == 0 || path[0] != '/' {
-		return -1, errNoReply
-	}
-	if dir, ok := bytes.CutPrefix(path, []byte(s.dir)); s.dir != "" && (!ok || bytes.LastIndexByte(dir, '/') != 0) {
+	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
 		return -1, errNoReply
 	}
 	fd, err = syscall.Open(string(path), syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	id, fifo, err := fileStat(fd)
-	for _, own := range s.own {
-		fifo = fifo && id != own
-	}
-	if err == nil && !fifo {
+	var st syscall.Stat_t
+	if err = syscall.Fstat(fd, &st); err == nil && st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
 		err = errNoReply
+	}
+	for _, own := range s.own {
+		if o := own.info.Sys().(*syscall.Stat_t); o.Ino == st.Ino && o.Dev == st.Dev {
+			err = errNoReply
+		}
 	}
 	if err != nil {
 		syscall.Close(fd)
@@ -337,22 +292,16 @@ func (s *replies) send(fd int, b []byte) error {
 // sendRequest is the client's half of the request FIFO: one write, and while
 // there is no room for it a short sleep, since poll(2) may call a FIFO writable
 // and another client may then be faster.
-func sendRequest(path string, frame []byte, deadline time.Time) error {
+func sendRequest(ctx context.Context, path string, frame []byte) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if err == syscall.ENXIO {
-		return fmt.Errorf("no server reads %s", path)
-	}
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+	if err != nil { // ENXIO, "no such device or address": nobody reads it
+		return &fs.PathError{Op: "no server reads", Path: path, Err: err}
 	}
 	defer syscall.Close(fd)
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
 		_, err := syscall.Write(fd, frame) // all or nothing: at most PIPE_BUF bytes
-		if err == nil {
-			return nil
-		}
-		if err != syscall.EAGAIN && err != syscall.EINTR || time.Now().After(deadline) {
-			return &fs.PathError{Op: "write", Path: path, Err: err}
+		if err != syscall.EAGAIN && err != syscall.EINTR || ctx.Err() != nil {
+			return os.NewSyscallError("write to "+path, err)
 		}
 		time.Sleep(wait)
 	}
@@ -364,9 +313,9 @@ type replyFIFO struct {
 	f       *os.File
 	fd      int      // of f
 	out     *os.File // under tcpclient: where the request goes
-	frame   []byte   // the request, kept for its memory
-	buf     []byte   // the reply, likewise
-	spoiled bool     // not to be used again
+	buf     []byte   // what was read, got bytes, of the answer that is due
+	got     int
+	spoiled bool // not to be used again
 }
 
 // newReplyFIFO makes one with a name that cannot be guessed. It is opened to
@@ -385,14 +334,13 @@ func newReplyFIFO(dir string) (*replyFIFO, error) {
 		os.Remove(path)
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return &replyFIFO{path: path, fd: fd, f: os.NewFile(uintptr(fd), path), buf: make([]byte, headerSize+maxReply+1)}, nil
+	return &replyFIFO{path: path, fd: fd, f: os.NewFile(uintptr(fd), path)}, nil
 }
 
 // tcpclientReply is the connection that tcpclient leaves to its program.
 func tcpclientReply() *replyFIFO {
 	syscall.SetNonblock(6, true) // so that reading it can have a deadline
-	return &replyFIFO{path: "socket", fd: 6, f: os.NewFile(6, "descriptor 6"), out: os.NewFile(7, "descriptor 7"),
-		buf: make([]byte, headerSize+maxReply+1)}
+	return &replyFIFO{path: "socket", fd: 6, f: os.NewFile(6, "descriptor 6"), out: os.NewFile(7, "descriptor 7")}
 }
 
 // unlinked reports whether the FIFO has lost its name.
@@ -408,32 +356,61 @@ func (in *replyFIFO) remove() {
 	}
 }
 
-// receive reads the one answer that is due. Anything behind it is somebody
-// else's writing: the answer stands, the FIFO is spoiled.
-func (in *replyFIFO) receive(t Type) (Answer, error) {
-	got, want := 0, headerSize
-	for got < want {
-		n, err := in.f.Read(in.buf[got:])
-		if err != nil {
-			return "", err
+// firstWait is how long an answer over a kept FIFO is waited for before a look
+// whether the FIFO still has its name.
+const firstWait = 50 * time.Millisecond
+
+// errUnlinked says that the server has unlinked a kept FIFO. A C server does so
+// after it has answered, so it may come to light only when the next answer does not come.
+var errUnlinked = errors.New("reply FIFO unlinked by the server")
+
+// receive waits for the one answer that is due, until ctx is done.
+func (in *replyFIFO) receive(ctx context.Context, t Type, kept bool) (a Answer, err error) {
+	in.got = 0
+	deadline, _ := ctx.Deadline()
+	if first := time.Now().Add(firstWait); kept && first.Before(deadline) {
+		in.f.SetReadDeadline(first)
+		if a, err = in.read(t); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return a, err
 		}
-		if got += n; got < headerSize {
-			continue
-		}
-		code, most := Answer(in.buf[:headerSize]).Code(), maxReply
-		if t.extension() {
-			most = maxText
-		}
-		if code > most {
-			return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
-		}
-		if want = headerSize; code > 0 && t >= TypePasswd {
-			want += code
-		}
-		if len(in.buf) <= want {
-			in.buf = append(in.buf[:got], make([]byte, want+1-got)...)
+		if in.unlinked() {
+			return "", errUnlinked
 		}
 	}
-	in.spoiled = in.spoiled || got > want
-	return Answer(in.buf[:want]), nil
+	in.f.SetReadDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { in.f.SetReadDeadline(time.Unix(1, 0)) })
+	a, err = in.read(t)
+	in.spoiled = in.spoiled || !stop() // what stop did not stop may still set that deadline
+	return a, err
+}
+
+// read reads one answer. Anything behind it is somebody else's writing: the
+// answer stands, the FIFO is spoiled.
+func (in *replyFIFO) read(t Type) (Answer, error) {
+	want, most := headerSize, maxReply
+	if t.extension() {
+		most = maxText
+	}
+	for {
+		if in.got >= headerSize {
+			code := Answer(in.buf[:headerSize]).Code()
+			if code > most {
+				return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
+			}
+			if code > 0 && t >= TypePasswd {
+				want = headerSize + code
+			}
+		}
+		if in.got >= want {
+			in.spoiled = in.spoiled || in.got > want
+			return Answer(in.buf[:want]), nil
+		}
+		if len(in.buf) <= want {
+			in.buf = append(in.buf, make([]byte, max(want+1, 512)-len(in.buf))...)
+		}
+		n, err := in.f.Read(in.buf[in.got:])
+		if in.got += n; err != nil {
+			return "", err
+		}
+	}
 }

@@ -585,14 +585,6 @@ func (c *config) selectUsers(p *pool, batch []*asking) {
 	}
 }
 
-// bit returns 1 for true.
-func bit(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // userSQL is the SELECT for n users. The entry comes in one column, since each
 // column costs about what its content does. With DOMAIN_LIMITS the limits of user
 // or domain set flags in the gid, unless the gid exempts the user.
@@ -966,9 +958,9 @@ func (s *Server) Listen() error {
 			s.close()
 			return err
 		}
-		s.fifos, s.replies.own = append(s.fifos, f), append(s.replies.own, f.id)
+		s.fifos, s.replies.own = append(s.fifos, f), append(s.replies.own, f)
 	}
-	s.replies.dir = e.get("REPLYDIR", "")
+	s.replies.dir = strings.TrimRight(e.get("REPLYDIR", ""), "/")
 	s.slots, s.turns, s.stats.Started = make(chan struct{}, maxWaiting), make(chan struct{}, maxTurns), time.Now()
 	return nil
 }

@@ -28,7 +28,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -39,13 +38,13 @@ var (
 	ErrUnavailable = errors.New("inlookup: lookup unavailable")
 	ErrTooLong     = errors.New("inlookup: message too long")
 	ErrInvalid     = errors.New("inlookup: invalid message")
+	ErrServed      = errors.New("inlookup: another server holds this FIFO")
 )
 
 // A Resolver answers one query. Client (over FIFOs), MySQL (directly) and
-// Cache (in front of another) are Resolvers; a Server serves any of them.
-// An answer is never an error in disguise: where the wire has a code for
-// "error", Resolve returns an error that wraps ErrUnavailable. It is safe for
-// use by many goroutines.
+// Cache (in front of another) are Resolvers; a Server serves any of them. Where
+// the wire has a code for "error", Resolve returns an error that wraps
+// ErrUnavailable, never an answer. Many goroutines may use it at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
@@ -55,7 +54,7 @@ type Type byte
 
 const (
 	TypeUser   Type = 1 + iota // may mail be delivered: a Status
-	TypeRelay                  // has ip logged in as email lately: yes or no
+	TypeRelay                  // has IP logged in as Email lately: yes or no
 	TypePasswd                 // the password entry
 	TypeHost                   // the SMTP route, domain:host:port
 	TypeAlias                  // the alias lines
@@ -67,39 +66,25 @@ const (
 	TypeExplain Type = 'X' // where the answer to type IP ("1" to "7") would come from
 )
 
-var typeNames = [...]string{"", "User Query", "Relay Query", "Password Query", "Host Query",
-	"Alias Query", "Domain Limits Query", "Domain Query"}
+// The names that debug lines carry and IndiMail's graphs parse.
+var typeNames = map[Type]string{TypeUser: "User Query", TypeRelay: "Relay Query", TypePasswd: "Password Query", TypeHost: "Host Query",
+	TypeAlias: "Alias Query", TypeLimit: "Domain Limits Query", TypeDomain: "Domain Query",
+	TypeStatus: "Status Query", TypeFlush: "Flush Query", TypeExplain: "Explain Query"}
 
-// String returns the name that debug lines carry and IndiMail's graphs parse.
-func (t Type) String() string {
-	switch {
-	case t >= TypeUser && t <= TypeDomain:
-		return typeNames[t]
-	case t == TypeStatus:
-		return "Status Query"
-	case t == TypeFlush:
-		return "Flush Query"
-	case t == TypeExplain:
-		return "Explain Query"
-	}
-	return "Type " + strconv.Itoa(int(t))
-}
+func (t Type) String() string { return or(typeNames[t], "query of unknown type "+strconv.Itoa(int(t))) }
 
-// known reports whether a frame of type t can be asked at all.
-func (t Type) known() bool {
-	return t >= TypeUser && t <= TypeDomain || t.extension()
-}
-
-// extension reports whether t is a question about the server itself.
+// extension reports whether t is a question about the server itself, known
+// whether there is such a type.
 func (t Type) extension() bool { return t == TypeStatus || t == TypeFlush || t == TypeExplain }
+func (t Type) known() bool     { return t >= TypeUser && t <= TypeDomain || t.extension() }
 
 // Sizes on the wire, in bytes.
 const (
+	headerSize = 4
 	maxRequest = 4096     // PIPE_BUF of Linux, the length word included
 	maxReply   = 4096     // data of a reply to types 3 to 7
-	limitsSize = 128      // data of a reply to type 6
 	maxText    = 60 << 10 // data of a reply to an extension: fits an empty pipe
-	headerSize = 4
+	limitsSize = 128      // data of a reply to type 6
 )
 
 // A Query is one question. Case does not matter in Email: an answer repeats it
@@ -114,20 +99,13 @@ type Query struct {
 func (q Query) appendFrame(b []byte, reply string) ([]byte, error) {
 	n := 2 + len(q.Email) + len(reply) + len(q.IP) + 3
 	switch {
-	case !q.Type.known():
-		return b, fmt.Errorf("%w: no query type %d", ErrInvalid, q.Type)
-	case strings.IndexByte(q.Email, 0) >= 0 || strings.IndexByte(q.IP, 0) >= 0:
-		return b, fmt.Errorf("%w: NUL in an address", ErrInvalid)
-	case q.Type == TypeRelay && q.IP == "":
-		return b, fmt.Errorf("%w: a relay query needs an IP address", ErrInvalid)
+	case !q.Type.known() || strings.Contains(q.Email+q.IP, "\x00") || q.Type == TypeRelay && q.IP == "":
+		return b, fmt.Errorf("%w: a %v of %q, ip %q", ErrInvalid, q.Type, q.Email, q.IP)
 	case headerSize+n > maxRequest:
 		return b, fmt.Errorf("%w: a request of %d bytes, %d at most", ErrTooLong, headerSize+n, maxRequest)
 	}
 	b = binary.NativeEndian.AppendUint32(b, uint32(n))
-	b = append(b, byte(q.Type), 0)
-	b = append(append(b, q.Email...), 0)
-	b = append(append(b, reply...), 0)
-	return append(append(b, q.IP...), 0), nil
+	return append(b, string([]byte{byte(q.Type), 0})+q.Email+"\x00"+reply+"\x00"+q.IP+"\x00"...), nil
 }
 
 // split returns the two halves of the address in lower case, def standing in
@@ -140,24 +118,18 @@ func (q Query) split(def string) (local, domain string) {
 	case q.Type == TypeDomain, q.Type == TypeLimit && i < 0:
 		return "", email
 	case i < 0:
-		return email, lower(def)
+		return email, def
 	}
 	return email[:i], email[i+1:]
 }
 
 // separator returns the index of what separates local part and domain, or -1:
 // the last @ (a local part may hold one in quotes), else the last % or colon.
-func separator[S string | []byte](email S) int {
-	other := -1
-	for i := len(email) - 1; i >= 0; i-- {
-		switch c := email[i]; {
-		case c == '@':
-			return i
-		case (c == '%' || c == ':') && other < 0:
-			other = i
-		}
+func separator(email string) int {
+	if i := strings.LastIndexByte(email, '@'); i >= 0 {
+		return i
 	}
-	return other
+	return strings.LastIndexAny(email, "%:")
 }
 
 // lower returns s with A to Z in lower case and all other bytes as they are:
@@ -165,20 +137,19 @@ func separator[S string | []byte](email S) int {
 func lower(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i]-'A' < 26 {
-			b := []byte(s)
-			lowerBytes(b)
-			return string(b)
+			return string(lowerBytes([]byte(s)))
 		}
 	}
 	return s
 }
 
-func lowerBytes(b []byte) {
+func lowerBytes(b []byte) []byte {
 	for i, c := range b {
 		if c-'A' < 26 {
 			b[i] = c + 'a' - 'A'
 		}
 	}
+	return b
 }
 
 // An Answer is a reply as it travels: the code, and the data if it has any.
@@ -190,25 +161,22 @@ func NewAnswer(code int) Answer {
 }
 
 // NewData returns the answer with that data and a closing NUL. What is too
-// long for a reply of type t becomes code -1, as with the C programs; the text
+// long for a reply to type t becomes code -1, as with the C programs; the text
 // of an extension is cut instead.
 func NewData(t Type, data string) Answer {
-	if t.extension() && len(data) >= maxText {
-		data = data[:maxText-1]
-	} else if !t.extension() && len(data) >= maxReply {
+	if t.extension() {
+		data = data[:min(len(data), maxText-1)]
+	} else if len(data) >= maxReply {
 		return NewAnswer(-1)
 	}
-	b := binary.NativeEndian.AppendUint32(make([]byte, 0, headerSize+len(data)+1), uint32(len(data)+1))
-	return Answer(append(append(b, data...), 0))
+	return NewAnswer(len(data)+1) + Answer(data) + "\x00"
 }
 
 // failed is the answer that says "error" to an asker of type t.
-func failed(t Type) Answer {
-	if t == TypePasswd {
-		return NewAnswer(0)
-	}
-	return NewAnswer(-1)
-}
+func failed(t Type) Answer { return NewAnswer(bit(t == TypePasswd) - 1) }
+
+// failed reports whether a says so.
+func (a Answer) failed(t Type) bool { return a.Code() < 0 || t == TypePasswd && a.Code() == 0 }
 
 // Code returns the code, or -1 if a is no answer at all.
 func (a Answer) Code() int {
@@ -220,10 +188,7 @@ func (a Answer) Code() int {
 
 // Data returns the data without its closing NUL.
 func (a Answer) Data() string {
-	if len(a) <= headerSize {
-		return ""
-	}
-	return strings.TrimSuffix(string(a[headerSize:]), "\x00")
+	return strings.TrimSuffix(string(a[min(headerSize, len(a)):]), "\x00")
 }
 
 // absent reports whether a says that what q asks about is not there. Such
@@ -233,7 +198,7 @@ func (a Answer) absent(q Query) bool {
 	case TypeUser:
 		return a.Code() == int(StatusAbsent)
 	case TypePasswd:
-		return strings.HasPrefix(string(a[min(headerSize, len(a)):]), noSuchUser)
+		return strings.HasPrefix(a.Data(), noSuchUser)
 	case TypeAlias:
 		return a.Code() == 1
 	case TypeDomain:
@@ -242,8 +207,16 @@ func (a Answer) absent(q Query) bool {
 	return a.Code() == 0
 }
 
-// failed reports whether a says "error" to an asker of type t.
-func (a Answer) failed(t Type) bool { return a.Code() < 0 || t == TypePasswd && a.Code() == 0 }
+// bad is the error for an answer that has no value of the type asked for.
+func (a Answer) bad() error {
+	switch {
+	case len(a) != headerSize || a.Code() > 0:
+		return fmt.Errorf("%w: a reply of %d bytes with code %d", ErrInvalid, len(a), a.Code())
+	case a.Code() == 0:
+		return ErrNotFound
+	}
+	return ErrUnavailable
+}
 
 // A Status says whether mail for an address can be delivered.
 type Status int
@@ -257,26 +230,23 @@ const (
 )
 
 func (s Status) String() string {
-	if s < StatusActive || s > StatusAlias {
-		return "status " + strconv.Itoa(int(s))
-	}
-	return [...]string{"active", "absent", "inactive", "over quota", "alias"}[s]
+	return [...]string{"active", "absent", "inactive", "over quota", "alias", "unknown"}[min(uint(s), 5)]
 }
 
 // Status decodes an answer to TypeUser.
 func (a Answer) Status() (Status, error) {
-	if c := a.Code(); c >= int(StatusActive) && c <= int(StatusAlias) {
-		return Status(c), nil
+	if c := a.Code(); c < int(StatusActive) || c > int(StatusAlias) {
+		return 0, a.bad()
 	}
-	return 0, a.bad()
+	return Status(a.Code()), nil
 }
 
 // Relay decodes an answer to TypeRelay.
 func (a Answer) Relay() (bool, error) {
-	if c := a.Code(); c == 0 || c == 1 {
-		return c == 1, nil
+	if c := a.Code(); c != 0 && c != 1 {
+		return false, a.bad()
 	}
-	return false, a.bad()
+	return a.Code() == 1, nil
 }
 
 // A Passwd is a user's entry. Passwd is a password hash, with the SCRAM keys
@@ -300,98 +270,70 @@ const (
 // its own, so fields are counted: with more than eight of them and a password
 // that begins with a SCRAM scheme, the next two belong to it. Colons that are
 // still too many are the gecos field's, the only one in which a person writes.
-func (a Answer) Passwd() (Passwd, error) {
-	if strings.HasPrefix(a.Data(), noSuchUser) {
-		return Passwd{}, ErrNotFound
-	}
+func (a Answer) Passwd() (p Passwd, err error) {
 	s, ok := strings.CutPrefix(a.Data(), pwStruct)
+	switch {
+	case strings.HasPrefix(a.Data(), noSuchUser):
+		return p, ErrNotFound
+	case a.failed(TypePasswd):
+		return p, ErrUnavailable
+	}
 	f := strings.Split(s, ":")
-	if !ok || len(f) < 8 {
-		return Passwd{}, a.bad()
-	}
-	p, rest := Passwd{Email: f[0], Passwd: f[1]}, f[2:]
 	if len(f) > 9 && strings.HasPrefix(f[1], "{SCRAM-SHA-") {
-		p.Passwd, rest = strings.Join(f[1:4], ":"), f[4:]
+		f = append([]string{f[0], strings.Join(f[1:4], ":")}, f[4:]...)
 	}
-	n := len(rest)
-	if n < 6 {
-		return Passwd{}, a.bad()
+	n := len(f)
+	if !ok || n < 8 || f[n-1] != "0" && f[n-1] != "1" {
+		return p, a.bad()
 	}
-	var err1, err2 error
-	p.UID, err1 = strconv.Atoi(rest[0])
-	p.GID, err2 = strconv.Atoi(rest[1])
-	p.Gecos = strings.Join(rest[2:n-3], ":")
-	p.Dir, p.Shell, p.Inactive = rest[n-3], rest[n-2], rest[n-1] == "1"
-	if err1 != nil || err2 != nil || rest[n-1] != "0" && rest[n-1] != "1" {
-		return Passwd{}, a.bad()
+	uid, err1 := strconv.Atoi(f[2])
+	gid, err2 := strconv.Atoi(f[3])
+	if err1 != nil || err2 != nil {
+		return p, a.bad()
 	}
-	return p, nil
+	return Passwd{f[0], f[1], uid, gid, strings.Join(f[4:n-3], ":"), f[n-3], f[n-2], f[n-1] == "1"}, nil
 }
 
-// Host decodes an answer to TypeHost: "domain:host:port".
-func (a Answer) Host() (string, error) { return a.text() }
-
-// Domain decodes an answer to TypeDomain.
-func (a Answer) Domain() (string, error) { return a.text() }
-
-// Text decodes an answer to one of the extensions.
-func (a Answer) Text() (string, error) { return a.text() }
+// Text decodes an answer to TypeHost, "domain:host:port", to TypeDomain, or to
+// one of the extensions.
+func (a Answer) Text() (string, error) {
+	if a.Code() < 1 || len(a) != headerSize+a.Code() {
+		return "", a.bad()
+	}
+	return a.Data(), nil
+}
 
 // Alias decodes an answer to TypeAlias: the lines, none if there are none.
 func (a Answer) Alias() ([]string, error) {
-	if a.Code() < 1 {
-		return nil, a.bad()
+	text, err := a.Text()
+	if text == "" || err != nil {
+		return nil, err
 	}
-	if a.Data() == "" {
-		return nil, nil
-	}
-	return strings.Split(strings.TrimSuffix(a.Data(), "\n"), "\n"), nil
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), nil
 }
 
 // Limits is the record that answers TypeLimit, field by field as the C struct
 // has it on a 64-bit machine: 128 bytes, the last 6 of them padding. Expiries
 // are Unix seconds, quotas bytes; -1, and 0 for the quotas, mean no limit.
 type Limits struct {
-	DomainExpiry, PasswdExpiry, MaxPopAccounts, MaxAliases   int64
-	MaxForwards, MaxAutoresponders, MaxMailinglists          int64
-	DiskQuota, MaxMsgCount, DefaultQuota, DefaultMaxMsgCount uint64
-	DisablePop, DisableIMAP, DisableDialup                   int16
-	DisablePasswordChanging, DisableWebmail                  int16
-	DisableRelay, DisableSMTP                                int16
-	PermAccount, PermAlias, PermForward, PermAutoresponder   int16 // bits: 1 no create, 2 no modify, 4 no delete
-	PermMaillist, PermMaillistUsers, PermMaillistModerators  int16
-	PermQuota, PermDefaultQuota                              int16
-	LimitType                                                int16 // 1 of the domain, 2 of the address itself
-	_                                                        [6]byte
+	DomainExpiry, PasswdExpiry, MaxPopAccounts, MaxAliases                               int64
+	MaxForwards, MaxAutoresponders, MaxMailinglists                                      int64
+	DiskQuota, MaxMsgCount, DefaultQuota, DefaultMaxMsgCount                             uint64
+	DisablePop, DisableIMAP, DisableDialup, DisablePasswordChanging                      int16
+	DisableWebmail, DisableRelay, DisableSMTP                                            int16
+	PermAccount, PermAlias, PermForward, PermAutoresponder                               int16 // bits: 1 no create, 2 no modify, 4 no delete
+	PermMaillist, PermMaillistUsers, PermMaillistModerators, PermQuota, PermDefaultQuota int16
+	LimitType                                                                            int16 // 1 of the domain, 2 of the address itself
+	_                                                                                    [6]byte
 }
 
 // Limits decodes an answer to TypeLimit.
 func (a Answer) Limits() (l Limits, err error) {
-	if a.Code() == 0 {
-		return l, ErrNotFound
-	}
 	if a.Code() != limitsSize || len(a) != headerSize+limitsSize {
 		return l, a.bad()
 	}
 	_, err = binary.Decode([]byte(a[headerSize:]), binary.NativeEndian, &l)
 	return l, err
-}
-
-func (a Answer) text() (string, error) {
-	if a.Code() == 0 {
-		return "", ErrNotFound
-	}
-	if a.Code() < 0 || len(a) != headerSize+a.Code() {
-		return "", a.bad()
-	}
-	return a.Data(), nil
-}
-
-func (a Answer) bad() error {
-	if len(a) == headerSize && a.Code() < 1 {
-		return ErrUnavailable
-	}
-	return fmt.Errorf("%w: a reply of %d bytes with code %d", ErrInvalid, len(a), a.Code())
 }
 
 // A Directory asks the seven questions of any Resolver and decodes the
@@ -424,7 +366,7 @@ func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 
 // Host returns the SMTP route of email, "domain:host:port".
 func (d Directory) Host(ctx context.Context, email string) (string, error) {
-	return ask(ctx, d, Query{Type: TypeHost, Email: email}, Answer.Host)
+	return ask(ctx, d, Query{Type: TypeHost, Email: email}, Answer.Text)
 }
 
 // Alias returns the alias lines of email in order, none if it is no alias.
@@ -439,13 +381,11 @@ func (d Directory) Limits(ctx context.Context, email string) (Limits, error) {
 
 // Domain returns the real domain of an alias domain, else domain itself.
 func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
-	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Domain)
+	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
 }
 
 // Inquery asks q of whom the environment names, see FromEnv.
-func Inquery(ctx context.Context, q Query) (Answer, error) {
-	return FromEnv().Resolve(ctx, q)
-}
+func Inquery(ctx context.Context, q Query) (Answer, error) { return FromEnv().Resolve(ctx, q) }
 
 // FromEnv returns the Resolver that the environment chooses, always the same
 // one: with QUERY_CACHE set a Client of the running server, else MySQL itself.
@@ -468,62 +408,52 @@ type Client struct {
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
 	Getenv  func(string) string // nil: os.Getenv
 
-	init    sync.Once
-	env     environ
-	timeout time.Duration
-	err     error       // of init
-	unlinks atomic.Bool // the server unlinks reply FIFOs: each serves one question
+	init sync.Once
+	env  environ
+	err  error // of init
 
-	mu     sync.Mutex // guards what follows
-	paths  []string   // request FIFOs, any of which will do
-	idle   []*replyFIFO
-	closed bool
+	mu    sync.Mutex // guards what follows
+	paths []string   // request FIFOs, any of which will do
+	idle  []*replyFIFO
+	once  bool // each reply FIFO serves one question: the server unlinks it, or the client is closed
 }
 
-const (
-	maxIdle   = 64                    // reply FIFOs kept between questions
-	firstWait = 50 * time.Millisecond // until a kept FIFO is checked for its name
-)
-
-// errUnlinked says that the server has unlinked a kept FIFO: ask over a new one.
-var errUnlinked = errors.New("reply FIFO unlinked by the server")
+const maxIdle = 64 // reply FIFOs kept between questions
 
 // Resolve asks the server. The error wraps ErrUnavailable when nobody listens,
 // when the server says so, or when no answer comes in time.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
-	c.init.Do(c.configure)
-	if c.err != nil {
+	if c.init.Do(c.configure); c.err != nil {
 		return "", c.err
 	}
-	deadline := time.Now().Add(c.timeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
 	for {
 		in, kept, err := c.take()
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		a, err := c.over(ctx, in, kept, q, deadline)
-		if errors.Is(err, errUnlinked) { // idempotent, so it may be asked again
-			c.unlinks.Store(true)
-			in.remove()
-			continue // ends: only a kept FIFO errs so, and from now on none is kept
+		a, err := c.over(ctx, in, kept, q)
+		c.put(in, err)
+		switch {
+		case err == errUnlinked: // asked again: ends, since from now on none is kept
+		case errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLong):
+			return "", err
+		case err != nil:
+			return "", fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
+		case a.failed(q.Type):
+			return "", fmt.Errorf("%w: the server answers the %v with an error", ErrUnavailable, q.Type)
+		default:
+			return a, nil
 		}
-		c.put(in, err == nil)
-		if err == nil && a.failed(q.Type) {
-			a, err = "", fmt.Errorf("%w: the server answers the %v with an error", ErrUnavailable, q.Type)
-		}
-		return a, err
 	}
 }
 
 // configure reads the environment once.
 func (c *Client) configure() {
 	c.env = environ{c.Getenv}
-	c.timeout = c.Timeout
-	if c.timeout == 0 {
-		c.timeout, c.err = c.env.seconds("timeoutread", 4)
+	if c.Timeout == 0 {
+		c.Timeout, c.err = c.env.seconds("timeoutread", 4)
 	}
 	if c.env.get("TCPCLIENT", "") != "" && c.env.get("TCPREMOTEIP", "") != "" {
 		c.idle = []*replyFIFO{tcpclientReply()}
@@ -531,55 +461,34 @@ func (c *Client) configure() {
 }
 
 // over asks q and waits for the answer at in.
-func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query, deadline time.Time) (Answer, error) {
-	frame, err := q.appendFrame(in.frame[:0], in.path)
+func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query) (Answer, error) {
+	frame, err := q.appendFrame(nil, in.path)
 	if err != nil {
 		return "", err
 	}
-	if in.frame = frame; kept && in.unlinked() {
+	if kept && in.unlinked() {
 		return "", errUnlinked
 	}
-	if err := c.send(in, deadline); err != nil {
-		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	until := deadline
-	if first := time.Now().Add(firstWait); kept && first.Before(deadline) {
-		until = first
-	}
-	in.f.SetReadDeadline(until)
-	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, func() { in.f.SetReadDeadline(time.Unix(1, 0)) })
-		defer func() { in.spoiled = in.spoiled || !stop() }()
-	}
-	a, err := in.receive(q.Type)
-	if until != deadline && errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
-		if in.unlinked() {
-			return "", errUnlinked
-		}
-		in.f.SetReadDeadline(deadline)
-		if ctx.Err() == nil { // else its deadline may just have been overwritten
-			a, err = in.receive(q.Type)
-		}
+	if in.out != nil {
+		_, err = in.out.Write(frame)
+	} else {
+		err = c.send(ctx, frame)
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: waiting for the answer to the %v: %w", ErrUnavailable, q.Type, err)
+		return "", err
 	}
-	return a, err
+	return in.receive(ctx, q.Type, kept)
 }
 
 // send writes the request to one of the server's FIFOs, chosen evenly: the next
 // one when that one has no reader, and all are looked up anew when none has.
-func (c *Client) send(in *replyFIFO, deadline time.Time) (err error) {
-	if in.out != nil {
-		_, err = in.out.Write(in.frame)
-		return err
-	}
+func (c *Client) send(ctx context.Context, frame []byte) (err error) {
 	c.mu.Lock()
 	paths := c.paths
 	c.mu.Unlock()
 	for range 2 {
 		for i, first := 0, rand.IntN(max(1, len(paths))); i < len(paths); i++ {
-			if err = sendRequest(paths[(first+i)%len(paths)], in.frame, deadline); err == nil {
+			if err = sendRequest(ctx, paths[(first+i)%len(paths)], frame); err == nil {
 				return nil
 			}
 		}
@@ -594,11 +503,9 @@ func (c *Client) send(in *replyFIFO, deadline time.Time) (err error) {
 // take returns a kept reply FIFO, or a new one.
 func (c *Client) take() (in *replyFIFO, kept bool, err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if n := len(c.idle); n > 0 {
 		in, c.idle = c.idle[n-1], c.idle[:n-1]
-	}
-	c.mu.Unlock()
-	if in != nil {
 		return in, in.out == nil, nil
 	}
 	in, err = newReplyFIFO(c.env.get("FIFOTMPDIR", "/tmp"))
@@ -606,10 +513,11 @@ func (c *Client) take() (in *replyFIFO, kept bool, err error) {
 }
 
 // put keeps in for another question if all went well, else removes it.
-func (c *Client) put(in *replyFIFO, good bool) {
+func (c *Client) put(in *replyFIFO, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !good || in.spoiled || c.closed || c.unlinks.Load() || len(c.idle) >= maxIdle {
+	c.once = c.once || err == errUnlinked
+	if err != nil || in.spoiled || c.once || len(c.idle) >= maxIdle {
 		in.remove()
 		return
 	}
@@ -624,7 +532,7 @@ func (c *Client) Close() error {
 	for _, in := range c.idle {
 		in.remove()
 	}
-	c.idle, c.closed = nil, true
+	c.idle, c.once = nil, true
 	return nil
 }
 
@@ -633,14 +541,10 @@ type environ struct{ getenv func(string) string }
 
 // get returns the environment variable, or def when it is unset or empty.
 func (e environ) get(name, def string) string {
-	getenv := e.getenv
-	if getenv == nil {
-		getenv = os.Getenv
+	if e.getenv == nil {
+		return or(os.Getenv(name), def)
 	}
-	if v := getenv(name); v != "" {
-		return v
-	}
-	return def
+	return or(e.getenv(name), def)
 }
 
 // control returns the path of a control file.
@@ -655,22 +559,35 @@ func (e environ) control(name string) string {
 // value returns the first line of a control file, def if there is none.
 func (e environ) value(name, def string) (string, error) {
 	b, err := os.ReadFile(e.control(name))
-	if errors.Is(err, os.ErrNotExist) {
-		return def, nil
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
-	return or(strings.TrimSpace(line), def), err
+	return or(strings.TrimSpace(line), def), nil
 }
 
 // seconds returns the control file's value as a time, def seconds without one.
 func (e environ) seconds(name string, def int) (time.Duration, error) {
 	v, err := e.value(name, strconv.Itoa(def))
-	if err != nil {
-		return 0, err
+	n, err2 := strconv.ParseUint(v, 10, 31)
+	if err == nil && (err2 != nil || n == 0) {
+		err = fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), v)
 	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 || n > 1<<30 {
-		return 0, fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), v)
+	return time.Duration(n) * time.Second, err
+}
+
+// or returns v, or def if v is the zero value.
+func or[T comparable](v, def T) T {
+	if v == *new(T) {
+		return def
 	}
-	return time.Duration(n) * time.Second, nil
+	return v
+}
+
+// bit returns 1 for true.
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

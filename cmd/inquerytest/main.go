@@ -35,12 +35,12 @@ const (
 )
 
 const help = `inquerytest asks about a mail user what mail programs ask: one question, and
-prints the answer, or many, and prints how fast they were answered.
+prints the answer; or many, and prints how fast they were answered.
 
   inquerytest -q type address [ip]      ask
   inquerytest -x -q type address [ip]   say where that answer would come from
-  inquerytest -F what                   make the server forget what it knows about an
-                                        address, a domain, or all ("")
+  inquerytest -F what                   make the server forget what it knows
+                                        about an address, a domain, or all ("")
   inquerytest -s                        print the server's counters
   inquerytest [-n questions] [-p askers] [-u users] -q type address [ip]
                                         ask many times
@@ -49,24 +49,24 @@ All of them take [-v] and [-i infifo] too. Options stand before the address.
 
 Types, by number or name:
   1 user     may mail be delivered?     5 alias    the alias lines
-  2 relay    did it log in from ip?     6 limit    limits of the address or domain
-  3 passwd   the password entry         7 domain   the real domain behind an alias
+  2 relay    did it log in from ip?     6 limit    limits of address or domain
+  3 passwd   the password entry         7 domain   the domain behind an alias
   4 host     the SMTP route
 
 Options:
-  -i infifo  ask the server at that FIFO; where nobody serves it, start a server
-             for this one call. -i "" is the running server. Without -i it is the
-             running server if QUERY_CACHE is set, else MySQL itself (but for -F,
-             -s and -x, which only a server answers)
-  -n 100000  questions, -p 16 of them at a time. %d in the address counts through
+  -i infifo  ask the server at that FIFO; where nobody serves it, start a
+             server for this one call. -i "" is the running server. Without -i
+             it is the running server if QUERY_CACHE is set, else MySQL itself
+             (but for -F, -s and -x, which only a server answers)
+  -n 100000  questions, -p 16 of them at a time. %d in the address counts
   -u 10000   users: user%d@example.com is user0@... to user9999@example.com
-  -v         say on standard error what was asked, of whom, and how long it took
+  -v         say on standard error what is asked, of whom, and how long it took
 
 Examples:
   inquerytest -q user user@example.com                   is there such a user?
-  inquerytest -q 2 user@example.com 192.0.2.10           may it relay from there?
+  inquerytest -q 2 user@example.com 192.0.2.10           may it relay?
   inquerytest -q 3 -i /tmp/own.fifo user@example.com     a server for this call
-  inquerytest -F user@example.com                        the password has changed
+  inquerytest -F user@example.com                        its password is new
   inquerytest -n 100000 -p 16 -q 3 user%d@example.com    how fast is it?
 
 Environment:
@@ -75,10 +75,11 @@ Environment:
   INFIFODIR, FIFODIR     ... (/var/indimail/inquery)
   FIFOTMPDIR             where the FIFO for the answer is made (/tmp)
   CONTROLDIR             control files, as host.mysql (/etc/indimail/control)
-  DEFAULT_DOMAIN         of an address without one, when MySQL is asked from here
-  MYSQL_HOST, MYSQL_USER, MYSQL_PASSWD, MYSQL_DATABASE, MYSQL_SOCKET, MYSQL_VPORT
+  DEFAULT_DOMAIN         of an address without one, if MySQL is asked from here
+  MYSQL_HOST, MYSQL_USER, MYSQL_PASSWD, MYSQL_DATABASE, MYSQL_SOCKET,
+  MYSQL_VPORT                         how to reach MySQL from here
   MYSQL_TABLE, MYSQL_INACTIVE_TABLE   also what -q 3 prints (indimail, indibak)
-  TCPCLIENT, TCPREMOTEIP              set by tcpclient(1): ask over its connection
+  TCPCLIENT, TCPREMOTEIP              by tcpclient(1): ask over its connection
 
 Exit status: 0 answered, 1 absent (types 3, 4, 6) or a load with failures,
 100 wrong usage, 111 a fault that may pass.
@@ -266,9 +267,17 @@ func (p *program) answer(ctx context.Context, o *options) error {
 		err = fmt.Errorf("%w: %s: %w", inlookup.ErrUnavailable, from.name, err) // its fault, not the user's
 	}
 	if err != nil {
-		err = fmt.Errorf("%s of %q: %w", o.question.what, o.query.Email, err)
+		err = fmt.Errorf("%s: %w", o.subject(), err)
 	}
 	return err
+}
+
+// subject names the question in an error.
+func (o *options) subject() string {
+	if o.query.Email == "" { // of -s, or -F ""
+		return o.question.what
+	}
+	return fmt.Sprintf("%s of %q", o.question.what, o.query.Email)
 }
 
 func outcome(err error) string {
@@ -308,24 +317,28 @@ func newSource(r inlookup.Resolver, name string) source {
 // connect finds whom to ask. Only a server can answer -F, -s and -x, and a
 // connection that tcpclient has opened is there to be used.
 func (p *program) connect(o *options) (source, error) {
+	client := &inlookup.Client{Getenv: p.getenv}
 	if p.getenv("TCPCLIENT") != "" && p.getenv("TCPREMOTEIP") != "" {
-		return newSource(&inlookup.Client{Getenv: p.getenv}, "the server behind tcpclient's connection"), nil
+		return newSource(client, "the server behind tcpclient's connection"), nil
 	}
-	if o.infifo != "" {
-		return p.connectTo(o.infifo)
-	}
-	var r inlookup.Resolver = &inlookup.Client{Getenv: p.getenv}
 	if !o.given["i"] && !o.extension() {
-		r = p.fromEnv()
+		r := p.fromEnv()
+		if _, server := r.(*inlookup.Client); !server {
+			return newSource(r, "MySQL itself"), nil
+		}
 	}
-	if _, server := r.(*inlookup.Client); !server {
-		return newSource(r, "MySQL itself"), nil
+	fifo, err := p.listener(o.infifo)
+	if o.infifo != "" { // else by the environment: a Client then spreads its questions over the instances
+		client.Infifo = fifo
 	}
-	fifo, err := p.listener("")
-	if errors.Is(err, errNobody) {
+	switch {
+	case !errors.Is(err, errNobody):
+	case o.infifo != "" && !o.extension():
+		return p.ownServer(client)
+	default:
 		err = fmt.Errorf("%w on %s: is inlookup running? (start it%s)", errNobody, fifo, o.otherwise())
 	}
-	return newSource(r, "the server on "+fifo), err
+	return newSource(client, "the server on "+fifo), err
 }
 
 // extension reports whether the question is one of -F, -s and -x.
@@ -334,8 +347,6 @@ func (o *options) extension() bool { return o.query.Type > inlookup.TypeDomain }
 // otherwise says how to do without the running server.
 func (o *options) otherwise() string {
 	switch {
-	case o.given["x"]:
-		return ", or name any path with -i to start one for this call"
 	case o.extension():
 		return ""
 	case o.given["i"]:
@@ -344,21 +355,16 @@ func (o *options) otherwise() string {
 	return ", or unset QUERY_CACHE to ask MySQL itself"
 }
 
-// connectTo asks the server at a FIFO. Where there is none it starts one in this
-// process: the question then takes the whole way from client to MySQL.
-func (p *program) connectTo(infifo string) (source, error) {
-	fifo, err := p.listener(infifo)
-	client := &inlookup.Client{Infifo: fifo, Getenv: p.getenv}
-	s := newSource(client, "the server on "+fifo)
-	if !errors.Is(err, errNobody) {
-		return s, err
-	}
+// ownServer starts a server in this process for a client whose FIFO nobody
+// serves: the question then takes the whole way from client to MySQL.
+func (p *program) ownServer(client *inlookup.Client) (source, error) {
+	s := newSource(client, "a server of our own on "+client.Infifo)
 	m := &inlookup.MySQL{Getenv: p.getenv}
 	if err := m.Reload(false); err != nil {
 		return s, err
 	}
-	s.name, s.log = "a server of our own on "+fifo, new(lastLine)
-	stop, err := p.serve(m, fifo, s.log)
+	s.log = new(lastLine)
+	stop, err := p.serve(m, client.Infifo, s.log)
 	if err != nil {
 		m.Close()
 		return s, err
@@ -370,7 +376,7 @@ func (p *program) connectTo(infifo string) (source, error) {
 // serve starts a server in this process. stop ends it, when it has answered what
 // it has read.
 func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop func(), err error) {
-	s := &inlookup.Server{Resolver: r, Infifo: fifo, Instances: 1, Out: io.Discard, Log: log.New(w, "", 0), Getenv: p.getenv}
+	s := &inlookup.Server{Resolver: r, Infifo: fifo, Instances: 1, Log: log.New(w, "", 0), Getenv: p.getenv}
 	if err := s.Listen(); err != nil {
 		return nil, err
 	}

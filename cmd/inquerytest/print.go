@@ -102,7 +102,7 @@ func (p *program) printPasswd(_ inlookup.Query, a inlookup.Answer) error {
 }
 
 func (p *program) printHost(q inlookup.Query, a inlookup.Answer) error {
-	route, err := a.Host()
+	route, err := a.Text()
 	if err == nil {
 		fmt.Fprintf(p.out, "%s: SMTPROUTE is %s\n", q.Email, route)
 	}
@@ -118,7 +118,7 @@ func (p *program) printAlias(q inlookup.Query, a inlookup.Answer) error {
 }
 
 func (p *program) printDomain(q inlookup.Query, a inlookup.Answer) error {
-	domain, err := a.Domain()
+	domain, err := a.Text()
 	if err == nil {
 		fmt.Fprintf(p.out, "%s: Real Domain is %s\n", q.Email, domain)
 	}
