@@ -263,7 +263,7 @@ func (c *config) readAssign() error {
 	return eachLine(filepath.Join(c.get("ASSIGNDIR", "/etc/indimail/users"), "assign"), func(line string) error {
 		f := strings.Split(line, ":")
 		if line[0] == '+' && len(f) < 6 {
-			return errors.New("want +domain-:domain:uid:gid:dir:-::")
+			return errors.New("not of the form +domain-:domain:uid:gid:dir:-::, with six fields at least")
 		} else if line[0] == '+' {
 			c.assign[lower(strings.TrimSuffix(f[0][1:], "-"))] = f[4]
 		}
@@ -816,7 +816,8 @@ func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) 
 	case email == domain:
 		return NewAnswer(0), nil
 	}
-	b := binary.NativeEndian.AppendUint32(nil, limitsSize)
+	var record [limitsSize]byte
+	at := record[:0]
 	for i, column := range append(row, kind) {
 		n, err := strconv.ParseInt(column, 10, 64)
 		if u, err2 := strconv.ParseUint(column, 10, 64); err2 == nil {
@@ -826,12 +827,12 @@ func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) 
 			return "", fmt.Errorf("table vlimits of database %s: %w", p.name, err)
 		}
 		if i < 11 {
-			b = binary.NativeEndian.AppendUint64(b, uint64(n))
+			at = binary.NativeEndian.AppendUint64(at, uint64(n))
 		} else {
-			b = binary.NativeEndian.AppendUint16(b, uint16(n))
+			at = binary.NativeEndian.AppendUint16(at, uint16(n))
 		}
 	}
-	return Answer(append(b, make([]byte, headerSize+limitsSize-len(b))...)), nil
+	return NewAnswer(limitsSize) + Answer(record[:]), nil
 }
 
 // Recent calls add with the password entries of those who logged in within the

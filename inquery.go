@@ -327,6 +327,12 @@ type Limits struct {
 	_                                                                                    [6]byte
 }
 
+// NewLimits returns the answer with that record.
+func NewLimits(l Limits) Answer {
+	b, _ := binary.Append(nil, binary.NativeEndian, l) // errs only for types without a fixed size
+	return NewAnswer(len(b)) + Answer(b)
+}
+
 // Limits decodes an answer to TypeLimit.
 func (a Answer) Limits() (l Limits, err error) {
 	if a.Code() != limitsSize || len(a) != headerSize+limitsSize {

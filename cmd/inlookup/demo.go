@@ -1,5 +1,241 @@
 package main
 
-import "io"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
-func demo(w io.Writer) error { return nil }
+	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+)
+
+// A demoFlag is -demo, or -demo=serve to stay until interrupted.
+type demoFlag string
+
+func (f *demoFlag) String() string   { return string(*f) }
+func (f *demoFlag) IsBoolFlag() bool { return true }
+func (f *demoFlag) Set(v string) error {
+	if v != "true" && v != "serve" {
+		return errors.New("want -demo or -demo=serve")
+	}
+	*f = demoFlag(v)
+	return nil
+}
+
+// demo shows the server at work in a temporary directory, and leaves nothing
+// behind.
+func demo(mode demoFlag, w io.Writer) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.MkdirTemp("", "inlookup-demo.")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	env := map[string]string{"CONTROLDIR": filepath.Join(dir, "control"), "ASSIGNDIR": dir,
+		"FIFOTMPDIR": dir, "INFIFO": filepath.Join(dir, "infifo"), "DEFAULT_DOMAIN": "example.com"}
+	getenv := func(name string) string { return env[name] }
+
+	db, err := demoDatabase(ctx, dir, env)
+	about := &about{mysql: &inlookup.MySQL{Getenv: getenv}}
+	defer about.mysql.Close()
+	var resolver inlookup.Resolver = about.mysql
+	switch {
+	case errors.Is(err, mariadb.ErrNotInstalled):
+		fmt.Fprintf(w, "There is no MariaDB on this machine. To see it with one:\n  apt-get update && apt-get install -y --no-install-recommends mariadb-server\n"+
+			"Until then a small directory that is built in answers, through the same server and FIFOs.\n\n")
+		resolver = builtIn{}
+	case err != nil:
+		return err
+	default:
+		defer func() { err = errors.Join(err, db.Stop()) }()
+		fmt.Fprintf(w, "A private MariaDB runs in %s, with the sample domain example.com.\n\n", dir)
+	}
+	about.cache = &inlookup.Cache{Resolver: resolver, TTL: time.Second, DefaultDomain: "example.com"}
+	about.server = &inlookup.Server{Resolver: about.cache, Getenv: getenv, About: about.answer}
+	if err := about.server.Listen(); err != nil {
+		return err
+	}
+	serving, done := context.WithCancel(context.Background())
+	served := make(chan error)
+	go func() { served <- about.server.Serve(serving) }()
+	defer func() { done(); err = errors.Join(err, <-served) }()
+
+	d := demonstration{w, about.cache, &inlookup.Client{Getenv: getenv}}
+	defer d.client.Close()
+	d.tour(ctx, db)
+	if mode == "serve" {
+		d.invite(ctx, env)
+	}
+	fmt.Fprintln(w, "\nThe server, the database and their files are gone again.")
+	return nil
+}
+
+// demoDatabase starts the private MariaDB and loads the sample domain.
+func demoDatabase(ctx context.Context, dir string, env map[string]string) (*mariadb.DB, error) {
+	data := filepath.Join(dir, "mysql")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, err
+	}
+	db, err := mariadb.Start(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	env["MYSQL_SOCKET"], env["MYSQL_PASSWD"] = db.Socket, "secret"
+	if err := db.Exec(mariadb.Schema + mariadb.Sample); err != nil {
+		return nil, errors.Join(err, db.Stop())
+	}
+	return db, nil
+}
+
+type demonstration struct {
+	w      io.Writer
+	cache  *inlookup.Cache
+	client *inlookup.Client
+}
+
+// tour asks everything twice, then without the database.
+func (d demonstration) tour(ctx context.Context, db *mariadb.DB) {
+	fmt.Fprintln(d.w, "The seven questions, asked over FIFOs as a mail program does:")
+	d.seven(ctx)
+	fmt.Fprintln(d.w, "\nThe same again:")
+	d.seven(ctx)
+	if db == nil {
+		return
+	}
+	if err := db.Kill(); err != nil {
+		fmt.Fprintln(d.w, "cannot kill MariaDB:", err)
+		return
+	}
+	time.Sleep(1100 * time.Millisecond) // the TTL of the demo: what is known has expired
+	fmt.Fprintln(d.w, "\nMariaDB is killed, and what is known has expired:")
+	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "user@example.com"})
+	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
+	if err := db.Restart(ctx); err != nil {
+		fmt.Fprintln(d.w, "cannot start MariaDB again:", err)
+		return
+	}
+	fmt.Fprintln(d.w, "\nMariaDB is back:")
+	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
+}
+
+func (d demonstration) seven(ctx context.Context) {
+	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
+		q := inlookup.Query{Type: t, Email: "user@example.com"}
+		switch t {
+		case inlookup.TypeRelay:
+			q.IP = "192.0.2.10"
+		case inlookup.TypeAlias:
+			q.Email = "sales@example.com"
+		case inlookup.TypeDomain:
+			q.Email = "example.com"
+		}
+		d.ask(ctx, q)
+	}
+}
+
+// ask asks one question and prints it, its answer, how long it took, and where
+// the answer came from.
+func (d demonstration) ask(ctx context.Context, q inlookup.Query) {
+	before := d.cache.Stats()
+	start := time.Now()
+	a, err := d.client.Resolve(ctx, q)
+	took := time.Since(start)
+	after := d.cache.Stats()
+	from := "looked up"
+	switch {
+	case err != nil:
+		from = "error"
+	case after.Stale > before.Stale:
+		from = "expired, from memory"
+	case after.Hits > before.Hits:
+		from = "from memory"
+	}
+	answer := "unavailable, try again later"
+	if err == nil {
+		answer = show(q.Type, a)
+	}
+	fmt.Fprintf(d.w, "  %-20s %-25s %7d µs  %-21s %s\n", q.Type, strings.TrimSpace(q.Email+" "+q.IP), took.Microseconds(), from, answer)
+}
+
+// show returns an answer for people. The hash of a password is left out.
+func show(t inlookup.Type, a inlookup.Answer) string {
+	var value any
+	var err error
+	switch t {
+	case inlookup.TypeUser:
+		value, err = a.Status()
+	case inlookup.TypeRelay:
+		value, err = a.Relay()
+	case inlookup.TypePasswd:
+		var p inlookup.Passwd
+		p, err = a.Passwd()
+		value = p.Gecos + ", " + p.Dir
+	case inlookup.TypeAlias:
+		var lines []string
+		lines, err = a.Alias()
+		value = strings.Join(lines, " ")
+	case inlookup.TypeLimit:
+		var l inlookup.Limits
+		l, err = a.Limits()
+		value = fmt.Sprintf("%d accounts, %d bytes", l.MaxPopAccounts, l.DiskQuota)
+	default:
+		value, err = a.Text()
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprint(value)
+}
+
+// invite waits until it is interrupted, and says what to try meanwhile.
+func (d demonstration) invite(ctx context.Context, env map[string]string) {
+	ask := "  QUERY_CACHE=1 FIFOTMPDIR=" + env["FIFOTMPDIR"] + " go run ./cmd/inquerytest -i " + env["INFIFO"]
+	fmt.Fprintf(d.w, "\nThe server goes on. Try in another terminal:\n%s -q 3 user@example.com\n%s -x -q 3 user@example.com\n%s -s\nControl-C ends it.\n", ask, ask, ask)
+	<-ctx.Done()
+}
+
+// builtIn is a directory without a database: a Resolver is all that a Server
+// needs.
+type builtIn struct{}
+
+func (builtIn) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
+	user := q.Email == "user@example.com"
+	switch q.Type {
+	case inlookup.TypeUser:
+		return inlookup.NewAnswer(map[bool]int{true: int(inlookup.StatusActive), false: int(inlookup.StatusAbsent)}[user]), nil
+	case inlookup.TypeRelay:
+		return inlookup.NewAnswer(map[bool]int{true: 1}[user && q.IP == "192.0.2.10"]), nil
+	case inlookup.TypePasswd:
+		if user {
+			return inlookup.NewData(q.Type, "PWSTRUCT=user@example.com:$5$demo$NotARealHash2:1:0:A User:/home/mail/example.com/user:5000000S:0"), nil
+		}
+		return inlookup.NewData(q.Type, "PWSTRUCT=No such user "+q.Email), nil
+	case inlookup.TypeHost:
+		if user {
+			return inlookup.NewData(q.Type, "example.com:127.0.0.1:25"), nil
+		}
+	case inlookup.TypeAlias:
+		if q.Email == "sales@example.com" {
+			return inlookup.NewData(q.Type, "&someone@example.net\n&user@example.com\n"), nil
+		}
+		return inlookup.NewData(q.Type, ""), nil
+	case inlookup.TypeLimit:
+		if user {
+			return inlookup.NewLimits(inlookup.Limits{MaxPopAccounts: 100, DiskQuota: 9000000000, LimitType: 1}), nil
+		}
+	case inlookup.TypeDomain:
+		return inlookup.NewData(q.Type, q.Email), nil
+	default:
+		return "", fmt.Errorf("%w: type %s", inlookup.ErrInvalid, strconv.Itoa(int(q.Type)))
+	}
+	return inlookup.NewAnswer(0), nil
+}

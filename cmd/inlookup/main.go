@@ -28,7 +28,7 @@ const (
 const usage = `inlookup answers what mail programs ask about IndiMail's users.
 
 usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
-       inlookup -demo
+       inlookup -demo[=serve]
 
   -f infifo      name or path of the request FIFO (default: INFIFO, else infifo)
   -i instances   so many request FIFOs, named infifo.1, infifo.2 ... (default 1:
@@ -37,7 +37,8 @@ usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
                  within so many seconds
   -v             write a line for each request, as SIGUSR2 turns it on and off
   -demo          show it at work with a private MariaDB and a sample domain, in
-                 a temporary directory, and leave nothing behind
+                 a temporary directory, and leave nothing behind; with =serve
+                 stay until interrupted
 
 It is configured by its environment and by control files:
   INFIFODIR, FIFODIR      directory of a request FIFO that is no path
@@ -71,8 +72,7 @@ exit status: 0; 100 wrong usage; 111 a temporary fault.
 `
 
 func main() {
-	log.SetFlags(0)
-	log.SetPrefix("inlookup: ")
+	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the server, and the demo's cleaning up, go on
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -81,7 +81,7 @@ type options struct {
 	instances int
 	recent    time.Duration
 	verbose   bool
-	demo      bool
+	demo      demoFlag
 }
 
 func parse(args []string) (o options, err error) {
@@ -92,7 +92,7 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.instances, "i", 1, "")
 	flags.IntVar(&seconds, "c", 0, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
-	flags.BoolVar(&o.demo, "demo", false, "")
+	flags.Var(&o.demo, "demo", "")
 	if err = flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -117,8 +117,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "inlookup: %v (inlookup -h explains)\n", err)
 		return exitUsage
-	case o.demo:
-		err = demo(stdout)
+	case o.demo != "":
+		err = demo(o.demo, stdout)
 	case os.Getenv("TCPREMOTEIP") != "":
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()

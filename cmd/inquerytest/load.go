@@ -23,7 +23,7 @@ import (
 const (
 	maxAskers    = 4096
 	maxUsers     = 1 << 30 // the square of it fits an int64: see load.query
-	maxQuestions = 1 << 40
+	maxQuestions = 1<<31 - 1
 )
 
 func (o *options) checkLoad() error {
@@ -256,8 +256,10 @@ func (p *program) report(l *load, askers int, t *tally, took time.Duration) {
 		fmt.Fprintf(p.out, "%-12s "+format+"\n", append([]any{label}, args...)...)
 	}
 	row("queries/s", "%.0f", float64(h.n)/took.Seconds())
-	row("asked", "%d of %d, %v about %d users, %d at a time, in %v", h.n, l.n, l.question.Type, l.users, askers, short(took))
+	row("asked", "%d of %d, %v, in %v", h.n, l.n, l.question.Type, short(took))
 	row("asked of", "%s", l.from.name)
+	row("askers", "%d", askers)
+	row("users", "%d", l.users)
 	for i, kind := range kinds {
 		row(kind.name, "%d", t.kinds[i])
 	}

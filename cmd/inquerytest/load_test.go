@@ -52,7 +52,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%d users asked about", len(asked))
 	}
 	got := fields(stdout)
-	if got["absent"] != "20" || got["other"] != "0" || !strings.HasPrefix(got["asked"], "1000 of 1000, Password Query about 50 users, 7 at a time") {
+	if got["absent"] != "20" || got["other"] != "0" || got["users"] != "50" || got["askers"] != "7" || !strings.HasPrefix(got["asked"], "1000 of 1000, Password Query, in ") {
 		t.Errorf("report %v", got)
 	}
 	for _, label := range []string{"queries/s", "p50", "p90", "p99", "p99.9", "max", "timeout", "too long", "invalid", "unavailable"} {

@@ -228,7 +228,7 @@ func (o *options) ask(typ string, args []string) error {
 		return fmt.Errorf("%q is too much: want an address and perhaps an IP address", args[2])
 	}
 	o.question, o.query = what, inlookup.Query{Type: what.typ, Email: args[0]}
-	if what.typ == inlookup.TypeRelay { // for all others the C program, too, takes an ip and leaves it
+	if what.typ == inlookup.TypeRelay && !o.given["x"] { // for all others the C program, too, takes an ip and leaves it
 		if len(args) < 2 || args[1] == "" {
 			return fmt.Errorf("-q %s asks about an IP address: put it behind the address", typ)
 		}

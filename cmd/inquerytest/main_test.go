@@ -173,6 +173,7 @@ func TestQuery(t *testing.T) {
 		{"-q 3 u@example.com 192.0.2.1", inlookup.Query{Type: inlookup.TypePasswd, Email: "u@example.com"}},
 		{"-q 1 -- -u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: "-u@example.com"}},
 		{"-x -q host u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: "u@example.com", IP: "4"}},
+		{"-x -q 2 u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: "u@example.com", IP: "2"}},
 		{"-F example.com", inlookup.Query{Type: inlookup.TypeFlush, Email: "example.com"}},
 		{"-F=", inlookup.Query{Type: inlookup.TypeFlush}},
 		{"-s -v", inlookup.Query{Type: inlookup.TypeStatus}},
