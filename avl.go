@@ -2,16 +2,16 @@ package inlookup
 
 // An AVL tree whose nodes also hang on rings.
 //
-// The cache asks three things of the place where its entries lie: find one by its key, many thousand times a second;
-// name the one used least recently; forget all of a user, or of a whole domain. A map does the first best, and a list
-// beside it the second, but to forget a domain a map must look at every entry there is. In the order of the keys a
-// domain's entries are neighbours: in an ordered tree one descent finds the first, and the others follow it.
+// The cache asks three things of the place where its entries lie: to find one by its key, many thousand times a
+// second; to name the one used least recently; to forget a user, or a whole domain. A map does the first best, and a
+// list beside it the second, but to forget a domain it would have to look at every entry there is. In the order of the
+// keys the entries of a domain are neighbours: in an ordered tree one descent finds the first, and the others follow.
 //
 // A descent costs a comparison a level, so the tree must stay low whatever order the keys come in. An AVL tree
 // (Adelson-Velsky and Landis, 1962) has one rule: a node's two subtrees differ in height by at most one. The fewest
 // nodes of height h are then N(h) = 1 + N(h-1) + N(h-2), with N(0) = 0 and N(1) = 1: a Fibonacci number less one, that
 // grows by the golden ratio, 1.618, a level. Hence h < 1.44 log2(n+2): a million entries take at most 28 levels.
-// What restores the rule is the rotation; here and below it is also written (parent left right):
+// What restores the rule is the rotation. In the notation (parent left right), which is used everywhere below:
 //
 //	      y        raise x         x
 //	     / \     ----------->     / \
@@ -27,12 +27,12 @@ package inlookup
 //	+--> sentinel <--> most recent <--> ... <--> ... <--> least recent <--+
 //	+---------------------------------------------------------------------+
 //
-// The two links lie in the node, so an entry is one allocation, and whoever holds it takes it out of both orders
-// without a search. But for delete, which unlinks its node, no function of the tree touches a ring, and none of the
-// ring the tree: a rotation cannot harm a ring, nor the use of an entry the order of the keys.
+// The two links lie in the node: an entry is one allocation, and whoever holds it can delete it without a search. No
+// function of the tree touches a ring (but delete, which unlinks its node), and none of the ring the tree: a rotation
+// cannot harm a ring, nor the use of an entry the order of the keys.
 //
-// Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high, and entries are found far oftener than
-// they come and go); a skip list (low only on average, by random numbers); a B-tree (fewer cache misses, but entries
+// Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high, and entries are found more often than
+// they come and go); a skip list (low only on average, by luck); a B-tree (fewer cache misses, but entries
 // move when blocks split, and a ring holds only what stays in its place); a sorted slice (a new key moves half of it).
 
 // A tree holds nodes in the order of their keys as bytes. The zero value is an empty tree. It has no lock: its owner
@@ -82,10 +82,10 @@ func (t *tree[V]) find(key []byte) *node[V] {
 func (t *tree[V]) ceiling(key string) *node[V] {
 	var least *node[V] // so far
 	for n := t.root; n != nil; {
-		if n.key >= key {
-			least, n = n, n.left
-		} else {
+		if n.key < key {
 			n = n.right
+		} else {
+			least, n = n, n.left
 		}
 	}
 	return least
@@ -111,16 +111,15 @@ func (n *node[V]) successor() *node[V] {
 // fresh node keeps the string, and in memory whatever longer string it was cut from.
 func (t *tree[V]) insert(key string) (n *node[V], fresh bool) {
 	slot, parent := &t.root, (*node[V])(nil)
-	for *slot != nil && key != (*slot).key {
+	for *slot != nil {
 		parent = *slot
-		if key < parent.key {
-			slot = &parent.left
-		} else {
+		if key == parent.key {
+			return parent, false
+		}
+		slot = &parent.left
+		if key > parent.key {
 			slot = &parent.right
 		}
-	}
-	if *slot != nil {
-		return *slot, false
 	}
 	n = &node[V]{key: key, height: 1}
 	hang(slot, parent, n)
@@ -165,14 +164,15 @@ func (t *tree[V]) delete(n *node[V]) {
 // still carry their old heights. So n tilts by two at most. Each turn goes up a level: the loop ends. It may end as
 // soon as the height at n is what it was, for nothing else of the change can be seen from above.
 //
-// The repair of (y (x a b) c), with x of height h+2 and c of h: if a is h+1, raising x makes (x a (y b c)), where b is
-// h or h+1. If not, a is h and b is h+1, and that would only carry b to the other side; so b = (m p q) is raised twice,
-// to (y (m (x a p) q) c) and (m (x a p) (y q c)), where p and q are h or h-1. Either way 4 holds again.
+// The repair of (y (x a b) c), where x is h+2 high and c is h; the mirror image is alike. If a is h+1, raising x makes
+// (x a (y b c)), where b is h or h+1. If not, a is h and b is h+1, and that would only carry b to the other side; so
+// b = (m p q) is raised twice, to (y (m (x a p) q) c) and (m (x a p) (y q c)), where p and q are h or h-1. Either way
+// 4 holds again.
 //
 // After an insert one repair, single or double, is enough: y was h+2 before, and only one of a and b has become h+1,
-// so the result is h+2. After a delete it may be one lower than y was, and that on every level.
+// so the result is h+2, and the loop ends. After a delete it may be one lower than y was, and that on every level.
 func (t *tree[V]) rebalance(n *node[V]) {
-	for n != nil {
+	for ; n != nil; n = n.parent {
 		before := n.height
 		n.measure() // restores 3
 		switch n.tilt() {
@@ -190,7 +190,6 @@ func (t *tree[V]) rebalance(n *node[V]) {
 		if n.height == before {
 			return
 		}
-		n = n.parent
 	}
 }
 
@@ -230,6 +229,7 @@ func (t *tree[V]) slot(n *node[V]) **node[V] {
 	return &n.parent.right
 }
 
+// measure sets the height of n by its children; tilt is how much the right one is higher: by 4, at most one either way.
 func (n *node[V]) measure()   { n.height = 1 + max(n.left.tall(), n.right.tall()) }
 func (n *node[V]) tilt() int8 { return n.right.tall() - n.left.tall() }
 
@@ -249,17 +249,13 @@ type ring[V any] struct {
 
 // toFront makes n, which is on this ring, the most recent.
 func (r *ring[V]) toFront(n *node[V]) {
-	if r.head.next != n { // often it is: several questions about one user come in a row
-		n.unlink()
-		r.pushFront(n)
-	}
+	n.unlink()
+	r.pushFront(n)
 }
 
-// pushFront makes n, which is on no ring, the most recent of this one.
+// pushFront makes n, which is on no ring, the most recent of this one, and pushBack the least recent.
 func (r *ring[V]) pushFront(n *node[V]) { n.linkAfter(r.sentinel()) }
-
-// pushBack makes n, which is on no ring, the least recent of this one.
-func (r *ring[V]) pushBack(n *node[V]) { n.linkAfter(r.sentinel().prev) }
+func (r *ring[V]) pushBack(n *node[V])  { n.linkAfter(r.sentinel().prev) }
 
 // back returns the least recent node, or nil if there is none.
 func (r *ring[V]) back() *node[V] {

@@ -32,6 +32,7 @@ package inlookup
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -231,7 +232,7 @@ func (c *Cache) load(f *flight, key string, q Query) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down = err != nil; c.down {
+	if c.down = errors.Is(err, ErrUnavailable); err != nil {
 		c.stats.LoadErrors++
 	}
 	if c.flights[key] == f {

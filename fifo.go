@@ -34,6 +34,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -124,6 +125,8 @@ type requestFIFO struct {
 	path string
 	fd   int         // read and write, so that it never sees an end when the last client goes
 	info os.FileInfo // tells it from any other file, whatever the names
+
+	stopping atomic.Bool // the byte 0 in it is from stop
 }
 
 // openRequestFIFO makes the FIFO at path, or takes over one that was left
@@ -206,6 +209,7 @@ func (f *requestFIFO) stop() {
 	if f.named() {
 		os.Remove(f.path)
 	}
+	f.stopping.Store(true)
 	syscall.SetNonblock(f.fd, true)
 	syscall.Write(f.fd, []byte{0})
 }
@@ -298,6 +302,10 @@ func sendRequest(ctx context.Context, path string, frame []byte) error {
 		return &fs.PathError{Op: "no server reads", Path: path, Err: err}
 	}
 	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	if syscall.Fstat(fd, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
+		return fmt.Errorf("%s is no FIFO", path) // a file would take the request, and never answer
+	}
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
 		_, err := syscall.Write(fd, frame) // all or nothing: at most PIPE_BUF bytes
 		if err != syscall.EAGAIN && err != syscall.EINTR || ctx.Err() != nil {

@@ -1023,7 +1023,7 @@ func (s *Server) read(f *requestFIFO) error {
 		have += n
 		used, refused := frames(buf[:have], have == len(buf), func(r request) { s.answer(f, r, cache, scratch) })
 		have = copy(buf, buf[used:have])
-		if refused > 0 {
+		if refused > 0 && !f.stopping.Load() {
 			s.count(&s.stats.Refused, refused)
 			s.logf("%s: %d bytes that are no request", f.path, refused)
 		}

@@ -171,10 +171,10 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 		for sig := range signals {
 			switch sig {
 			case syscall.SIGHUP:
-				if cache != nil {
-					cache.Flush("")
-				}
 				reload(mysql, false, logger)
+				if cache != nil {
+					cache.Flush("") // after reload, so that nothing is kept that went by the old files
+				}
 				preload()
 			case syscall.SIGINT:
 				reload(mysql, true, logger)

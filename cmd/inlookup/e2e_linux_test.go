@@ -1,0 +1,5 @@
+package main_test
+
+import "syscall"
+
+func init() { dieWithParent = func(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL } }
