@@ -2,11 +2,9 @@ package inlookup
 
 // The cache: it stands in front of another Resolver and remembers its answers.
 //
-// Everything is one tree under one mutex. A lookup holds the mutex for well
-// under a microsecond (a dozen string comparisons and four pointers for the
-// ring), a tenth of what the system calls around it take, so splitting the lock
-// would buy nothing; and one tree is what makes a flush one walk, since with
-// the key
+// Everything is one tree under one mutex. A lookup holds the mutex for well under a microsecond (a dozen string
+// comparisons and four pointers for the ring), a tenth of what the system calls around it take, so splitting the lock
+// would buy nothing; and one tree is what makes a flush one walk, since with the key
 //
 //	domain 0 local 0 type
 //
@@ -19,15 +17,13 @@ package inlookup
 //	     given to all            given only while the
 //	                             Resolver is unavailable
 //
-// It leaves earlier when it is flushed, or when room is needed and it is the
-// one not used for longest. "Absent" answers have their own shorter time, their
-// own ring and an eighth of the room: somebody who asks for names out of a
-// dictionary drives out his own kind. They are never given when expired, since
-// an "absent" that is wrong bounces mail.
+// It leaves earlier when it is flushed, or when room is needed and it is the one not used for longest. "Absent"
+// answers have their own shorter time, their own ring and an eighth of the room: somebody who asks for names out of a
+// dictionary drives out his own kind. They are never given when expired, since an "absent" that is wrong bounces
+// mail.
 //
-// Decided against: refreshing before expiry (keeps MySQL busy with users nobody
-// asks for), and a map with a heap for expiry (nothing need happen at the moment
-// of expiry; the least recently used end of a ring is soon reached).
+// Decided against: refreshing before expiry (keeps MySQL busy with users nobody asks for), and a map with a heap for
+// expiry (nothing need happen at the moment of expiry; the least recently used end of a ring is soon reached).
 
 import (
 	"bytes"
@@ -39,9 +35,8 @@ import (
 	"time"
 )
 
-// A Cache answers from memory what it may, and asks Resolver the rest, once for
-// all who ask the same at the same time. Its fields may not change after the
-// first question; their zero values are the defaults given.
+// A Cache answers from memory what it may, and asks Resolver the rest, once for all who ask the same at the same
+// time. Its fields may not change after the first question; their zero values are the defaults given.
 type Cache struct {
 	Resolver      Resolver
 	TTL           time.Duration // an answer's life; 0: 10 minutes
@@ -70,8 +65,7 @@ type entry struct {
 	absent bool
 }
 
-// CacheStats counts what happened, and says what the cache holds now: [0] answers,
-// [1] those that say "absent".
+// CacheStats counts what happened, and says what the cache holds now: [0] answers, [1] those that say "absent".
 type CacheStats struct {
 	Hits, Misses, Coalesced, Stale uint64 // Coalesced: askers who shared the load of another
 	LoadErrors, Evicted, Flushed   uint64
@@ -86,8 +80,8 @@ type flight struct {
 	err    error
 }
 
-// epoch is what the age of entries counts from: 8 bytes an entry instead of the
-// 24 of a time.Time, and monotonic like it.
+// epoch is what the age of entries counts from: 8 bytes an entry instead of the 24 of a time.Time, and monotonic like
+// it.
 var epoch = time.Now()
 
 func since() time.Duration { return time.Since(epoch) }
@@ -100,8 +94,8 @@ func (c *Cache) life(e *entry) time.Duration {
 	return or(c.TTL, 10*time.Minute)
 }
 
-// staleFor returns how much longer e may be given while Resolver is
-// unavailable: what opens a mailbox an hour, what only routes mail a day.
+// staleFor returns how much longer e may be given while Resolver is unavailable: what opens a mailbox an hour, what
+// only routes mail a day.
 func (c *Cache) staleFor(t Type, e *entry) time.Duration {
 	most := 24 * time.Hour
 	if t == TypeUser || t == TypePasswd {
@@ -116,9 +110,8 @@ func (c *Cache) staleFor(t Type, e *entry) time.Duration {
 // cacheable: relay changes with every login, extensions are about the server.
 func (t Type) cacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
 
-// appendKey appends the key of the question. An address that is not spelled
-// local@domain has its spelling at the end of the key, because the answer may
-// repeat it; it stays in the range of its user all the same.
+// appendKey appends the key of the question. An address that is not spelled local@domain has its spelling at the end
+// of the key, because the answer may repeat it; it stays in the range of its user all the same.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := bytes.LastIndexByte(email, '@')
 	odd := i < 0
@@ -139,8 +132,8 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	return lowerBytes(b)
 }
 
-// peek returns the answer if it is in memory and alive. It is what a hit costs:
-// b is the caller's scratch space for the key, and nothing is allocated.
+// peek returns the answer if it is in memory and alive. It is what a hit costs: b is the caller's scratch space for
+// the key, and nothing is allocated.
 func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	if !t.cacheable() {
 		return "", false
@@ -157,8 +150,8 @@ func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	return a, ok
 }
 
-// Resolve answers from memory, or with what Resolver says. When Resolver is
-// unavailable an expired answer may have to do.
+// Resolve answers from memory, or with what Resolver says. When Resolver is unavailable an expired answer may have to
+// do.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if !q.Type.cacheable() {
 		return c.Resolver.Resolve(ctx, q)
@@ -180,9 +173,8 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	}
 }
 
-// join returns the flight that will bring the answer, begun here if there is
-// none, or the answer if it has come since peek or if only a stale one is to be
-// had. While Resolver is down those who can be served stale do not wait for it;
+// join returns the flight that will bring the answer, begun here if there is none, or the answer if it has come since
+// peek or if only a stale one is to be had. While Resolver is down those who can be served stale do not wait for it;
 // one question a second finds out whether it is back.
 func (c *Cache) join(key []byte, q Query) (*flight, Answer) {
 	c.mu.Lock()
@@ -220,9 +212,8 @@ func (c *Cache) usable(n *node[entry], t Type) bool {
 	return n != nil && since()-n.value.loaded < c.life(&n.value)+c.staleFor(t, &n.value)
 }
 
-// load brings the answer. It has a context of its own: the asker who began it
-// may go away, others wait too. A flush meanwhile has taken the flight out of
-// the map; then those who wait get the answer, and nobody after them.
+// load brings the answer. It has a context of its own: the asker who began it may go away, others wait too. A flush
+// meanwhile has taken the flight out of the map; then those who wait get the answer, and nobody after them.
 func (c *Cache) load(f *flight, key string, q Query) {
 	ctx, cancel := context.WithTimeout(context.Background(), or(c.LoadTimeout, 3*time.Second))
 	defer cancel()
@@ -250,8 +241,7 @@ func (c *Cache) load(f *flight, key string, q Query) {
 	close(f.done)
 }
 
-// keep puts e into the tree, on no ring yet. Key and answer share one
-// allocation.
+// keep puts e into the tree, on no ring yet. Key and answer share one allocation.
 func (c *Cache) keep(key string, e entry) *node[entry] {
 	both := key + string(e.answer)
 	n, fresh := c.tree.insert(both[:len(key)])
@@ -266,9 +256,8 @@ func (c *Cache) keep(key string, e entry) *node[entry] {
 	return n
 }
 
-// cost returns the bytes of heap that n takes: the node of 96 bytes, and key
-// and answer in one block, rounded up as the allocator does it: to 16 bytes up
-// to 256, to an eighth of the next smaller power of two beyond.
+// cost returns the bytes of heap that n takes: the node of 96 bytes, and key and answer in one block, rounded up as
+// the allocator does it: to 16 bytes up to 256, to an eighth of the next smaller power of two beyond.
 func cost(n *node[entry]) int64 {
 	b, unit := int64(len(n.key)+len(n.value.answer)), int64(16)
 	for unit*16 < b {
@@ -289,8 +278,8 @@ func (c *Cache) over(bytes int64, entries, share int) bool {
 	return bytes > or(c.Size, 256<<20)/int64(share) || c.MaxEntries > 0 && entries > max(1, c.MaxEntries/share)
 }
 
-// makeRoom evicts until the bounds hold: of the absent whatever exceeds their
-// eighth, then, if all together is too much, the absent before the others.
+// makeRoom evicts until the bounds hold: of the absent whatever exceeds their eighth, then, if all together is too
+// much, the absent before the others.
 func (c *Cache) makeRoom() {
 	for c.over(c.stats.Bytes[1], c.stats.Entries[1], 8) {
 		c.evict(1)
@@ -308,10 +297,9 @@ func (c *Cache) evict(ring int) {
 // flushStep is how many entries go under one hold of the mutex: some 300 µs.
 const flushStep = 500
 
-// Flush forgets what is known about an address, about a domain if email has no
-// separator, or everything if it is empty, and returns how many entries that
-// were. No answer to a question asked after Flush returns is older than its call,
-// since loads under way lose their place in the cache before the walk begins.
+// Flush forgets what is known about an address, about a domain if email has no separator, or everything if it is
+// empty, and returns how many entries that were. No answer to a question asked after Flush returns is older than its
+// call, since loads under way lose their place in the cache before the walk begins.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := ""
 	if i := separator(email); i >= 0 {
@@ -349,9 +337,8 @@ func (c *Cache) Flush(email string) (flushed int) {
 	return flushed
 }
 
-// Fill lets source put in answers that nobody has asked for yet, the most
-// likely ones first. They are the first to be evicted, in the opposite order, and
-// never evict another: add returns false when the cache is full, or when all was
+// Fill lets source put in answers that nobody has asked for yet, the most likely ones first. They are the first to be
+// evicted, in the opposite order, and never evict another: add returns false when the cache is full, or when all was
 // flushed since Fill began. Fill returns how many were put in.
 func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled int, err error) {
 	fence, start := new([]string), since()

@@ -1,25 +1,19 @@
 package inlookup
 
-// Both ends of a FIFO: make one, find one, read frames from it, deliver a
-// reply into it.
+// Both ends of a FIFO: make one, find one, read frames from it, deliver a reply into it.
 //
-// The request FIFO is a byte stream into which anybody with the right to write
-// may put anything. What keeps it usable is one promise of the kernel: a
-// write(2) of at most PIPE_BUF bytes is never mixed with another (pipe(7)). So
-// an honest frame lies in the stream in one piece, and frames() finds it by
-// trying every byte as the first of a frame. To skip from frame to frame would
-// be quicker by some 50 ns a frame, and wrong: junk that looks like a frame and
+// The request FIFO is a byte stream into which anybody with the right to write may put anything. What keeps it usable
+// is one promise of the kernel: a write(2) of at most PIPE_BUF bytes is never mixed with another (pipe(7)). So an
+// honest frame lies in the stream in one piece, and frames() finds it by trying every byte as the first of a frame.
+// To skip from frame to frame would be quicker by some 50 ns a frame, and wrong: junk that looks like a frame and
 // reaches into the next one would swallow it.
 //
-// The reply FIFO is a path that anybody may have named. Here the rule is to do
-// nothing to it that could hurt its owner: it is opened without following a
-// link and without waiting, checked to be a FIFO, written once and closed; it is
-// never created and never unlinked. REPLYDIR, where set, is the only directory in
-// which it may lie.
+// The reply FIFO is a path that anybody may have named. Here the rule is to do nothing to it that could hurt its
+// owner: it is opened without following a link and without waiting, checked to be a FIFO, written once and closed; it
+// is never created and never unlinked. REPLYDIR, where set, is the only directory in which it may lie.
 //
-// The server's side is system calls on bare descriptors: os.File would put the
-// runtime's poller between the pipe and its reader, a second thread that must
-// wake before the first.
+// The server's side is system calls on bare descriptors: os.File would put the runtime's poller between the pipe and
+// its reader, a second thread that must wake before the first.
 
 import (
 	"bytes"
@@ -39,8 +33,8 @@ import (
 	"time"
 )
 
-// fifoPath applies the rules for INFIFO: a name that begins with / or . is a
-// path, any other lies in the directory of request FIFOs.
+// fifoPath applies the rules for INFIFO: a name that begins with / or . is a path, any other lies in the directory of
+// request FIFOs.
 func fifoPath(e environ, name string) (path string, relative bool) {
 	name = or(name, e.get("INFIFO", "infifo"))
 	if name[0] == '/' || name[0] == '.' {
@@ -49,9 +43,8 @@ func fifoPath(e environ, name string) (path string, relative bool) {
 	return filepath.Join(e.get("INFIFODIR", e.get("FIFODIR", "/var/indimail/inquery")), name), true
 }
 
-// requestPaths returns the FIFOs on which a client may ask: of a relative name
-// its instances NAME.1, NAME.2 and so on, of a path, or where there are no
-// instances, the path itself.
+// requestPaths returns the FIFOs on which a client may ask: of a relative name its instances NAME.1, NAME.2 and so
+// on, of a path, or where there are no instances, the path itself.
 func requestPaths(e environ, name string) (paths []string) {
 	path, relative := fifoPath(e, name)
 	for i := 1; relative; i++ {
@@ -75,8 +68,8 @@ type request struct {
 
 var nul = []byte{0}
 
-// parseRequest takes b for the beginning of a frame. It returns the size of the
-// frame, 0 if b is none, and -1 if b ends before that can be told.
+// parseRequest takes b for the beginning of a frame. It returns the size of the frame, 0 if b is none, and -1 if b
+// ends before that can be told.
 func parseRequest(b []byte) (r request, size int) {
 	if len(b) < headerSize {
 		return r, -1
@@ -97,13 +90,11 @@ func parseRequest(b []byte) (r request, size int) {
 	return request{Type(b[4]), email, reply, ip}, headerSize + int(n)
 }
 
-// frames calls handle for every frame in b and returns how many bytes of b are
-// done with and how many of them belonged to no frame. With more, b may end
-// within a frame whose rest is still in the pipe.
+// frames calls handle for every frame in b and returns how many bytes of b are done with and how many of them
+// belonged to no frame. With more, b may end within a frame whose rest is still in the pipe.
 //
-// No honest frame is lost, since every offset is tried; none is found twice,
-// since an honest frame holds no other: its strings have no NULs, and a length
-// word that lies across its header is out of range.
+// No honest frame is lost, since every offset is tried; none is found twice, since an honest frame holds no other:
+// its strings have no NULs, and a length word that lies across its header is out of range.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	for covered := 0; used < len(b); used++ { // covered: the end of the furthest frame so far
 		r, n := parseRequest(b[used:])
@@ -129,9 +120,8 @@ type requestFIFO struct {
 	stopping atomic.Bool // the byte 0 in it is from stop
 }
 
-// openRequestFIFO makes the FIFO at path, or takes over one that was left
-// there, and locks it: flock(2) works on a FIFO and goes with its process, so a
-// held lock means a live server.
+// openRequestFIFO makes the FIFO at path, or takes over one that was left there, and locks it: flock(2) works on a
+// FIFO and goes with its process, so a held lock means a live server.
 func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return nil, err
@@ -202,9 +192,8 @@ func (f *requestFIFO) read(b []byte) (int, error) {
 	}
 }
 
-// stop takes the name away, so that nobody new asks, and ends read once all that
-// was asked is read. The byte wakes a read that waits already; a FIFO too full for
-// it has no such read.
+// stop takes the name away, so that nobody new asks, and ends read once all that was asked is read. The byte wakes a
+// read that waits already; a FIFO too full for it has no such read.
 func (f *requestFIFO) stop() {
 	if f.named() {
 		os.Remove(f.path)
@@ -253,11 +242,9 @@ type replies struct {
 
 var errNoReply = errors.New("not a reply FIFO")
 
-// open opens the reply FIFO for one write. It does nothing to what is not a FIFO
-// with a reader: O_NOFOLLOW takes no link for it, O_NONBLOCK fails for a FIFO that
-// nobody reads (fifo(7): ENXIO) instead of waiting, nothing is created or
-// truncated, and what is looked at is what was opened, so that nothing can change
-// between check and use.
+// open opens the reply FIFO for one write. It does nothing to what is not a FIFO with a reader: O_NOFOLLOW takes no
+// link for it, O_NONBLOCK fails for a FIFO that nobody reads (fifo(7): ENXIO) instead of waiting, nothing is created
+// or truncated, and what is looked at is what was opened, so that nothing can change between check and use.
 func (s *replies) open(path []byte) (fd int, err error) {
 	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
 		return -1, errNoReply
@@ -282,8 +269,8 @@ func (s *replies) open(path []byte) (fd int, err error) {
 	return fd, nil
 }
 
-// send writes b and closes fd. A FIFO without room for all of it has an asker
-// that does not read: it gets what fits, which is its loss alone.
+// send writes b and closes fd. A FIFO without room for all of it has an asker that does not read: it gets what fits,
+// which is its loss alone.
 func (s *replies) send(fd int, b []byte) error {
 	n, err := syscall.Write(fd, b)
 	if err == nil && n < len(b) {
@@ -293,9 +280,8 @@ func (s *replies) send(fd int, b []byte) error {
 	return err
 }
 
-// sendRequest is the client's half of the request FIFO: one write, and while
-// there is no room for it a short sleep, since poll(2) may call a FIFO writable
-// and another client may then be faster.
+// sendRequest is the client's half of the request FIFO: one write, and while there is no room for it a short sleep,
+// since poll(2) may call a FIFO writable and another client may then be faster.
 func sendRequest(ctx context.Context, path string, frame []byte) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil { // ENXIO, "no such device or address": nobody reads it
@@ -326,9 +312,8 @@ type replyFIFO struct {
 	spoiled bool // not to be used again
 }
 
-// newReplyFIFO makes one with a name that cannot be guessed. It is opened to
-// read and write: with no writer of its own every read after the first answer
-// would find the end of the file that the server's close left behind.
+// newReplyFIFO makes one with a name that cannot be guessed. It is opened to read and write: with no writer of its
+// own every read after the first answer would find the end of the file that the server's close left behind.
 func newReplyFIFO(dir string) (*replyFIFO, error) {
 	path := filepath.Join(dir, "inquery."+rand.Text())
 	if err := syscall.Mkfifo(path, 0o660); err != nil {
@@ -364,12 +349,11 @@ func (in *replyFIFO) remove() {
 	}
 }
 
-// firstWait is how long an answer over a kept FIFO is waited for before a look
-// whether the FIFO still has its name.
+// firstWait is how long an answer over a kept FIFO is waited for before a look whether the FIFO still has its name.
 const firstWait = 50 * time.Millisecond
 
-// errUnlinked says that the server has unlinked a kept FIFO. A C server does so
-// after it has answered, so it may come to light only when the next answer does not come.
+// errUnlinked says that the server has unlinked a kept FIFO. A C server does so after it has answered, so it may come
+// to light only when the next answer does not come.
 var errUnlinked = errors.New("reply FIFO unlinked by the server")
 
 // receive waits for the one answer that is due, until ctx is done.
@@ -392,8 +376,7 @@ func (in *replyFIFO) receive(ctx context.Context, t Type, kept bool) (a Answer, 
 	return a, err
 }
 
-// read reads one answer. Anything behind it is somebody else's writing: the
-// answer stands, the FIFO is spoiled.
+// read reads one answer. Anything behind it is somebody else's writing: the answer stands, the FIFO is spoiled.
 func (in *replyFIFO) read(t Type) (Answer, error) {
 	want, most := headerSize, maxReply
 	if t.extension() {

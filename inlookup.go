@@ -1,27 +1,23 @@
-// Package inlookup answers what mail programs ask about IndiMail's users: is
-// there such a user, what is the password entry, where does the mail go.
+// Package inlookup answers what mail programs ask about IndiMail's users: is there such a user, what is the password
+// entry, where does the mail go.
 //
-// The users are in MySQL. A Server keeps the connections to it open, remembers
-// answers in a Cache, and is asked over named pipes with the wire protocol of
-// IndiMail's C programs inlookup(8) and inquery(3); a Client asks it. Server and
-// Client are drop-ins for the C ones, each on its own.
+// The users are in MySQL. A Server keeps the connections to it open, remembers answers in a Cache, and is asked over
+// named pipes with the wire protocol of IndiMail's C programs inlookup(8) and inquery(3); a Client asks it. Server
+// and Client are drop-ins for the C ones, each on its own.
 //
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
-// To read the source, begin with avl.go (the tree), then cache.go, fifo.go,
-// inquery.go (the asking side) and this file: MySQL, which looks things up, and
-// Server, which serves any Resolver.
+// To read the source, begin with avl.go (the tree), then cache.go, fifo.go, inquery.go (the asking side) and this
+// file: MySQL, which looks things up, and Server, which serves any Resolver.
 //
-// MySQL: a question is one round trip wherever the tables allow it, over a
-// statement that each connection has prepared once (1.3 times the questions a
-// second of text with the values put in safely). Questions about users that wait
-// at the same time share one SELECT (see user).
+// MySQL: a question is one round trip wherever the tables allow it, over a statement that each connection has
+// prepared once (1.3 times the questions a second of text with the values put in safely). Questions about users that
+// wait at the same time share one SELECT (see user).
 //
-// Server: it never waits for a client, and touches no file that a client named
-// unless it is a FIFO that somebody reads. The thread that reads a request
-// answers a hit itself, since handing it on costs more than answering. What must
-// wait for MySQL is bounded in number; what exceeds that is told "error" at once.
+// Server: it never waits for a client, and touches no file that a client named unless it is a FIFO that somebody
+// reads. The thread that reads a request answers a hit itself, since handing it on costs more than answering. What
+// must wait for MySQL is bounded in number; what exceeds that is told "error" at once.
 package inlookup
 
 import (
@@ -55,8 +51,8 @@ import (
 // deadline is for one question, retry included: below the 4 s that clients wait.
 const deadline = 3 * time.Second
 
-// MySQL is the Resolver that looks into the databases. The zero MySQL goes by
-// environment and control files, read at the first question and at Reload.
+// MySQL is the Resolver that looks into the databases. The zero MySQL goes by environment and control files, read at
+// the first question and at Reload.
 type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv
 	Log    *log.Logger         // warnings about the configuration; nil: none
@@ -97,9 +93,8 @@ type store struct {
 
 type route struct{ domain, port string }
 
-// Reload reads environment and control files again. After an error, which names
-// file and line, the old configuration stays. With reconnect every connection
-// to MySQL is made anew; else those to servers still configured stay.
+// Reload reads environment and control files again. After an error, which names file and line, the old configuration
+// stays. With reconnect every connection to MySQL is made anew; else those to servers still configured stay.
 func (m *MySQL) Reload(reconnect bool) error {
 	m.reload.Lock()
 	defer m.reload.Unlock()
@@ -182,8 +177,8 @@ func (m *MySQL) read(keep map[database]*pool) (c *config, err error) {
 	return c, errors.Join(errs[:]...)
 }
 
-// eachLine calls f for each line of the file that is neither blank nor a
-// comment, and says file and line with its error. No file has no lines.
+// eachLine calls f for each line of the file that is neither blank nor a comment, and says file and line with its
+// error. No file has no lines.
 func eachLine(path string, f func(line string) error) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -200,8 +195,8 @@ func eachLine(path string, f func(line string) error) error {
 	return err
 }
 
-// readServer sets db from host:user:password:socket-or-port[:ssl|nossl] in the
-// control file, trailing parts optional, and from the environment, which wins.
+// readServer sets db from host:user:password:socket-or-port[:ssl|nossl] in the control file, trailing parts optional,
+// and from the environment, which wins.
 func (c *config) readServer(prefix, file string, db *database) (there bool, err error) {
 	err = eachLine(c.control(file), func(line string) error {
 		f := append(strings.Split(line, ":"), "", "", "", "")
@@ -223,8 +218,8 @@ func (c *config) readServer(prefix, file string, db *database) (there bool, err 
 	return there, err
 }
 
-// readCluster reads mcdinfo: "domain NAME 0|1", then for each of its stores
-// seven lines of a key and a value, in any order.
+// readCluster reads mcdinfo: "domain NAME 0|1", then for each of its stores seven lines of a key and a value, in any
+// order.
 func (c *config) readCluster() error {
 	var s store
 	seen, path := make(map[string]string), c.control("mcdinfo")
@@ -271,8 +266,7 @@ func (c *config) readAssign() error {
 	})
 }
 
-// readRoutes reads the lines "domain:relay:port" for their ports. A relay in
-// brackets may hold colons.
+// readRoutes reads the lines "domain:relay:port" for their ports. A relay in brackets may hold colons.
 func (c *config) readRoutes() error {
 	path, port := c.control("qmtproutes"), "209"
 	if _, err := os.Stat(path); err != nil && c.get("ROUTES", "") != "qmtp" {
@@ -313,8 +307,8 @@ const (
 	maxBatch   = 32 // users in one SELECT
 )
 
-// MySQLStats counts SELECTs, those that failed, and how long they took. Bucket[i]
-// of them took at most CallBounds[i], the last any time.
+// MySQLStats counts SELECTs, those that failed, and how long they took. Bucket[i] of them took at most CallBounds[i],
+// the last any time.
 type MySQLStats struct {
 	Calls, Errors uint64
 	Time          time.Duration
@@ -383,10 +377,9 @@ func usualSocket() string {
 	return paths[max(0, slices.IndexFunc(paths, there))]
 }
 
-// hosts is a driver.Connector to several servers with the same data: the last
-// good one first, then the others. One that failed is left alone for a time that
-// doubles with each failure up to 15 s, unless it is the only one: then every
-// question tries, so that recovery is seen at once.
+// hosts is a driver.Connector to several servers with the same data: the last good one first, then the others. One
+// that failed is left alone for a time that doubles with each failure up to 15 s, unless it is the only one: then
+// every question tries, so that recovery is seen at once.
 type hosts struct {
 	hosts []backend
 
@@ -432,9 +425,8 @@ func (h *hosts) Connect(ctx context.Context) (conn driver.Conn, err error) {
 // What MariaDB says to a question it does not get to: ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED.
 const errShutdown, errKilled = 1053, 1927
 
-// query returns the rows of one SELECT, NULL as "". What died with its
-// connection, or took half the time there is, is asked once more on another
-// connection: it only reads. What MySQL itself refuses is not.
+// query returns the rows of one SELECT, NULL as "". What died with its connection, or took half the time there is, is
+// asked once more on another connection: it only reads. What MySQL itself refuses is not.
 func (p *pool) query(ctx context.Context, text string, args ...any) (rows [][]string, err error) {
 	half, cancel := context.WithTimeout(ctx, deadline/2)
 	defer cancel()
@@ -513,9 +505,9 @@ const (
 	nowhere
 )
 
-// user looks a user up. Questions that come while maxRunners SELECTs are under
-// way wait, and then share the next one: the busier MySQL is, the more do so. (16
-// askers get 2.4 times the answers a second that one SELECT each would give.)
+// user looks a user up. Questions that come while maxRunners SELECTs are under way wait, and then share the next one:
+// the busier MySQL is, the more do so. (16 askers get 2.4 times the answers a second that one SELECT each would
+// give.)
 func (c *config) user(ctx context.Context, p *pool, local, domain string, alias bool) (userRow, error) {
 	a := &asking{ctx: ctx, local: local, domain: domain, alias: alias, done: make(chan struct{})}
 	p.mu.Lock()
@@ -551,8 +543,8 @@ func (c *config) run(p *pool) {
 	p.runners--
 }
 
-// selectUsers answers a batch. The number of names in the statement is a power
-// of two, the last one repeated, so that there are few statements to prepare.
+// selectUsers answers a batch. The number of names in the statement is a power of two, the last one repeated, so that
+// there are few statements to prepare.
 func (c *config) selectUsers(p *pool, batch []*asking) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
@@ -585,9 +577,8 @@ func (c *config) selectUsers(p *pool, batch []*asking) {
 	}
 }
 
-// userSQL is the SELECT for n users. The entry comes in one column, since each
-// column costs about what its content does. With DOMAIN_LIMITS the limits of user
-// or domain set flags in the gid, unless the gid exempts the user.
+// userSQL is the SELECT for n users. The entry comes in one column, since each column costs about what its content
+// does. With DOMAIN_LIMITS the limits of user or domain set flags in the gid, unless the gid exempts the user.
 func (c *config) userSQL(n int, alias bool) string {
 	gid, join := "IFNULL(pw_gid,0)", ""
 	if c.get("DOMAIN_LIMITS", "") != "" {
@@ -618,8 +609,8 @@ func (c *config) table(variable, def string) string {
 	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
 }
 
-// Resolve looks q up. What is not in the tables is an answer; where there is
-// none, the error wraps ErrUnavailable and names the database.
+// Resolve looks q up. What is not in the tables is an answer; where there is none, the error wraps ErrUnavailable and
+// names the database.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
 	c, err := m.current()
 	if err == nil {
@@ -673,8 +664,8 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 	return limits(ctx, at.pool, local+"@"+real, real)
 }
 
-// plausible reports whether such an address could be in the tables at all, with
-// their columns of 40 and 67 characters.
+// plausible reports whether such an address could be in the tables at all, with their columns of 40 and 67
+// characters.
 func plausible(local, domain string) bool {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }
 	return domain != "" && !strings.ContainsFunc(local+domain, control) &&
@@ -731,8 +722,8 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	return domain, err
 }
 
-// place returns the store with the user's rows, nil if the user is nowhere. The
-// users of a distributed domain are spread over its stores by table hostcntrl.
+// place returns the store with the user's rows, nil if the user is nowhere. The users of a distributed domain are
+// spread over its stores by table hostcntrl.
 func (c *config) place(ctx context.Context, local, real string) (*store, error) {
 	first := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == real })
 	if first < 0 {
@@ -790,15 +781,15 @@ func (c *config) port(ctx context.Context, at *store, real string) (string, erro
 	return rows[0][0], err
 }
 
-// limitColumns are the record's fields in their order, 11 of 64 bits and the
-// others of 16. One column, perm_maillist, holds three of them, 3 bits each.
+// limitColumns are the record's fields in their order, 11 of 64 bits and the others of 16. One column, perm_maillist,
+// holds three of them, 3 bits each.
 const limitColumns = "domain_expiry,passwd_expiry,maxpopaccounts,maxaliases,maxforwards,maxautoresponders,maxmailinglists," +
 	"diskquota,maxmsgcount,defaultquota,defaultmaxmsgcount," +
 	"disable_pop,disable_imap,disable_dialup,disable_passwordchanging,disable_webmail,disable_relay,disable_smtp," +
 	"perm_account,perm_alias,perm_forward,perm_autoresponder,perm_maillist&7,(perm_maillist>>3)&7,(perm_maillist>>6)&7,perm_quota,perm_defaultquota"
 
-// limits answers with the row of email, else that of its domain, else, unless
-// the domain itself is asked about, with the defaults.
+// limits answers with the row of email, else that of its domain, else, unless the domain itself is asked about, with
+// the defaults.
 func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) {
 	rows, err := p.query(ctx, "SELECT domain,"+limitColumns+" FROM vlimits WHERE domain IN (?,?)", email, domain)
 	of := func(key string) int {
@@ -835,9 +826,8 @@ func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) 
 	return NewAnswer(limitsSize) + Answer(record[:]), nil
 }
 
-// Recent calls add with the password entries of those who logged in within the
-// last age, latest first, until add returns false. It leaves out distributed
-// domains, of whose rows only the central database knows which one counts.
+// Recent calls add with the password entries of those who logged in within the last age, latest first, until add
+// returns false. It leaves out distributed domains, of whose rows only the central database knows which one counts.
 func (m *MySQL) Recent(ctx context.Context, age time.Duration, add func(Query, Answer) bool) error {
 	c, err := m.current()
 	if err != nil {
@@ -893,8 +883,8 @@ func (m *MySQL) Place(ctx context.Context, q Query) (w Place, err error) {
 	return w, err
 }
 
-// A Server answers requests from FIFOs with what Resolver says. If that is a
-// Cache, a hit is answered by the thread that read the request.
+// A Server answers requests from FIFOs with what Resolver says. If that is a Cache, a hit is answered by the thread
+// that read the request.
 type Server struct {
 	Resolver  Resolver
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
@@ -975,8 +965,7 @@ func (s *Server) close() {
 	s.fifos = nil
 }
 
-// Serve answers until ctx is done. Then it removes the FIFOs, answers what was
-// asked before that, and returns nil.
+// Serve answers until ctx is done. Then it removes the FIFOs, answers what was asked before that, and returns nil.
 func (s *Server) Serve(ctx context.Context) error {
 	if s.fifos == nil {
 		if err := s.Listen(); err != nil {
@@ -1030,8 +1019,7 @@ func (s *Server) read(f *requestFIFO) error {
 	}
 }
 
-// answer answers one request: here if the answer is in memory, else from a
-// goroutine.
+// answer answers one request: here if the answer is in memory, else from a goroutine.
 func (s *Server) answer(f *requestFIFO, r request, cache *Cache, scratch []byte) {
 	var a Answer
 	if cache != nil {
@@ -1072,8 +1060,8 @@ func (s *Server) miss(reply []byte, q Query) {
 	s.deliver(reply, a, nil)
 }
 
-// deliver opens the reply FIFO, finds out the answer and writes it: in that
-// order, so that an asker who has gone costs no SQL.
+// deliver opens the reply FIFO, finds out the answer and writes it: in that order, so that an asker who has gone
+// costs no SQL.
 func (s *Server) deliver(reply []byte, answer func() Answer, scratch []byte) {
 	fd, err := s.replies.open(reply)
 	if err == nil {
@@ -1112,8 +1100,7 @@ func (s *Server) resolve(ctx context.Context, q Query) (a Answer) {
 	return a
 }
 
-// ServeConn answers one request that comes over r with one answer on w, as
-// tcpserver(1) wants it.
+// ServeConn answers one request that comes over r with one answer on w, as tcpserver(1) wants it.
 func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error {
 	b, have := make([]byte, maxRequest), 0
 	for {

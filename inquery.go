@@ -1,13 +1,12 @@
 package inlookup
 
-// The asking side: what a question and an answer are, how they look on the
-// wire, and Client, which asks a running server.
+// The asking side: what a question and an answer are, how they look on the wire, and Client, which asks a running
+// server.
 //
-// An answer is kept as it travels. The server's cache then holds the very
-// bytes that go into the pipe and a hit costs no encoding; only the asker, who
-// alone knows which typed value it wants, decodes. Because one small interface,
-// Resolver, stands for everyone who can answer, the same program text asks a
-// server, asks MySQL itself, or keeps the cache inside the program.
+// An answer is kept as it travels. The server's cache then holds the very bytes that go into the pipe and a hit costs
+// no encoding; only the asker, who alone knows which typed value it wants, decodes. Because one small interface,
+// Resolver, stands for everyone who can answer, the same program text asks a server, asks MySQL itself, or keeps the
+// cache inside the program.
 //
 // The frames, integers in the machine's own byte order:
 //
@@ -31,8 +30,8 @@ import (
 	"time"
 )
 
-// The errors of this package. All others name the operation and the file or
-// host, and wrap one of these where one fits.
+// The errors of this package. All others name the operation and the file or host, and wrap one of these where one
+// fits.
 var (
 	ErrNotFound    = errors.New("inlookup: no such address")
 	ErrUnavailable = errors.New("inlookup: lookup unavailable")
@@ -41,9 +40,8 @@ var (
 	ErrServed      = errors.New("inlookup: another server holds this FIFO")
 )
 
-// A Resolver answers one query. Client (over FIFOs), MySQL (directly) and
-// Cache (in front of another) are Resolvers; a Server serves any of them. Where
-// the wire has a code for "error", Resolve returns an error that wraps
+// A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache (in front of another) are Resolvers;
+// a Server serves any of them. Where the wire has a code for "error", Resolve returns an error that wraps
 // ErrUnavailable, never an answer. Many goroutines may use it at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
@@ -73,8 +71,7 @@ var typeNames = map[Type]string{TypeUser: "User Query", TypeRelay: "Relay Query"
 
 func (t Type) String() string { return or(typeNames[t], "query of unknown type "+strconv.Itoa(int(t))) }
 
-// extension reports whether t is a question about the server itself, known
-// whether there is such a type.
+// extension reports whether t is a question about the server itself, known whether there is such a type.
 func (t Type) extension() bool { return t == TypeStatus || t == TypeFlush || t == TypeExplain }
 func (t Type) known() bool     { return t >= TypeUser && t <= TypeDomain || t.extension() }
 
@@ -87,8 +84,7 @@ const (
 	limitsSize = 128      // data of a reply to type 6
 )
 
-// A Query is one question. Case does not matter in Email: an answer repeats it
-// in lower case.
+// A Query is one question. Case does not matter in Email: an answer repeats it in lower case.
 type Query struct {
 	Type  Type
 	Email string // local@domain; % or : also separate; bare: of DEFAULT_DOMAIN
@@ -108,9 +104,8 @@ func (q Query) appendFrame(b []byte, reply string) ([]byte, error) {
 	return append(b, string([]byte{byte(q.Type), 0})+q.Email+"\x00"+reply+"\x00"+q.IP+"\x00"...), nil
 }
 
-// split returns the two halves of the address in lower case, def standing in
-// for a missing domain. A domain query, and a limits query without a
-// separator, are about a domain: local is then empty.
+// split returns the two halves of the address in lower case, def standing in for a missing domain. A domain query,
+// and a limits query without a separator, are about a domain: local is then empty.
 func (q Query) split(def string) (local, domain string) {
 	email := lower(q.Email)
 	i := separator(email)
@@ -123,8 +118,8 @@ func (q Query) split(def string) (local, domain string) {
 	return email[:i], email[i+1:]
 }
 
-// separator returns the index of what separates local part and domain, or -1:
-// the last @ (a local part may hold one in quotes), else the last % or colon.
+// separator returns the index of what separates local part and domain, or -1: the last @ (a local part may hold one
+// in quotes), else the last % or colon.
 func separator(email string) int {
 	if i := strings.LastIndexByte(email, '@'); i >= 0 {
 		return i
@@ -132,8 +127,8 @@ func separator(email string) int {
 	return strings.LastIndexAny(email, "%:")
 }
 
-// lower returns s with A to Z in lower case and all other bytes as they are:
-// strings.ToLower would also fold letters that MySQL and mail keep apart.
+// lower returns s with A to Z in lower case and all other bytes as they are: strings.ToLower would also fold letters
+// that MySQL and mail keep apart.
 func lower(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i]-'A' < 26 {
@@ -160,9 +155,8 @@ func NewAnswer(code int) Answer {
 	return Answer(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
 }
 
-// NewData returns the answer with that data and a closing NUL. What is too
-// long for a reply to type t becomes code -1, as with the C programs; the text
-// of an extension is cut instead.
+// NewData returns the answer with that data and a closing NUL. What is too long for a reply to type t becomes code
+// -1, as with the C programs; the text of an extension is cut instead.
 func NewData(t Type, data string) Answer {
 	if t.extension() {
 		data = data[:min(len(data), maxText-1)]
@@ -191,8 +185,8 @@ func (a Answer) Data() string {
 	return strings.TrimSuffix(string(a[min(headerSize, len(a)):]), "\x00")
 }
 
-// absent reports whether a says that what q asks about is not there. Such
-// answers live shorter and in a room of their own (see Cache).
+// absent reports whether a says that what q asks about is not there. Such answers live shorter and in a room of their
+// own (see Cache).
 func (a Answer) absent(q Query) bool {
 	switch q.Type {
 	case TypeUser:
@@ -249,8 +243,8 @@ func (a Answer) Relay() (bool, error) {
 	return a.Code() == 1, nil
 }
 
-// A Passwd is a user's entry. Passwd is a password hash, with the SCRAM keys
-// and a comma in front where there are any: never print it in a log.
+// A Passwd is a user's entry. Passwd is a password hash, with the SCRAM keys and a comma in front where there are
+// any: never print it in a log.
 type Passwd struct {
 	Email    string // name@domain, the domain as it was asked
 	Passwd   string
@@ -266,9 +260,8 @@ const (
 	noSuchUser = pwStruct + "No such user "
 )
 
-// Passwd decodes an answer to TypePasswd. A SCRAM string may hold two colons of
-// its own, so fields are counted: with more than eight of them and a password
-// that begins with a SCRAM scheme, the next two belong to it. Colons that are
+// Passwd decodes an answer to TypePasswd. A SCRAM string may hold two colons of its own, so fields are counted: with
+// more than eight of them and a password that begins with a SCRAM scheme, the next two belong to it. Colons that are
 // still too many are the gecos field's, the only one in which a person writes.
 func (a Answer) Passwd() (p Passwd, err error) {
 	s, ok := strings.CutPrefix(a.Data(), pwStruct)
@@ -294,8 +287,7 @@ func (a Answer) Passwd() (p Passwd, err error) {
 	return Passwd{f[0], f[1], uid, gid, strings.Join(f[4:n-3], ":"), f[n-3], f[n-2], f[n-1] == "1"}, nil
 }
 
-// Text decodes an answer to TypeHost, "domain:host:port", to TypeDomain, or to
-// one of the extensions.
+// Text decodes an answer to TypeHost, "domain:host:port", to TypeDomain, or to one of the extensions.
 func (a Answer) Text() (string, error) {
 	if a.Code() < 1 || len(a) != headerSize+a.Code() {
 		return "", a.bad()
@@ -312,9 +304,8 @@ func (a Answer) Alias() ([]string, error) {
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), nil
 }
 
-// Limits is the record that answers TypeLimit, field by field as the C struct
-// has it on a 64-bit machine: 128 bytes, the last 6 of them padding. Expiries
-// are Unix seconds, quotas bytes; -1, and 0 for the quotas, mean no limit.
+// Limits is the record that answers TypeLimit, field by field as the C struct has it on a 64-bit machine: 128 bytes,
+// the last 6 of them padding. Expiries are Unix seconds, quotas bytes; -1, and 0 for the quotas, mean no limit.
 type Limits struct {
 	DomainExpiry, PasswdExpiry, MaxPopAccounts, MaxAliases                               int64
 	MaxForwards, MaxAutoresponders, MaxMailinglists                                      int64
@@ -342,9 +333,8 @@ func (a Answer) Limits() (l Limits, err error) {
 	return l, err
 }
 
-// A Directory asks the seven questions of any Resolver and decodes the
-// answers. An absent address is ErrNotFound, except for Status, Relay and Alias
-// which have a value for it.
+// A Directory asks the seven questions of any Resolver and decodes the answers. An absent address is ErrNotFound,
+// except for Status, Relay and Alias which have a value for it.
 type Directory struct{ Resolver Resolver }
 
 func ask[T any](ctx context.Context, d Directory, q Query, decode func(Answer) (T, error)) (value T, err error) {
@@ -393,8 +383,8 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 // Inquery asks q of whom the environment names, see FromEnv.
 func Inquery(ctx context.Context, q Query) (Answer, error) { return FromEnv().Resolve(ctx, q) }
 
-// FromEnv returns the Resolver that the environment chooses, always the same
-// one: with QUERY_CACHE set a Client of the running server, else MySQL itself.
+// FromEnv returns the Resolver that the environment chooses, always the same one: with QUERY_CACHE set a Client of
+// the running server, else MySQL itself.
 var FromEnv = sync.OnceValue(func() Resolver {
 	if _, ok := os.LookupEnv("QUERY_CACHE"); ok {
 		return new(Client)
@@ -402,13 +392,11 @@ var FromEnv = sync.OnceValue(func() Resolver {
 	return new(MySQL)
 })
 
-// A Client asks a running server, ours or the C one. The zero Client goes by
-// the environment; under tcpclient (TCPCLIENT and TCPREMOTEIP set) it asks over
-// descriptors 6 and 7. Fields may not change after the first question.
+// A Client asks a running server, ours or the C one. The zero Client goes by the environment; under tcpclient
+// (TCPCLIENT and TCPREMOTEIP set) it asks over descriptors 6 and 7. Fields may not change after the first question.
 //
-// It keeps the reply FIFOs it made for its next questions. What makes that safe
-// is that a FIFO over which anything went wrong, a timeout above all, is never
-// used again: a late answer finds no reader.
+// It keeps the reply FIFOs it made for its next questions. What makes that safe is that a FIFO over which anything
+// went wrong, a timeout above all, is never used again: a late answer finds no reader.
 type Client struct {
 	Infifo  string              // name or path of the request FIFO; "": INFIFO, else infifo
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
@@ -426,8 +414,8 @@ type Client struct {
 
 const maxIdle = 64 // reply FIFOs kept between questions
 
-// Resolve asks the server. The error wraps ErrUnavailable when nobody listens,
-// when the server says so, or when no answer comes in time.
+// Resolve asks the server. The error wraps ErrUnavailable when nobody listens, when the server says so, or when no
+// answer comes in time.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if c.init.Do(c.configure); c.err != nil {
 		return "", c.err
@@ -486,8 +474,8 @@ func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query) (A
 	return in.receive(ctx, q.Type, kept)
 }
 
-// send writes the request to one of the server's FIFOs, chosen evenly: the next
-// one when that one has no reader, and all are looked up anew when none has.
+// send writes the request to one of the server's FIFOs, chosen evenly: the next one when that one has no reader, and
+// all are looked up anew when none has.
 func (c *Client) send(ctx context.Context, frame []byte) (err error) {
 	c.mu.Lock()
 	paths := c.paths
@@ -530,8 +518,8 @@ func (c *Client) put(in *replyFIFO, err error) {
 	c.idle = append(c.idle, in)
 }
 
-// Close removes the reply FIFOs that are kept; those in use follow when their
-// question ends. The client may go on asking, and then keeps none.
+// Close removes the reply FIFOs that are kept; those in use follow when their question ends. The client may go on
+// asking, and then keeps none.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
