@@ -32,8 +32,8 @@ package inlookup
 // cannot harm a ring, nor the use of an entry the order of the keys.
 //
 // Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high, and entries are found more often than
-// they come and go); a skip list (low only on average, by luck); a B-tree (fewer cache misses, but entries
-// move when blocks split, and a ring holds only what stays in its place); a sorted slice (a new key moves half of it).
+// they come and go); a skip list (low only on average, by luck); a B-tree (fewer cache misses, but entries move when
+// blocks split, and a ring holds only what stays in its place); a sorted slice (a new key moves half of it).
 
 // A tree holds nodes in the order of their keys as bytes. The zero value is an empty tree. It has no lock: its owner
 // has. Between two operations of the owner:

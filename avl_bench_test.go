@@ -17,38 +17,38 @@ import (
 
 type benchNode = node[[32]byte]
 
-type table interface {
+type benchTable interface {
 	search(key []byte) *benchNode
 	replace(old, key string)
 	domain(prefix string) (users int)
 }
 
-type asTree struct{ tree[[32]byte] }
+type benchTree struct{ tree[[32]byte] }
 
-func (t *asTree) search(key []byte) *benchNode { return t.find(key) }
+func (t *benchTree) search(key []byte) *benchNode { return t.find(key) }
 
-func (t *asTree) replace(old, key string) {
+func (t *benchTree) replace(old, key string) {
 	t.delete(t.ceiling(old))
 	t.insert(key)
 }
 
-func (t *asTree) domain(prefix string) (users int) {
+func (t *benchTree) domain(prefix string) (users int) {
 	for n := t.ceiling(prefix); n != nil && strings.HasPrefix(n.key, prefix); n = n.successor() {
 		users++
 	}
 	return users
 }
 
-type asMap map[string]*benchNode
+type benchMap map[string]*benchNode
 
-func (m asMap) search(key []byte) *benchNode { return m[string(key)] }
+func (m benchMap) search(key []byte) *benchNode { return m[string(key)] }
 
-func (m asMap) replace(old, key string) {
+func (m benchMap) replace(old, key string) {
 	delete(m, old)
 	m[key] = &benchNode{key: key}
 }
 
-func (m asMap) domain(prefix string) (users int) {
+func (m benchMap) domain(prefix string) (users int) {
 	for key := range m {
 		if strings.HasPrefix(key, prefix) {
 			users++
@@ -57,14 +57,14 @@ func (m asMap) domain(prefix string) (users int) {
 	return users
 }
 
-type asSlice []*benchNode
+type benchSlice []*benchNode
 
-func (s asSlice) index(key string) int {
+func (s benchSlice) index(key string) int {
 	at, _ := slices.BinarySearchFunc(s, key, func(n *benchNode, key string) int { return strings.Compare(n.key, key) })
 	return at
 }
 
-func (s asSlice) search(key []byte) *benchNode {
+func (s benchSlice) search(key []byte) *benchNode {
 	low, high := 0, len(s)
 	for low < high {
 		if middle := (low + high) / 2; s[middle].key < string(key) {
@@ -76,13 +76,13 @@ func (s asSlice) search(key []byte) *benchNode {
 	return s[low] // only keys that are there are asked for
 }
 
-func (s *asSlice) replace(old, key string) {
+func (s *benchSlice) replace(old, key string) {
 	at := s.index(old)
 	*s = slices.Delete(*s, at, at+1)
 	*s = slices.Insert(*s, s.index(key), &benchNode{key: key})
 }
 
-func (s asSlice) domain(prefix string) (users int) {
+func (s benchSlice) domain(prefix string) (users int) {
 	for _, n := range s[s.index(prefix):] {
 		if !strings.HasPrefix(n.key, prefix) {
 			break
@@ -92,58 +92,58 @@ func (s asSlice) domain(prefix string) (users int) {
 	return users
 }
 
-// A fixture is a table with its keys in random order. The last key is not in the table: Replace puts it there, and
+// A benchFixture is a table with its keys in random order. The last key is not in the table: Replace puts it there, and
 // another in its place.
-type fixture struct {
-	table
+type benchFixture struct {
+	benchTable
 	keys []string
 }
 
-var fixtures = map[string]func() map[string]fixture{
-	"10k": sync.OnceValue(func() map[string]fixture { return newFixtures(10_000) }),
-	"1M":  sync.OnceValue(func() map[string]fixture { return newFixtures(1_000_000) }),
+var benchFixtures = map[string]func() map[string]benchFixture{
+	"10k": sync.OnceValue(func() map[string]benchFixture { return newBenchFixtures(10_000) }),
+	"1M":  sync.OnceValue(func() map[string]benchFixture { return newBenchFixtures(1_000_000) }),
 }
 
-func newFixtures(n int) map[string]fixture {
+func newBenchFixtures(n int) map[string]benchFixture {
 	keys := make([]string, n+1)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("example%d.com\x00user%d\x00\x03", i/100, i%100)
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	random.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-	t, m, s := new(asTree), make(asMap), make(asSlice, 0, n+1)
+	t, m, s := new(benchTree), make(benchMap), make(benchSlice, 0, n+1)
 	for _, key := range keys[:n] {
 		m[key], _ = t.insert(key)
 	}
 	for n := t.ceiling(""); n != nil; n = n.successor() {
 		s = append(s, n)
 	}
-	return map[string]fixture{
+	return map[string]benchFixture{
 		"tree":  {t, slices.Clone(keys)},
 		"map":   {m, slices.Clone(keys)},
 		"slice": {&s, slices.Clone(keys)},
 	}
 }
 
-// each runs one benchmark on each table in each size.
-func each(b *testing.B, run func(b *testing.B, t table, keys []string, absent *string)) {
+// benchEach runs one benchmark on each table in each size.
+func benchEach(b *testing.B, run func(b *testing.B, t benchTable, keys []string, absent *string)) {
 	for _, kind := range []string{"tree", "map", "slice"} {
 		for _, size := range []string{"10k", "1M"} {
 			b.Run(kind+"/"+size, func(b *testing.B) {
 				if testing.Short() && size == "1M" {
 					b.Skip("takes seconds to build")
 				}
-				f := fixtures[size]()[kind]
+				f := benchFixtures[size]()[kind]
 				last := len(f.keys) - 1
 				b.ReportAllocs()
-				run(b, f.table, f.keys[:last], &f.keys[last])
+				run(b, f.benchTable, f.keys[:last], &f.keys[last])
 			})
 		}
 	}
 }
 
 func BenchmarkSearch(b *testing.B) {
-	each(b, func(b *testing.B, t table, keys []string, _ *string) {
+	benchEach(b, func(b *testing.B, t benchTable, keys []string, _ *string) {
 		key := make([]byte, 0, 64)
 		for i := 0; b.Loop(); i++ {
 			key = append(key[:0], keys[i%len(keys)]...)
@@ -155,7 +155,7 @@ func BenchmarkSearch(b *testing.B) {
 }
 
 func BenchmarkReplace(b *testing.B) {
-	each(b, func(b *testing.B, t table, keys []string, absent *string) {
+	benchEach(b, func(b *testing.B, t benchTable, keys []string, absent *string) {
 		for i := 0; b.Loop(); i++ {
 			old := &keys[i%len(keys)]
 			t.replace(*old, *absent)
@@ -165,7 +165,7 @@ func BenchmarkReplace(b *testing.B) {
 }
 
 func BenchmarkDomain(b *testing.B) {
-	each(b, func(b *testing.B, t table, keys []string, _ *string) {
+	benchEach(b, func(b *testing.B, t benchTable, keys []string, _ *string) {
 		for i := 0; b.Loop(); i++ {
 			domain, _, _ := strings.Cut(keys[i%len(keys)], "\x00")
 			if users := t.domain(domain + "\x00"); users == 0 {

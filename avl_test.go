@@ -91,8 +91,8 @@ func (n *node[V]) String() string {
 	return fmt.Sprintf("(%s %v %v)", n.key, n.left, n.right)
 }
 
-// grow returns a tree of these keys, inserted in this order.
-func grow(keys ...string) *tree[int] {
+// growTree returns a tree of these keys, inserted in this order.
+func growTree(keys ...string) *tree[int] {
 	t := new(tree[int])
 	for _, k := range keys {
 		t.insert(k)
@@ -100,8 +100,8 @@ func grow(keys ...string) *tree[int] {
 	return t
 }
 
-// must fails the test if an invariant is broken.
-func must[V any](tb testing.TB, t *tree[V], rings ...*ring[V]) {
+// mustHold fails the test if an invariant is broken.
+func mustHold[V any](tb testing.TB, t *tree[V], rings ...*ring[V]) {
 	tb.Helper()
 	if broken := t.check(rings...); broken != 0 {
 		tb.Fatalf("invariant %d is broken in %s", broken, t.shape(broken))
@@ -117,7 +117,7 @@ func (t *tree[V]) shape(broken int) string {
 }
 
 // Each case of insert and delete once, to be read: + inserts the letters that follow, - deletes them.
-func TestShapes(t *testing.T) {
+func TestTreeShapes(t *testing.T) {
 	for _, c := range []struct{ name, ops, want string }{
 		{"empty", "", "."},
 		{"one", "+a", "a"},
@@ -153,7 +153,7 @@ func TestShapes(t *testing.T) {
 			default:
 				tr.delete(tr.find([]byte(string(op))))
 			}
-			must(t, &tr)
+			mustHold(t, &tr)
 		}
 		if got := tr.root.String(); got != c.want {
 			t.Errorf("%s: %s gives %s, want %s", c.name, c.ops, got, c.want)
@@ -162,10 +162,10 @@ func TestShapes(t *testing.T) {
 }
 
 // Keys are compared as bytes: a shorter one before a longer one it begins, and 0xff after all letters.
-func TestKeys(t *testing.T) {
+func TestTreeKeys(t *testing.T) {
 	keys := []string{"", "\x00", "a", "a\x00", "a\x00\x00\x01", "a\x01", "ab", "b", "\u00e4", "\xff"}
-	tr := grow(keys...)
-	must(t, tr)
+	tr := growTree(keys...)
+	mustHold(t, tr)
 	for i, k := range keys {
 		n := tr.find([]byte(k))
 		if n == nil || n.key != k || tr.ceiling(k) != n {
@@ -181,7 +181,7 @@ func TestKeys(t *testing.T) {
 }
 
 // Insert the keys 1 to 7 in each of their orders, and then delete each of them.
-func TestPermutations(t *testing.T) {
+func TestTreePermutations(t *testing.T) {
 	var permute func(keys []string, fixed int)
 	permute = func(keys []string, fixed int) {
 		if fixed < len(keys) {
@@ -193,10 +193,10 @@ func TestPermutations(t *testing.T) {
 			return
 		}
 		for _, k := range keys {
-			tr := grow(keys...)
-			must(t, tr)
+			tr := growTree(keys...)
+			mustHold(t, tr)
 			tr.delete(tr.find([]byte(k)))
-			must(t, tr)
+			mustHold(t, tr)
 			if tr.len != len(keys)-1 || tr.find([]byte(k)) != nil {
 				t.Fatalf("after delete of %s from %v: %v", k, keys, tr.root)
 			}
@@ -229,19 +229,19 @@ func TestLeanestTrees(t *testing.T) {
 	}
 	for h, n := 1, [2]int{0, 1}; h <= 10; h, n = h+1, [2]int{n[1], 1 + n[1] + n[0]} {
 		keys := lean(h)
-		if tr := grow(keys...); len(keys) != n[1] || int(tr.root.height) != h {
+		if tr := growTree(keys...); len(keys) != n[1] || int(tr.root.height) != h {
 			t.Fatalf("height %d: %d nodes, height %d; want %d nodes", h, len(keys), tr.root.height, n[1])
 		}
 		for _, k := range keys {
-			tr := grow(keys...)
+			tr := growTree(keys...)
 			tr.delete(tr.find([]byte(k)))
-			must(t, tr)
+			mustHold(t, tr)
 		}
 	}
 }
 
 // A million nodes are at most 28 levels high, 100,000 at most 23, even if their keys come in order.
-func TestHeight(t *testing.T) {
+func TestTreeHeight(t *testing.T) {
 	const n, bound = 100_000, 23 // N(23) = 75,024; N(24) = 121,392
 	for name, key := range map[string]func(i int) string{
 		"ascending":  func(i int) string { return fmt.Sprintf("%06d", i) },
@@ -252,10 +252,10 @@ func TestHeight(t *testing.T) {
 		for i := range n {
 			tr.insert(key(i))
 			if i < 200 {
-				must(t, &tr)
+				mustHold(t, &tr)
 			}
 		}
-		must(t, &tr)
+		mustHold(t, &tr)
 		if tr.root.height > bound {
 			t.Errorf("%s: %d nodes are %d high", name, tr.len, tr.root.height)
 		}
@@ -263,15 +263,15 @@ func TestHeight(t *testing.T) {
 }
 
 // A deleted node panics rather than take the tree with it, and the tree is as it was.
-func TestDeleteTwice(t *testing.T) {
-	tr := grow("b", "a", "c")
+func TestTreeDeleteTwice(t *testing.T) {
+	tr := growTree("b", "a", "c")
 	gone := tr.find([]byte("a"))
 	tr.delete(gone)
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")
 		}
-		if must(t, tr); tr.root.String() != "(b . c)" {
+		if mustHold(t, tr); tr.root.String() != "(b . c)" {
 			t.Errorf("the tree has become %v", tr.root)
 		}
 	}()
@@ -279,7 +279,7 @@ func TestDeleteTwice(t *testing.T) {
 }
 
 // A whole domain goes in one walk over one range, and its neighbours stay.
-func TestWalk(t *testing.T) {
+func TestTreeWalk(t *testing.T) {
 	var tr tree[int]
 	var r ring[int]
 	for _, domain := range []string{"a.com", "b.com", "b.com.au", "bb.com"} {
@@ -295,7 +295,7 @@ func TestWalk(t *testing.T) {
 		tr.delete(n)
 		n = next
 	}
-	must(t, &tr, &r)
+	mustHold(t, &tr, &r)
 	if gone != 50 || tr.len != 150 || !strings.HasPrefix(tr.ceiling(prefix).key, "b.com.au\x00") {
 		t.Errorf("%d deleted, %d left, then comes %q", gone, tr.len, tr.ceiling(prefix).key)
 	}
@@ -325,8 +325,8 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// A model does the same as the tree and its two rings with sorted slices, and after every step compares.
-type model struct {
+// A treeModel does the same as the tree and its two rings with sorted slices, and after every step compares.
+type treeModel struct {
 	tree  tree[int]
 	rings [2]ring[int]
 	keys  []string              // in order
@@ -335,20 +335,20 @@ type model struct {
 	count int                   // of steps
 }
 
-func (m *model) ringOf(key string) int {
+func (m *treeModel) ringOf(key string) int {
 	if slices.Contains(m.used[0], key) {
 		return 0
 	}
 	return 1
 }
 
-// forget removes the key from a list.
-func forget(list []string, key string) []string {
+// without removes the key from a list.
+func without(list []string, key string) []string {
 	return slices.DeleteFunc(list, func(k string) bool { return k == key })
 }
 
 // step does one operation on one key, and returns what went wrong.
-func (m *model) step(op, arg byte) error {
+func (m *treeModel) step(op, arg byte) error {
 	m.count++
 	key := fmt.Sprintf("%03d", arg)
 	at, known := slices.BinarySearch(m.keys, key)
@@ -387,13 +387,13 @@ func (m *model) step(op, arg byte) error {
 	case 5: // use
 		if known {
 			m.rings[r].toFront(n)
-			m.used[r] = slices.Insert(forget(m.used[r], key), 0, key)
+			m.used[r] = slices.Insert(without(m.used[r], key), 0, key)
 		}
 	case 6: // move to the other ring
 		if known {
 			n.unlink()
 			m.rings[1-r].pushFront(n)
-			m.used[r], m.used[1-r] = forget(m.used[r], key), slices.Insert(m.used[1-r], 0, key)
+			m.used[r], m.used[1-r] = without(m.used[r], key), slices.Insert(m.used[1-r], 0, key)
 		}
 	case 7: // evict, but from a large ring only, or the tree would never grow
 		if r = int(arg & 1); len(m.used[r]) > 50 {
@@ -406,9 +406,9 @@ func (m *model) step(op, arg byte) error {
 }
 
 // drop deletes a node that is on ring r. It must lead nowhere then, or it would keep others in memory.
-func (m *model) drop(n *node[int], r int) error {
+func (m *treeModel) drop(n *node[int], r int) error {
 	m.tree.delete(n)
-	m.keys, m.used[r] = forget(m.keys, n.key), forget(m.used[r], n.key)
+	m.keys, m.used[r] = without(m.keys, n.key), without(m.used[r], n.key)
 	delete(m.nodes, n.key)
 	for _, link := range []*node[int]{n.parent, n.left, n.right, n.prev, n.next} {
 		if link != nil {
@@ -419,7 +419,7 @@ func (m *model) drop(n *node[int], r int) error {
 }
 
 // compare looks at everything: the invariants, all nodes in order, the rings both ways, and the ceiling of a key.
-func (m *model) compare(key string) error {
+func (m *treeModel) compare(key string) error {
 	if broken := m.tree.check(&m.rings[0], &m.rings[1]); broken != 0 {
 		return fmt.Errorf("invariant %d is broken in %s", broken, m.tree.shape(broken))
 	}
@@ -456,10 +456,10 @@ func (m *model) compare(key string) error {
 }
 
 // Random operations on 200 keys, half of them present at a time, so that many a delete finds two children.
-func TestModel(t *testing.T) {
+func TestTreeModel(t *testing.T) {
 	const seed = 7
 	random := rand.New(rand.NewPCG(seed, seed))
-	m := &model{nodes: make(map[string]*node[int])}
+	m := &treeModel{nodes: make(map[string]*node[int])}
 	for range 20_000 {
 		op, arg := byte(random.UintN(256)), byte(random.UintN(200))
 		if err := m.step(op, arg); err != nil {
@@ -480,7 +480,7 @@ func FuzzTree(f *testing.F) {
 	f.Add(descending)
 	f.Add([]byte("\x01b\x01a\x01d\x01c\x03b\x05a\x06a\x04d"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := &model{nodes: make(map[string]*node[int])}
+		m := &treeModel{nodes: make(map[string]*node[int])}
 		for i := 0; i+1 < len(data) && i < 600; i += 2 {
 			if err := m.step(data[i], data[i+1]); err != nil {
 				t.Fatalf("step %d (%d, %d): %v", m.count, data[i]%8, data[i+1], err)
@@ -539,7 +539,7 @@ func TestCheckSeesDamage(t *testing.T) {
 			d.tr.len++
 		}},
 	} {
-		d := damage{tr: grow("d", "b", "f", "a", "c", "e", "g"), r1: new(ring[int]), r2: new(ring[int]), r3: new(ring[int])}
+		d := damage{growTree("d", "b", "f", "a", "c", "e", "g"), new(ring[int]), new(ring[int]), new(ring[int]), nil}
 		d.n = func(key string) *node[int] { return d.tr.find([]byte(key)) }
 		for i, k := range strings.Split("abcdefg", "") {
 			[]*ring[int]{d.r1, d.r2}[i%2].pushFront(d.n(k))

@@ -377,9 +377,9 @@ func usualSocket() string {
 	return paths[max(0, slices.IndexFunc(paths, there))]
 }
 
-// hosts is a driver.Connector to several servers with the same data: the last good one first, then the others. One
-// that failed is left alone for a time that doubles with each failure up to 15 s, unless it is the only one: then
-// every question tries, so that recovery is seen at once.
+// hosts is a driver.Connector to several servers with the same data: the last good one first, then the others, of which
+// one that failed is left alone for a time that doubles with each failure up to 15 s. The last good one, and so an only
+// one, is tried for every question: its recovery is seen at once.
 type hosts struct {
 	hosts []backend
 
@@ -396,30 +396,30 @@ type backend struct {
 
 func (h *hosts) Driver() driver.Driver { return h.hosts[0].Driver() }
 
-func (h *hosts) Connect(ctx context.Context) (conn driver.Conn, err error) {
+func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
+	var failed error
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first := h.good
-	err = errors.New("every host has failed lately")
 	for i := range h.hosts {
 		b := &h.hosts[(first+i)%len(h.hosts)]
-		if len(h.hosts) > 1 && time.Now().Before(b.until) {
+		if i > 0 && time.Now().Before(b.until) {
 			continue
 		}
 		h.mu.Unlock()
 		one, cancel := context.WithTimeout(ctx, time.Second) // the next one shall have its time too
-		conn, err = b.Connect(one)
+		conn, err := b.Connect(one)
 		cancel()
 		h.mu.Lock()
 		if err == nil {
 			h.good, b.wait = (first+i)%len(h.hosts), 0
 			return conn, nil
 		}
-		err = fmt.Errorf("%s: %w", b.name, err)
+		failed = fmt.Errorf("%s: %w", b.name, err)
 		b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
 		b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter: not all servers at the same time
 	}
-	return nil, err
+	return nil, failed
 }
 
 // What MariaDB says to a question it does not get to: ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED.
