@@ -422,31 +422,39 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 	return nil, failed
 }
 
-// What MariaDB says to a question it does not get to: ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED.
-const errShutdown, errKilled = 1053, 1927
+// What MariaDB says to a question it does not get to, ER_SERVER_SHUTDOWN and ER_CONNECTION_KILLED, and to one that
+// compares a column with what its character set lacks, ER_CANT_AGGREGATE_2COLLATIONS.
+const errShutdown, errKilled, errCollations = 1053, 1927, 1267
 
 // query returns the rows of one SELECT, NULL as "". What died with its connection, or took half the time there is, is
 // asked once more on another connection: it only reads. What MySQL itself refuses is not.
 func (p *pool) query(ctx context.Context, text string, args ...any) (rows [][]string, err error) {
 	half, cancel := context.WithTimeout(ctx, deadline/2)
 	defer cancel()
+	var refused *mysql.MySQLError
 	for _, ctx := range []context.Context{half, ctx} {
 		rows = nil
 		err = p.each(ctx, text, args, func(row []string) bool {
 			rows = append(rows, slices.Clone(row))
 			return true
 		})
-		var refused *mysql.MySQLError
 		if err == nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
 			break
 		}
 		p.db.SetMaxIdleConns(0) // the other connections to what died or hangs are no better
 		p.db.SetMaxIdleConns(maxConns)
 	}
-	if err != nil {
+	switch {
+	case errors.As(err, &refused) && refused.Number == errCollations && !ascii(fmt.Sprint(args...)):
+		return nil, nil // no such letter, no such row
+	case err != nil:
 		err = fmt.Errorf("database %s: %w", p.name, err)
 	}
 	return rows, err
+}
+
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
 // each calls row for the rows of one SELECT as they come, until it returns false.
@@ -510,6 +518,10 @@ const (
 // give.)
 func (c *config) user(ctx context.Context, p *pool, local, domain string, alias bool) (userRow, error) {
 	a := &asking{ctx: ctx, local: local, domain: domain, alias: alias, done: make(chan struct{})}
+	if !ascii(local + domain) {
+		c.selectUsers(p, []*asking{a}) // alone: MySQL may refuse it (errCollations)
+		return a.user, a.err
+	}
 	p.mu.Lock()
 	p.waiting = append(p.waiting, a)
 	if p.runners < maxRunners {
@@ -1025,7 +1037,9 @@ func (s *Server) answer(f *requestFIFO, r request, cache *Cache, scratch []byte)
 	if cache != nil {
 		a, _ = cache.peek(scratch, r.typ, r.email)
 	}
-	s.count(&s.stats.Queries[r.typ&7], 1)
+	if !r.typ.extension() {
+		s.count(&s.stats.Queries[r.typ], 1)
+	}
 	if s.Debug.Load() && s.Out != nil {
 		s.debug(f, r, a != "")
 	}
