@@ -1,0 +1,484 @@
+package main_test
+
+// What the databases do: being away, being several, being configured in many ways.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+)
+
+// question makes one of "3 user@example.com" or "2 user@example.com 192.0.2.10".
+func question(text string) (q inlookup.Query) {
+	f := append(strings.SplitN(text, " ", 3), "", "")
+	return inlookup.Query{Type: inlookup.Type(f[0][0] - '0'), Email: f[1], IP: f[2]}
+}
+
+// show puts an answer in few words.
+func show(t *testing.T, r inlookup.Resolver, text string) string {
+	t.Helper()
+	value, err := decode(t, inlookup.Directory{Resolver: r}, question(text))
+	switch {
+	case err == inlookup.ErrNotFound:
+		return "absent"
+	case errors.Is(err, inlookup.ErrUnavailable):
+		return "unavailable"
+	case err != nil:
+		return err.Error()
+	}
+	switch value := value.(type) {
+	case inlookup.Passwd:
+		return fmt.Sprint(value.Email, " ", value.Passwd, " ", value.GID)
+	case inlookup.Limits:
+		return fmt.Sprint(value.MaxPopAccounts, " of type ", value.LimitType)
+	}
+	return fmt.Sprint(value)
+}
+
+// all asks the questions, a map of question to answer, of r.
+func all(t *testing.T, r inlookup.Resolver, when string, questions map[string]string) {
+	t.Helper()
+	for q, want := range questions {
+		if got := show(t, r, q); got != want {
+			t.Errorf("%s: %s: %s, want %s", when, q, got, want)
+		}
+	}
+}
+
+// known are questions of which each is a miss, with an answer of each type; unknown what they get without a database:
+// never that something is not there.
+var (
+	known = map[string]string{
+		"1 user@example.com":            "active",
+		"1 missing@example.com":         "absent",
+		"2 user@example.com 192.0.2.10": "true",
+		"3 user@example.com":            "user@example.com $5$abcdefgh$UserHashUserHashUserHash 0",
+		"3 missing@example.com":         "absent",
+		"4 user@example.com":            "example.com:192.0.2.25:2525",
+		"4 missing@example.com":         "absent",
+		"5 missing@example.com":         "[]",
+		"6 example.com":                 "100 of type 1",
+		"6 missing@example.com":         "absent",
+		"7 alias.example.org":           "example.com",
+		"1 user@alias.example.org":      "active",
+		"1 duser@dist.example.net":      "active",
+		"3 missing@dist.example.net":    "absent",
+	}
+	unknown = func() map[string]string {
+		m := make(map[string]string)
+		for q := range known {
+			m[q] = "unavailable"
+		}
+		return m
+	}()
+)
+
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+
+	// None is there when the server starts.
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s := goldenSite(t, db)
+	p := s.serve()
+	all(t, s.client(), "no database at the start", unknown)
+	s.env["QUERY_CACHE"] = "1"
+	for _, typ := range []string{"1", "3", "5", "6"} {
+		if status, stdout, stderr := s.run("inquerytest", "-q", typ, "user@example.com"); status != 111 || stdout != "" || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("inquerytest -q %s: exit %d, stdout %q, stderr %q", typ, status, stdout, stderr)
+		}
+	}
+	restart := func() {
+		t.Helper()
+		if err := db.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 2*time.Second, "the server recovers", func() bool { return show(t, s.client(), "1 over@example.com") == "over quota" })
+	}
+	restart()
+	all(t, s.client(), "a database comes", known)
+
+	// It is killed while it is in use. The answers are in the cache, above all those of this second server, where all
+	// will have expired, and of the third, which may not give what has expired.
+	short, strict := goldenSite(t, db), goldenSite(t, db)
+	short.env["CACHE_TTL"], short.env["CACHE_NEGATIVE_TTL"] = "200ms", "200ms"
+	strict.env["CACHE_TTL"], strict.env["CACHE_NEGATIVE_TTL"], strict.env["CACHE_STALE"] = "200ms", "200ms", "0"
+	short.serve()
+	strict.serve()
+	all(t, short.client(), "short lives", known)
+	all(t, strict.client(), "short lives", known)
+	cached, stale := make(map[string]string), make(map[string]string)
+	for q, want := range known {
+		if q[0] != '2' {
+			cached[q] = want
+		}
+		if stale[q] = want; q[0] == '2' || want == "absent" || want == "[]" {
+			stale[q] = "unavailable"
+		}
+	}
+	expired := time.Now().Add(250 * time.Millisecond)
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, "all has expired", func() bool { return time.Now().After(expired) })
+	start := time.Now()
+	all(t, s.client(), "killed", cached)
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("%d answers from memory took %v", len(cached), took)
+	}
+	all(t, s.client(), "killed", map[string]string{"1 new@example.com": "unavailable", "3 new@example.com": "unavailable",
+		"5 alias@example.com": "unavailable", "2 user@example.com 192.0.2.10": "unavailable", "4 over@example.com": "unavailable"})
+	all(t, short.client(), "killed and expired", stale)
+	if n := short.counts()["cache_stale_total"]; n < 5 {
+		t.Errorf("%v stale answers counted", n)
+	}
+	all(t, strict.client(), "killed, expired and CACHE_STALE=0", unknown)
+	restart()
+	all(t, s.client(), "back", map[string]string{"1 new@example.com": "absent", "5 missing@example.com": "[]", "2 user@example.com 192.0.2.10": "true"})
+	within(t, 2*time.Second, "those with short lives recover", func() bool {
+		return show(t, short.client(), "2 user@example.com 192.0.2.10") == "true" && show(t, strict.client(), "3 missing@example.com") == "absent"
+	})
+	all(t, short.client(), "back", known)
+	all(t, strict.client(), "back", known)
+
+	// It stands still.
+	testPaused(t, s, db.Pause, db.Continue)
+	p.terminate()
+	if text := p.stderr.String(); strings.Contains(text, "secret") || strings.Contains(text, "$5$") || !strings.Contains(text, "indimail") {
+		t.Errorf("the log shall name the database, and no secret:\n%s", text)
+	}
+}
+
+func testPaused(t *testing.T, s *site, pause, resume func() error) {
+	t.Helper()
+	if err := pause(); err != nil {
+		t.Fatal(err)
+	}
+	const asked = 200 // more than are resolved at a time
+	var replies []*reply
+	start := time.Now()
+	for i := range asked {
+		replies = append(replies, newReply(t, s.env["FIFOTMPDIR"]))
+		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("paused%d@example.com", i), replies[i].path, ""))
+	}
+	hit := time.Now()
+	if got := show(t, s.client(), "3 user@example.com"); got != known["3 user@example.com"] || time.Since(hit) > time.Second {
+		t.Errorf("a cached answer: %s after %v", got, time.Since(hit))
+	}
+	for i, r := range replies {
+		if b, err := r.read(time.Until(start.Add(4 * time.Second))); inlookup.Answer(b).Code() != -1 || err != nil {
+			t.Fatalf("question %d of a database that stands still: %x, %v", i, b, err)
+		}
+	}
+	t.Logf("%d errors after %v", asked, time.Since(start))
+	if err := resume(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 2*time.Second, "the server recovers", func() bool { return show(t, s.client(), "1 resumed@example.com") == "absent" })
+}
+
+// A pause in which connections died, or one of two databases, is seen by nobody.
+func TestSecondHost(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	s := newSite(t, nil)
+	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.2,127.0.0.1", fmt.Sprint(db.Port), "secret"
+	mysql := &inlookup.MySQL{Getenv: s.getenv}
+	defer mysql.Close()
+	var askers sync.WaitGroup
+	for range 16 {
+		askers.Go(func() {
+			for range 20 {
+				if got := show(t, mysql, "1 over@example.com"); got != "over quota" {
+					t.Errorf("with a first host that refuses: %s", got)
+				}
+			}
+		})
+	}
+	askers.Wait()
+}
+
+// Connections that MariaDB ends are not a fault that anybody sees.
+func TestKilledConnections(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	mustExec(t, db, "CREATE USER victim@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO victim@localhost", "DROP USER victim@localhost")
+	s := newSite(t, db)
+	s.env["MYSQL_USER"] = "victim"
+	mysql := &inlookup.MySQL{Getenv: s.getenv}
+	defer mysql.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	for range 8 {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				if got := show(t, mysql, "1 over@example.com"); got != "over quota" {
+					t.Errorf("while connections are killed: %s", got)
+				}
+			}
+		})
+	}
+	killed := 0
+	eventually(t, "20 connections are killed", func() bool {
+		for _, id := range connections(t, db, "victim") {
+			if db.Exec(fmt.Sprintf("KILL CONNECTION %d", id)) == nil { // else it has gone meanwhile
+				killed++
+			}
+		}
+		return killed >= 20
+	})
+	cancel()
+	askers.Wait()
+}
+
+// store fills the tables of a cluster, whose second database is store2.
+const store = `
+	INSERT INTO store2.indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell) VALUES
+	 ('user','plain.test','right',1,0,'','',''), ('user','local.test','second',1,0,'','',''),
+	 ('bob','dist.test','right',1,0,'','',''), ('ann','dist.test','wrong',1,0,'','','');
+	INSERT INTO indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell,scram) VALUES
+	 ('user','plain.test','wrong',1,0,'','','',NULL), ('user','local.test','local',NULL,NULL,'','','',NULL),
+	 ('user','aliased.test','own',1,0,'','','',NULL),
+	 ('ann','dist.test','right',1,0,'','','',NULL), ('bob','dist.test','wrong',1,0,'','','',NULL), ('nobody','dist.test','wrong',1,0,'','','',NULL),
+	 ('any','star.test','right',1,0,'','','',NULL), ('own','star.test','wrong',1,0,'','','',NULL),
+	 ('scram','local.test','$5$x',1,0,'A: B','/home/mail','',"{SCRAM-SHA-256}4096,salt,stored,server:0a0b:salted"),
+	 ('plus','limit.test','x',1,8192,'','','',NULL), ('user','limit.test','x',1,16,'','','',NULL), ('own','limit.test','x',1,0,'','','',NULL);
+	INSERT INTO hostcntrl (pw_name,pw_domain,pw_passwd,host) VALUES ('ann','dist.test','','a.test'), ('bob','dist.test','','b.test'),
+	 ('lost','dist.test','','nowhere.test'), ('stray','dist.test','','c.test'), ('*','star.test','','a.test'), ('own','star.test','','b.test');
+	INSERT INTO store2.indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell) VALUES ('own','star.test','right',1,0,'','','');
+	INSERT INTO host_table (host,ipaddr) VALUES ('a.test','192.0.2.31'), ('b.test','192.0.2.32'), ('c.test','192.0.2.99');
+	INSERT INTO smtp_port (host,src_host,domain,port) VALUES ('a.test','*','dist.test',2600), ('b.test','*','dist.test',2601),
+	 ('b.test','192.0.2.1','dist.test',2602), ('a.test','*','star.test',0), ('b.test','192.0.2.7','star.test',2603);
+	INSERT INTO aliasdomain (alias,domain) VALUES ('alias.test','plain.test'), ('aliasdist.test','dist.test'), ('aliased.test','plain.test');
+	INSERT INTO vlimits (domain,maxpopaccounts) VALUES ('dist.test',31), ('plain.test',1);
+	INSERT INTO store2.vlimits (domain,maxpopaccounts) VALUES ('dist.test',32), ('plain.test',2);
+	INSERT INTO store2.valias (alias,domain,valias_line) VALUES ('list','plain.test','&b@test'), ('list','plain.test','&a@test');
+	INSERT INTO store2.relay VALUES ('user@plain.test','192.0.2.50',UNIX_TIMESTAMP()-90);
+	CREATE TABLE users LIKE indimail; CREATE TABLE idle LIKE indimail; CREATE TABLE pop LIKE relay; CREATE TABLE spread LIKE hostcntrl;
+	INSERT INTO users (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell) VALUES ('user','local.test','renamed',1,0,'','','');
+	INSERT INTO idle (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell) VALUES ('idle','local.test','idle',1,0,'','','');
+	INSERT INTO pop VALUES ('user@local.test','192.0.2.60',UNIX_TIMESTAMP());
+	INSERT INTO spread (pw_name,pw_domain,pw_passwd,host) VALUES ('nobody','dist.test','','a.test');`
+
+const mcdinfo = `# The mail stores of a cluster.
+
+domain   plain.test 0
+server   127.0.0.1
+mdahost  192.0.2.30
+port     @PORT@
+use_ssl  0
+database store2
+user     indimail
+pass     secret
+
+domain   Dist.Test 1
+  # in any order, and by any white space
+pass secret
+user indimail
+mdahost	192.0.2.31
+server 127.0.0.1
+port @PORT@
+database indimail
+use_ssl 0
+server   127.0.0.1
+mdahost  192.0.2.32
+port     @PORT@
+use_ssl  0
+database store2
+user     indimail
+pass     secret
+
+domain star.test 1
+server   127.0.0.1
+mdahost  192.0.2.31
+port     @PORT@
+use_ssl  0
+database indimail
+user     indimail
+pass     secret
+server   127.0.0.1
+mdahost  192.0.2.32
+port     @PORT@
+use_ssl  0
+database store2
+user     indimail
+pass     secret
+`
+
+// TestCluster asks by many configurations: environment, control files, and what they make of questions.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+	script := "CREATE DATABASE store2; GRANT ALL ON store2.* TO indimail@'%', indimail@localhost;"
+	for _, table := range []string{"indimail", "indibak", "relay", "valias", "vlimits", "lastauth"} {
+		script += fmt.Sprintf("CREATE TABLE store2.%s LIKE indimail.%[1]s;", table)
+	}
+	flags := []string{"pop", "smtp", "imap", "relay", "webmail", "passwordchanging", "dialup"}
+	for _, flag := range flags { // a domain with each of them alone
+		script += fmt.Sprintf("INSERT INTO vlimits (domain,disable_%s) VALUES ('%[1]s.test',1);"+
+			"INSERT INTO indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell) VALUES ('user','%[1]s.test','x',1,16,'','','');", flag)
+	}
+	script += "INSERT INTO vlimits (domain,disable_pop,disable_smtp) VALUES ('limit.test',1,1); INSERT INTO vlimits (domain,disable_imap) VALUES ('own@limit.test',1);"
+	if err := db.Exec(script + store); err != nil {
+		t.Fatal(err)
+	}
+	port := fmt.Sprint(db.Port)
+	type answers = map[string]string
+	type files = map[string]string
+	type env = map[string]string
+	server := files{"host.mysql": "127.0.0.1:indimail:secret:" + port + "\n"}
+	cluster := files{"host.mysql": "127.0.0.1:indimail:secret:" + port + ":nossl\n", "host.cntrl": "127.0.0.1:indimail:secret:" + port + "\n",
+		"mcdinfo": strings.ReplaceAll(mcdinfo, "@PORT@", port), "hostip": "192.0.2.1\n"}
+	with := func(of files, name, text string) files {
+		m := files{name: text}
+		for k, v := range of {
+			if k != name {
+				m[k] = v
+			}
+		}
+		return m
+	}
+	without := func(of files, name string) files {
+		m := with(of, name, "")
+		delete(m, name)
+		return m
+	}
+	for _, test := range []struct {
+		name  string
+		env   env
+		files files
+		want  answers
+	}{
+		{"a domain of one store", nil, cluster, answers{
+			"3 user@plain.test": "user@plain.test right 0", "1 missing@plain.test": "absent", "4 user@plain.test": "plain.test:192.0.2.30:25",
+			"5 list@plain.test": "[&a@test &b@test]", "1 list@plain.test": "alias", "6 plain.test": "2 of type 1", "6 user@plain.test": "2 of type 1",
+			"2 user@plain.test 192.0.2.50": "true", "2 user@plain.test 192.0.2.5": "false", "2 user@plain.tes 192.0.2.50": "false"}},
+		{"a distributed domain", nil, cluster, answers{
+			"3 ann@dist.test": "ann@dist.test right 0", "3 bob@dist.test": "bob@dist.test right 0", "1 nobody@dist.test": "absent",
+			"1 lost@dist.test": "absent", "4 ann@dist.test": "dist.test:192.0.2.31:2600", "4 bob@dist.test": "dist.test:192.0.2.32:2602",
+			"6 dist.test": "31 of type 1", "6 bob@dist.test": "32 of type 1", "5 ann@dist.test": "[]", "1 stray@dist.test": "unavailable"}},
+		{"its default row", nil, cluster, answers{
+			"3 any@star.test": "any@star.test right 0", "3 own@star.test": "own@star.test right 0", "1 new@star.test": "absent",
+			"4 any@star.test": "star.test:192.0.2.31:25", "4 own@star.test": "star.test:192.0.2.32:25"}},
+		{"port by our address", nil, with(cluster, "hostip", "192.0.2.7\n"), answers{
+			"4 bob@dist.test": "dist.test:192.0.2.32:2601", "4 own@star.test": "star.test:192.0.2.32:2603"}},
+		{"a domain that mcdinfo does not name", nil, cluster, answers{
+			"3 user@local.test": "user@local.test local 0", "4 user@local.test": "local.test:192.0.2.1:25"}},
+		{"alias domains", nil, cluster, answers{
+			"7 alias.test": "plain.test", "7 ALIAS.Test": "plain.test", "7 plain.test": "plain.test", "7 nothing.test": "nothing.test",
+			"3 user@alias.test": "user@alias.test right 0", "3 USER@Alias.TEST": "user@alias.test right 0", "1 user@alias.test": "active",
+			"1 missing@alias.test": "absent", "5 list@alias.test": "[&a@test &b@test]", "6 alias.test": "2 of type 1",
+			"2 user@alias.test 192.0.2.50": "true", "3 bob@aliasdist.test": "bob@aliasdist.test right 0", "7 aliasdist.test": "dist.test"}},
+		{"other separators", env{"DEFAULT_DOMAIN": "Plain.Test"}, cluster, answers{
+			"3 user%plain.test": "user@plain.test right 0", "3 user:plain.test": "user@plain.test right 0", "3 user": "user@plain.test right 0",
+			"1 user": "active", "5 list": "[&a@test &b@test]", "1 missing": "absent", "3 missing": "absent"}},
+		{"no default domain", env{"DEFAULT_DOMAIN": ""}, cluster, answers{"1 user": "absent", "3 user": "absent"}},
+		{"REAL_DOMAINS", env{"REAL_DOMAINS": "a.test:Alias.test:b.test"}, cluster, answers{"7 alias.test": "alias.test", "1 user@alias.test": "absent", "7 aliasdist.test": "dist.test"}},
+		{"no host.cntrl", nil, without(cluster, "host.cntrl"), answers{
+			"7 alias.test": "alias.test", "1 user@alias.test": "absent", "3 bob@dist.test": "bob@dist.test right 0"}},
+		{"assign", nil, with(cluster, "../users/assign", "+linked.test-:linked.test:1:1:@DIR@/link:-::\n+aliased.test-:aliased.test:1:1:@DIR@:-::\n"+
+			"+gone.test-:gone.test:1:1:@DIR@/gone:-::\n.\n"), answers{
+			"7 linked.test": "plain.test", "3 user@linked.test": "user@linked.test right 0", "7 aliased.test": "aliased.test",
+			"3 user@aliased.test": "user@aliased.test own 0", "7 gone.test": "gone.test", "7 alias.test": "plain.test"}},
+		{"CNTRL_TABLE", env{"CNTRL_TABLE": "spread"}, cluster, answers{"3 nobody@dist.test": "nobody@dist.test wrong 0", "1 ann@dist.test": "absent"}},
+		{"tables with other names", env{"MYSQL_TABLE": "users", "MYSQL_INACTIVE_TABLE": "idle", "RELAY_TABLE": "pop"}, server, answers{
+			"3 user@local.test": "user@local.test renamed 0", "1 idle@local.test": "inactive", "1 scram@local.test": "absent",
+			"2 user@local.test 192.0.2.60": "true", "2 user@plain.test 192.0.2.50": "false"}},
+		{"a table whose name needs quotes", env{"MYSQL_TABLE": "a`b"}, server, answers{"1 user@local.test": "unavailable"}},
+		{"RELAY_CLEAR_MINUTES", env{"RELAY_CLEAR_MINUTES": "1"}, cluster, answers{"2 user@plain.test 192.0.2.50": "false"}},
+		{"SCRAM", nil, server, answers{"3 scram@local.test": "scram@local.test {SCRAM-SHA-256}4096,salt,stored,server:0a0b:salted,$5$x 0"}},
+		{"no limits in gid", nil, server, answers{"3 user@limit.test": "user@limit.test x 16", "3 plus@limit.test": "plus@limit.test x 8192"}},
+		{"DOMAIN_LIMITS", env{"DOMAIN_LIMITS": "1"}, server, answers{
+			"3 user@limit.test": "user@limit.test x 274", "3 plus@limit.test": "plus@limit.test x 8192", "3 own@limit.test": "own@limit.test x 8",
+			"1 user@limit.test": "over quota", "3 user@local.test": "user@local.test local 0",
+			"3 user@pop.test": "user@pop.test x 18", "3 user@smtp.test": "user@smtp.test x 272", "3 user@imap.test": "user@imap.test x 24",
+			"3 user@relay.test": "user@relay.test x 48", "3 user@webmail.test": "user@webmail.test x 20",
+			"3 user@passwordchanging.test": "user@passwordchanging.test x 17", "3 user@dialup.test": "user@dialup.test x 80"}},
+
+		{"smtproutes", nil, with(server, "smtproutes", "# comment:192.0.2.9:1\nother.test:192.0.2.9:2\nLocal.Test:192.0.2.9:3\nlocal.test:192.0.2.9:4\n"),
+			answers{"4 user@local.test": "local.test:127.0.0.1:3", "4 user@limit.test": "limit.test:127.0.0.1:25"}},
+		{"smtproutes for all", nil, with(server, "smtproutes", ":192.0.2.9:5\nlocal.test:192.0.2.9:6\n"), answers{"4 user@local.test": "local.test:127.0.0.1:5"}},
+		{"smtproutes without a port", nil, with(server, "smtproutes", "local.test:192.0.2.9\n:192.0.2.9:5\n"), answers{"4 user@local.test": "local.test:127.0.0.1:25"}},
+		{"smtproutes with an empty port", nil, with(server, "smtproutes", "local.test:192.0.2.9:\n"), answers{"4 user@local.test": "local.test:127.0.0.1:25"}},
+		{"smtproutes with nothing", nil, with(server, "smtproutes", "local.test:\n:x:9\n"), answers{"4 user@local.test": "local.test:127.0.0.1:25"}},
+		{"smtproutes with colons", nil, with(server, "smtproutes", "local.test:[2001:db8::1]:2527\n"), answers{"4 user@local.test": "local.test:127.0.0.1:2527"}},
+		{"smtproutes that is empty", nil, with(server, "smtproutes", ""), answers{"4 user@local.test": "local.test:127.0.0.1:25"}},
+		{"smtproutes of a cluster", nil, with(cluster, "smtproutes", "alias.test:x:1\ndist.test:x:2\nplain.test:x:3\n"), answers{
+			"4 user@plain.test": "plain.test:192.0.2.30:3", "4 ann@dist.test": "dist.test:192.0.2.31:2600", "4 user@alias.test": "alias.test:192.0.2.30:3"}},
+		{"qmtproutes", nil, with(with(server, "smtproutes", "local.test:x:26\n"), "qmtproutes", "local.test:x:210\nlimit.test:x\n"), answers{
+			"4 user@local.test": "local.test:127.0.0.1:210", "4 user@limit.test": "limit.test:127.0.0.1:209", "4 user@pop.test": "pop.test:127.0.0.1:209"}},
+		{"ROUTES=qmtp", env{"ROUTES": "qmtp"}, with(server, "smtproutes", "local.test:x:26\n"), answers{"4 user@local.test": "local.test:127.0.0.1:209"}},
+		{"hostip", nil, with(server, "hostip", "192.0.2.44\nmore\n"), answers{"4 user@local.test": "local.test:192.0.2.44:25"}},
+
+		{"no control files, a socket", env{"MYSQL_SOCKET": db.Socket, "MYSQL_PASSWD": "secret"}, nil, answers{
+			"3 user@local.test": "user@local.test local 0", "7 alias.test": "alias.test", "4 user@local.test": "local.test:127.0.0.1:25", "6 plain.test": "1 of type 1"}},
+		{"no control files, host and port", env{"MYSQL_HOST": "127.0.0.1", "MYSQL_VPORT": port, "MYSQL_USER": "indimail", "MYSQL_PASSWD": "secret"}, nil,
+			answers{"3 user@local.test": "user@local.test local 0"}},
+		{"another database", env{"MYSQL_SOCKET": db.Socket, "MYSQL_PASSWD": "secret", "MYSQL_DATABASE": "store2"}, nil, answers{"3 user@local.test": "user@local.test second 0"}},
+		{"host.mysql with a socket", nil, files{"host.mysql": "localhost:indimail:secret:" + db.Socket + "\n"}, answers{"3 user@local.test": "user@local.test local 0"}},
+		{"host.mysql in part", env{"MYSQL_PASSWD": "secret", "MYSQL_VPORT": port}, files{"host.mysql": "127.0.0.1\n"}, answers{"3 user@local.test": "user@local.test local 0"}},
+		{"CNTRL_ by environment", env{"CNTRL_DATABASE": "nothing"}, cluster, answers{"7 alias.test": "unavailable", "1 ann@dist.test": "unavailable"}},
+		{"a wrong password", env{"MYSQL_SOCKET": db.Socket, "MYSQL_PASSWD": "wrong"}, nil, answers{"3 user@local.test": "unavailable", "1 missing@local.test": "unavailable"}},
+		{"no such database", env{"MYSQL_SOCKET": db.Socket, "MYSQL_PASSWD": "secret", "MYSQL_DATABASE": "nothing"}, nil, answers{"1 user@local.test": "unavailable"}},
+		{"TLS, by a certificate that nobody vouches for", nil, files{"host.mysql": "127.0.0.1:indimail:secret:" + port + ":ssl\n"}, answers{"1 user@local.test": "unavailable"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, nil)
+			for name, value := range test.env {
+				s.env[name] = value
+			}
+			for name, text := range test.files {
+				s.control(name, strings.ReplaceAll(text, "@DIR@", s.dir))
+			}
+			if err := os.Symlink("/nowhere/domains/Plain.Test", filepath.Join(s.dir, "link")); err != nil {
+				t.Fatal(err)
+			}
+			mysql := &inlookup.MySQL{Getenv: s.getenv}
+			defer mysql.Close()
+			if err := mysql.Reload(false); err != nil {
+				t.Fatal(err)
+			}
+			all(t, mysql, "directly", test.want)
+			cache := &inlookup.Cache{Resolver: mysql, DefaultDomain: s.env["DEFAULT_DOMAIN"]}
+			for _, when := range []string{"first", "from memory"} {
+				all(t, cache, when, test.want)
+			}
+		})
+	}
+}
+
+// A site with nothing but the environment: both commands, as a newcomer starts them.
+func TestNoControlFiles(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	s := newSite(t, db)
+	if err := os.Remove(s.env["CONTROLDIR"]); err != nil {
+		t.Fatal(err)
+	}
+	delete(s.env, "DEFAULT_DOMAIN")
+	for _, cached := range []bool{false, true} {
+		if cached {
+			s.env["QUERY_CACHE"] = "1"
+			s.serve()
+		}
+		for _, args := range []string{"-q 1 over@example.com", "-q 3 user@example.com", "-q 6 example.com", "-q 4 user@example.com", "-q 7 example.com"} {
+			if status, stdout, stderr := s.run("inquerytest", strings.Fields(args)...); status != 0 || stdout == "" || stderr != "" {
+				t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
+			}
+		}
+		if status, stdout, _ := s.run("inquerytest", "-q", "3", "missing@example.com"); status != 1 || stdout != "" {
+			t.Errorf("a missing user: exit %d, stdout %q", status, stdout)
+		}
+	}
+}
