@@ -43,8 +43,8 @@ func fifoPath(e environ, name string) (path string, relative bool) {
 	return filepath.Join(e.get("INFIFODIR", e.get("FIFODIR", "/var/indimail/inquery")), name), true
 }
 
-// requestPaths returns the FIFOs on which a client may ask: of a relative name its instances NAME.1, NAME.2 and so
-// on, of a path, or where there are no instances, the path itself.
+// requestPaths returns the FIFOs on which a client may ask: of a relative name its instances NAME.1, NAME.2 and so on,
+// and last, for when none of them is served, the path itself.
 func requestPaths(e environ, name string) (paths []string) {
 	path, relative := fifoPath(e, name)
 	for i := 1; relative; i++ {
@@ -54,10 +54,7 @@ func requestPaths(e environ, name string) (paths []string) {
 		}
 		paths = append(paths, instance)
 	}
-	if paths == nil {
-		paths = []string{path}
-	}
-	return paths
+	return append(paths, path)
 }
 
 // A request is a frame taken apart. Its slices lie in the reader's buffer.

@@ -702,11 +702,11 @@ func TestRequestPaths(t *testing.T) {
 		name string
 		want []string
 	}{
-		{"one", []string{"one.1"}},
-		{"three", []string{"three.1", "three.2", "three.3"}},
-		{"gap", []string{"gap.1"}},
+		{"one", []string{"one.1", "one"}},
+		{"three", []string{"three.1", "three.2", "three.3", "three"}},
+		{"gap", []string{"gap.1", "gap"}},
 		{"second", []string{"second"}},
-		{"both", []string{"both.1"}},
+		{"both", []string{"both.1", "both"}},
 		{"plain", []string{"plain"}},
 		{"none", []string{"none"}},
 		{dir + "/three", []string{"three"}}, // a path is a path

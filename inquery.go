@@ -474,15 +474,20 @@ func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query) (A
 	return in.receive(ctx, q.Type, kept)
 }
 
-// send writes the request to one of the server's FIFOs, chosen evenly: the next one when that one has no reader, and
-// all are looked up anew when none has.
+// send writes the request to one of the server's instances, chosen evenly: the next one when that one has no reader,
+// and all are looked up anew when none has.
 func (c *Client) send(ctx context.Context, frame []byte) (err error) {
 	c.mu.Lock()
 	paths := c.paths
 	c.mu.Unlock()
 	for range 2 {
-		for i, first := 0, rand.IntN(max(1, len(paths))); i < len(paths); i++ {
-			if err = sendRequest(ctx, paths[(first+i)%len(paths)], frame); err == nil {
+		n := len(paths) - 1 // instances; behind them the path without a number
+		first := rand.IntN(max(1, n))
+		for i, path := range paths {
+			if i < n {
+				path = paths[(first+i)%n]
+			}
+			if err = sendRequest(ctx, path, frame); err == nil {
 				return nil
 			}
 		}

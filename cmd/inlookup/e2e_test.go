@@ -9,7 +9,6 @@ package main_test
 // parallel, which with Go's testing means after all the others.
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -289,22 +288,24 @@ type process struct {
 	done           chan struct{} // closed when it has ended
 }
 
-// An output is a buffer that may be read while it fills.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+// An output is a file: what the command has written is there at once, which a pipe and its reader would not promise.
+type output struct{ *os.File }
+
+func (o output) String() string {
+	text, err := os.ReadFile(o.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+func (s *site) output() output {
+	s.t.Helper()
+	f, err := os.CreateTemp(s.dir, "output")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return output{f}
 }
 
 // start starts one of our commands.
@@ -316,12 +317,15 @@ func (s *site) start(name string, args ...string) *process {
 // startCommand starts a command, which ends when the test does.
 func (s *site) startCommand(cmd *exec.Cmd) *process {
 	s.t.Helper()
-	p := &process{t: s.t, cmd: cmd, done: make(chan struct{})}
+	p := &process{s.t, cmd, s.output(), s.output(), make(chan struct{})}
 	if cmd.Stdout == nil {
-		cmd.Stdout = &p.stdout
+		cmd.Stdout = p.stdout.File
 	}
-	cmd.Stderr = &p.stderr
-	if err := cmd.Start(); err != nil {
+	cmd.Stderr = p.stderr.File
+	err := cmd.Start()
+	p.stdout.Close()
+	p.stderr.Close()
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	go func() {
@@ -333,7 +337,7 @@ func (s *site) startCommand(cmd *exec.Cmd) *process {
 		<-p.done
 		if text := p.stderr.String(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
 			s.t.Errorf("%v:\n%s", cmd.Args, text)
-		} else if s.t.Failed() {
+		} else if s.t.Failed() && text != "" {
 			s.t.Logf("%v: %v\n%s", cmd.Args, cmd.ProcessState, text)
 		}
 	})

@@ -136,6 +136,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // serve runs the server until SIGTERM.
 func serve(o options, stdout io.Writer, logger *log.Logger) error {
+	// First of all, so that a signal at the start does not kill.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	// The cache is most of the heap, lives long and is all pointers: let the
 	// collector run when it has grown by a third, not when it has doubled.
 	debug.SetGCPercent(33)
@@ -158,15 +163,11 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 	if err := server.Listen(); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	preload := func() {
 		if cache != nil && o.recent > 0 {
 			go fill(ctx, cache, mysql, o.recent, logger)
 		}
 	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
 		for sig := range signals {
 			switch sig {

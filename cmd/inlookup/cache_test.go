@@ -1,0 +1,386 @@
+package main_test
+
+// What is remembered: that MariaDB is asked once, and again when it must be.
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+// A thousand askers of the same at the same time: one SELECT.
+func TestCoalescing(t *testing.T) {
+	db := database(t)
+	addUser(t, db, "popular", "example.com", "hash")
+	s := newSite(t, db)
+	s.serve()
+	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" { // there is a connection
+		t.Fatal(got)
+	}
+	const askers = 1000
+	replies := make([]*reply, askers)
+	for i := range replies {
+		replies[i] = newReply(t, s.env["FIFOTMPDIR"])
+	}
+	count := newCounter(t, db)
+	lock, err := db.SQL().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	before, stats := count.selects(), s.counts()
+	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE"); err != nil { // it takes until all have asked
+		t.Fatal(err)
+	}
+	for _, r := range replies {
+		send(t, s.fifo("infifo"), frame(inlookup.TypePasswd, "popular@example.com", r.path, ""))
+	}
+	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
+		t.Fatal(err)
+	}
+	want := inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=popular@example.com:hash:1:0:A User:/home/mail/user:NOQUOTA:0")
+	for i, r := range replies {
+		if got, err := r.read(4 * time.Second); inlookup.Answer(got) != want || err != nil {
+			t.Fatalf("asker %d: %q, %v, want %q", i, got, err, want)
+		}
+	}
+	if n := count.selects() - before; n != 1 {
+		t.Errorf("%d SELECTs for %d askers", n, askers)
+	}
+	now := s.counts()
+	shared := now["cache_coalesced_total"] - stats["cache_coalesced_total"]
+	if hits := now["cache_hits_total"] - stats["cache_hits_total"]; shared < 10 || shared+hits != askers-1 {
+		t.Errorf("%v shared and %v hits, want %d together", shared, hits, askers-1)
+	}
+}
+
+// Hits send nothing to MariaDB.
+func TestHits(t *testing.T) {
+	db := database(t)
+	s := goldenSite(t, db)
+	s.serve("-i", "2")
+	all(t, s.client(), "misses", known)
+	count := newCounter(t, db)
+	asked, hits := count.questions(), s.counts()["cache_hits_total"]
+	const askers, each = 16, 625
+	var running sync.WaitGroup
+	for range askers {
+		c := s.client()
+		running.Go(func() {
+			for range each / 5 {
+				for _, q := range []string{"1 user@example.com", "1 missing@example.com", "3 user@example.com", "4 user@example.com", "7 alias.example.org"} {
+					if got := show(t, c, q); got != known[q] {
+						t.Errorf("%s: %s", q, got)
+					}
+				}
+			}
+		})
+	}
+	running.Wait()
+	if n := asked(); n != 0 {
+		t.Errorf("MariaDB was asked %d times", n)
+	}
+	if n := s.counts()["cache_hits_total"] - hits; n != askers*each {
+		t.Errorf("%v hits, want %d", n, askers*each)
+	}
+}
+
+func TestPreload(t *testing.T) {
+	db := database(t)
+	for _, name := range []string{"first", "second", "old", "smtp"} {
+		addUser(t, db, name, "recent.example", "hash")
+	}
+	mustExec(t, db, `INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos,timestamp) VALUES
+		('first','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL 10 SECOND), ('first','recent.example','pop3','192.0.2.1',0,'',NOW()-INTERVAL 2 DAY),
+		('second','recent.example','webm','192.0.2.1',0,'',NOW()-INTERVAL 100 SECOND), ('old','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL 2 HOUR),
+		('smtp','recent.example','smtp','192.0.2.1',0,'',NOW()), ('ghost','recent.example','imap','192.0.2.1',0,'',NOW()),
+		('duser','dist.example.net','imap','192.0.2.1',0,'',NOW())`, "DELETE FROM lastauth")
+	count := newCounter(t, db)
+	loaded := func(p *process, times int, n int) {
+		t.Helper()
+		line := fmt.Sprintf("inlookup: %d users loaded in ", n)
+		eventually(t, line, func() bool { return strings.Count(p.stderr.String(), "users loaded in") >= times })
+		if got := strings.Count(p.stderr.String(), line); got != times {
+			t.Errorf("%d times %q:\n%s", got, line, p.stderr.String())
+		}
+	}
+	for _, args := range [][]string{{"-c", "3600"}, {"-c", "3600", "-i", "1"}, {"-c", "3600", "-i", "3"}} {
+		s := goldenSite(t, db)
+		p := s.serve(args...)
+		c := s.client()
+		for times := 1; times <= 2; times++ { // at the start, and after SIGHUP
+			loaded(p, times, 2)
+			asked := count.questions()
+			for _, name := range []string{"first", "second"} {
+				if got := show(t, c, "3 "+name+"@recent.example"); got != name+"@recent.example hash 0" {
+					t.Errorf("%v: %s: %s", args, name, got)
+				}
+			}
+			if n := asked(); n != 0 {
+				t.Errorf("%v, %d times loaded: MariaDB was asked %d times", args, times, n)
+			}
+			before := count.selects()
+			for _, name := range []string{"old", "smtp", "ghost"} {
+				show(t, c, "3 "+name+"@recent.example")
+			}
+			if n := count.selects() - before; n < 3 {
+				t.Errorf("%v: %d SELECTs for three who are not recent", args, n)
+			}
+			p.signal(syscall.SIGHUP)
+		}
+		loaded(p, 3, 2)
+		p.terminate()
+	}
+	// Where there is room for one, it is who came last.
+	s := goldenSite(t, db)
+	s.env["MAX_BTREE_COUNT"] = "1"
+	p := s.serve("-c", "3600")
+	loaded(p, 1, 1)
+	asked := count.questions()
+	if got := show(t, s.client(), "3 first@recent.example"); got != "first@recent.example hash 0" || asked() != 0 {
+		t.Errorf("the last who came: %s; or MariaDB was asked", got)
+	}
+}
+
+// inquerytest -F makes the server forget an address, a domain, or all.
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	emails := []string{"a@flush.example", "b@flush.example", "c@flush2.example"}
+	for _, email := range emails {
+		addUser(t, db, email[:1], email[2:], "old")
+	}
+	s := goldenSite(t, db)
+	s.serve("-i", "2")
+	s.env["QUERY_CACHE"] = "1"
+	for _, test := range []struct{ what, new string }{
+		{"a@flush.example", "a"}, {"A@FLUSH.Example", "a"}, {"flush.example", "ab"}, {"flush2.example", "c"}, {"", "abc"}, {"nobody@flush.example", ""}, {"example", ""},
+	} {
+		s.text(inlookup.Query{Type: inlookup.TypeFlush})
+		d := s.directory()
+		for _, email := range emails {
+			setPasswd(t, db, email[:1], email[2:], "old")
+			passwd(t, d, email)
+		}
+		for _, email := range emails {
+			setPasswd(t, db, email[:1], email[2:], "new")
+		}
+		status, stdout, stderr := s.run("inquerytest", "-F", test.what)
+		if want := fmt.Sprintf("%d entries flushed\n", len(test.new)); status != 0 || stdout != want || stderr != "" {
+			t.Errorf("-F %q: exit %d, stdout %q, want %q, stderr %q", test.what, status, stdout, want, stderr)
+		}
+		for _, email := range emails {
+			want := "old"
+			if strings.Contains(test.new, email[:1]) {
+				want = "new"
+			}
+			if got := passwd(t, d, email); got != want {
+				t.Errorf("after -F %q: %s of %s, want the %s one", test.what, got, email, want)
+			}
+		}
+	}
+}
+
+// inquerytest -x says where an answer would come from, and changes nothing.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	s.serve()
+	s.env["QUERY_CACHE"] = "1"
+	explain := func(typ, email string, want ...string) {
+		t.Helper()
+		status, stdout, stderr := s.run("inquerytest", "-x", "-q", typ, email, "192.0.2.10")
+		for _, want := range want {
+			if status != 0 || stderr != "" || !regexp.MustCompile("(?m)^"+want+"$").MatchString(stdout) {
+				t.Errorf("-x -q %s %s: exit %d, stderr %q, no %q in\n%s", typ, email, status, stderr, want, stdout)
+			}
+		}
+		if strings.Contains(stdout, "Hash") || strings.Contains(stdout, "secret") {
+			t.Errorf("a secret:\n%s", stdout)
+		}
+	}
+	place := []string{"real domain: +example.com", "database: +indimail on 127.0.0.1.*", "mail store: +192.0.2.25", "distributed: +false"}
+	for range 2 {
+		explain("3", "user@example.com", append(place, "query: +Password Query of .*user@example.com.*", "cache: +miss")...)
+	}
+	show(t, s.client(), "3 user@example.com")
+	explain("3", "user@example.com", append(place, "cache: +hit", "time left: +(10m0s|9m.*)", "absent: +false")...)
+	explain("passwd", "USER@Example.COM", "cache: +hit")
+	explain("1", "user@example.com", "cache: +miss")
+	explain("1", "user@alias.example.org", place...)
+	explain("2", "user@example.com", "cache: +never.*")
+	show(t, s.client(), "3 missing@example.com")
+	explain("3", "missing@example.com", "cache: +hit", "time left: +(20s|1.*s)", "absent: +true")
+	explain("3", "duser@dist.example.net", "distributed: +true", "mail store: +192.0.2.26")
+	explain("3", "missing@dist.example.net", "database: +none.*")
+	explain("3", "us\ter@example.com", "database: +none.*")
+	for _, ip := range []string{"", "0", "8", "S", "-1", "99999999999999999999"} {
+		if got := s.text(inlookup.Query{Type: inlookup.TypeExplain, Email: "user@example.com", IP: ip}); !strings.HasPrefix(got, "cannot explain") {
+			t.Errorf("type %q: %q", ip, got)
+		}
+	}
+}
+
+// The status text is in the exposition format of Prometheus, every line of it.
+func TestStatusFormat(t *testing.T) {
+	s := goldenSite(t, database(t))
+	s.serve()
+	all(t, s.client(), "questions", known)
+	s.env["QUERY_CACHE"] = "1"
+	status, stdout, stderr := s.run("inquerytest", "-s")
+	if status != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n") || strings.Contains(stdout, "\n\n") {
+		t.Errorf("exit %d, stderr %q, stdout %q", status, stderr, stdout)
+	}
+	const name = `([a-zA-Z_:][a-zA-Z0-9_:]*)`
+	help, kind := regexp.MustCompile(`^# HELP `+name+` [^\n]+$`), regexp.MustCompile(`^# TYPE `+name+` (counter|gauge|histogram)$`)
+	sample := regexp.MustCompile(`^` + name + `(\{([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\\n]*)"\})? ([^ ]+)$`)
+	helps, kinds, seen := make(map[string]bool), make(map[string]string), make(map[string]float64)
+	current, bucket := "", -1.0
+	for line := range strings.Lines(stdout) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := help.FindStringSubmatch(line); m != nil && !helps[m[1]] {
+			helps[m[1]] = true
+			continue
+		}
+		if m := kind.FindStringSubmatch(line); m != nil && kinds[m[1]] == "" && helps[m[1]] {
+			current, kinds[m[1]] = m[1], m[2]
+			continue
+		}
+		m := sample.FindStringSubmatch(line)
+		if m == nil {
+			t.Errorf("%q is no line of the format, or twice there", line)
+			continue
+		}
+		family := m[1]
+		if kinds[current] == "histogram" {
+			family = regexp.MustCompile("_(bucket|sum|count)$").ReplaceAllString(m[1], "")
+		}
+		value, err := strconv.ParseFloat(m[5], 64)
+		if _, twice := seen[m[1]+m[2]]; twice || err != nil || family != current {
+			t.Errorf("%q: %v; twice: %v; under TYPE %s", line, err, twice, current)
+		}
+		seen[m[1]+m[2]] = value
+		if (kinds[current] == "counter") != strings.HasSuffix(current, "_total") {
+			t.Errorf("%s is a %s", current, kinds[current])
+		}
+		if m[3] == "le" {
+			if _, err := strconv.ParseFloat(m[4], 64); err != nil || value < bucket {
+				t.Errorf("%q after a bucket of %v", line, bucket)
+			}
+			bucket = value
+		}
+	}
+	if len(seen) < 30 || len(helps) != len(kinds) {
+		t.Errorf("%d values, %d HELP, %d TYPE", len(seen), len(helps), len(kinds))
+	}
+	if inf, n := seen[`inlookup_mysql_select_seconds_bucket{le="+Inf"}`], seen["inlookup_mysql_select_seconds_count"]; inf != n || n == 0 {
+		t.Errorf("+Inf %v, count %v", inf, n)
+	}
+	for name, want := range map[string]float64{`queries_total{type="user"}`: 4, `queries_total{type="passwd"}`: 3, `queries_total{type="relay"}`: 1, "unavailable_total": 0,
+		`cache_entries{kind="absent"}`: 6, `cache_entries{kind="present"}`: 7, "cache_hits_total": 0, "cache_misses_total": 13, "mysql_errors_total": 0} {
+		if got := seen["inlookup_"+name]; got != want {
+			t.Errorf("%s %v, want %v\n%s", name, got, want, stdout)
+		}
+	}
+}
+
+// The bounds of the cache, by environment.
+func TestCacheSettings(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	start := func(name, value string) (*site, *inlookup.Client) {
+		s := goldenSite(t, db)
+		s.env[name] = value
+		s.serve()
+		return s, s.client()
+	}
+	addUser(t, db, "life", "example.com", "old")
+	const asked = "3 life@example.com"
+	value := func(hash string) string { return "life@example.com " + hash + " 0" }
+
+	none, c := start("USE_BTREE", "0")
+	_, brief := start("CACHE_TTL", "300ms")
+	s, two := start("MAX_BTREE_COUNT", "2")
+	for _, c := range []*inlookup.Client{c, brief, two} {
+		if got := show(t, c, asked); got != value("old") {
+			t.Error(got)
+		}
+	}
+	setPasswd(t, db, "life", "example.com", "new")
+	if got := show(t, c, asked); got != value("new") {
+		t.Errorf("USE_BTREE=0: %s", got)
+	}
+	if got := none.text(inlookup.Query{Type: inlookup.TypeExplain, Email: "life@example.com", IP: "3"}); !strings.Contains(got, "cache:       none\n") {
+		t.Errorf("USE_BTREE=0: %s", got)
+	}
+	within(t, 2*time.Second, "CACHE_TTL ends a life", func() bool { return show(t, brief, asked) == value("new") })
+
+	for _, q := range []string{"3 user@example.com", asked, "3 over@example.com"} { // the user's is the one not used for longest
+		show(t, two, q)
+	}
+	if n := s.counts(); n[`cache_entries{kind="present"}`] != 2 || n["cache_evicted_total"] != 1 {
+		t.Errorf("MAX_BTREE_COUNT=2: %v", n)
+	}
+	if got := show(t, two, asked); got != value("old") {
+		t.Errorf("MAX_BTREE_COUNT=2, what was used lately: %s", got)
+	}
+
+	_, negative := start("CACHE_NEGATIVE_TTL", "300ms")
+	if got := show(t, negative, "1 newcomer@example.com"); got != "absent" {
+		t.Error(got)
+	}
+	addUser(t, db, "newcomer", "example.com", "hash")
+	within(t, 2*time.Second, "CACHE_NEGATIVE_TTL ends a life", func() bool { return show(t, negative, "1 newcomer@example.com") == "active" })
+}
+
+// While all turns are taken by questions that MariaDB keeps waiting, what needs no MariaDB is answered.
+func TestAnswersWhileWaiting(t *testing.T) {
+	db := database(t)
+	s := newSite(t, db)
+	s.serve()
+	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" {
+		t.Fatal(got)
+	}
+	lock, err := db.SQL().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE, indibak WRITE, valias WRITE"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		r := newReply(t, s.env["FIFOTMPDIR"])
+		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("waits%d@example.com", i), r.path, ""))
+	}
+	c := s.client()
+	for _, test := range []struct {
+		q    inlookup.Query
+		want int // code
+	}{
+		{inlookup.Query{Type: inlookup.TypeUser, Email: "over@example.com"}, 3},
+		{inlookup.Query{Type: inlookup.TypeStatus}, 0},
+		{inlookup.Query{Type: inlookup.TypeFlush, Email: "other.example"}, 0},
+		{inlookup.Query{Type: inlookup.TypeExplain, Email: "over@example.com", IP: "1"}, 0},
+		{inlookup.Query{Type: inlookup.TypeUser, Email: "impossible\n@example.com"}, 1},
+	} {
+		start := time.Now()
+		a, err := c.Resolve(context.Background(), test.q)
+		if took := time.Since(start); err != nil || test.want != 0 && a.Code() != test.want || took > time.Second {
+			t.Errorf("%v: code %d, %v after %v", test.q, a.Code(), err, took)
+		}
+	}
+	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nobody waits", func() bool { return s.counts()["waiting"] <= 1 }) // the question for it
+}
+
