@@ -383,4 +383,3 @@ func TestAnswersWhileWaiting(t *testing.T) {
 	}
 	eventually(t, "nobody waits", func() bool { return s.counts()["waiting"] <= 1 }) // the question for it
 }
-
