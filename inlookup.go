@@ -1062,18 +1062,21 @@ func (s *Server) answer(f *requestFIFO, r request, cache *Cache, scratch []byte)
 	}
 }
 
-// miss answers one request when it has its turn.
+// miss answers one request when it has its turn. Questions about the server itself do not wait for one: they are asked
+// when the others do.
 func (s *Server) miss(reply []byte, q Query) {
 	defer func() { <-s.slots }()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	a := func() Answer { return s.resolve(ctx, q) }
-	select {
-	case s.turns <- struct{}{}:
-		defer func() { <-s.turns }()
-	case <-ctx.Done():
-		s.count(&s.stats.Unavailable, 1)
-		a = func() Answer { return failed(q.Type) }
+	if !q.Type.extension() {
+		select {
+		case s.turns <- struct{}{}:
+			defer func() { <-s.turns }()
+		case <-ctx.Done():
+			s.count(&s.stats.Unavailable, 1)
+			a = func() Answer { return failed(q.Type) }
+		}
 	}
 	s.deliver(reply, a, nil)
 }

@@ -888,8 +888,8 @@ func TestServeConn(t *testing.T) {
 			}
 		}
 	}
-	s.Resolver = resolverFunc(func(ctx context.Context, q Query) (Answer, error) { return "", ctx.Value("fault").(error) })
-	ctx := context.WithValue(context.Background(), "fault", errDown)
+	s.Resolver = resolverFunc(func(ctx context.Context, q Query) (Answer, error) { return "", ctx.Value(faultKey{}).(error) })
+	ctx := context.WithValue(context.Background(), faultKey{}, errDown)
 	for typ, want := range map[Type]Answer{TypeUser: NewAnswer(-1), TypePasswd: NewAnswer(0)} {
 		var out bytes.Buffer
 		if err := s.ServeConn(ctx, bytes.NewReader(Query{Type: typ}.frame(t, "socket")), &out); err != nil || Answer(out.String()) != want {
@@ -900,6 +900,8 @@ func TestServeConn(t *testing.T) {
 		t.Errorf("the asker has gone: %v", err)
 	}
 }
+
+type faultKey struct{}
 
 type brokenWriter struct{}
 

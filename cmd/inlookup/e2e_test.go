@@ -249,10 +249,10 @@ func (s *site) counts() map[string]float64 {
 	return counts
 }
 
-// command returns one of our commands with the site's environment.
+// command returns a command, one of ours or another, with the site's environment.
 func (s *site) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
-	if filepath.Base(name) == name {
+	if name == "inlookup" || name == "inquerytest" {
 		cmd.Path, cmd.Err = filepath.Join(bin, name), nil
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.env)) {
