@@ -571,8 +571,8 @@ func TestNodeSize(t *testing.T) {
 		t.Skip("not a 64-bit machine")
 	}
 	type value struct {
-		answer []byte
-		expiry int64
+		_ []byte
+		_ int64
 	}
 	if a, b := unsafe.Sizeof(node[[32]byte]{}), unsafe.Sizeof(node[value]{}); a != 96 || b != 96 {
 		t.Errorf("a node takes %d or %d bytes, want 96", a, b)

@@ -163,7 +163,7 @@ func TestLife(t *testing.T) {
 					if a := expect(t, cache, f, typ, email, 0); a != first {
 						t.Errorf("%v %s: %q, want %q", typ, email, a, first)
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					if a := expect(t, cache, f, typ, email, 1); a == first && email[0] != 'n' {
 						t.Errorf("%v %s: the old answer", typ, email)
 					}
@@ -182,7 +182,7 @@ func TestLifeBeginsBeforeTheLoad(t *testing.T) {
 		expect(t, c, f, TypeUser, "user@example.com", 1)
 		time.Sleep(58*time.Second - 1)
 		expect(t, c, f, TypeUser, "user@example.com", 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect(t, c, f, TypeUser, "user@example.com", 1)
 	})
 }
@@ -261,7 +261,7 @@ func TestStaleBounds(t *testing.T) {
 				if n := cache.Stats().Stale - stale; (n > 0) != (bound > 0) {
 					t.Errorf("%v within %v: counted %d times", typ, bound, n)
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				if a, err := cache.Resolve(context.Background(), Query{Type: typ, Email: "user" + at}); !errors.Is(err, ErrUnavailable) {
 					t.Errorf("%v after %v: %q, %v", typ, bound, a, err)
 				}
@@ -505,13 +505,13 @@ func TestCoalescing(t *testing.T) {
 				if d, ok := ctx.Deadline(); !ok || time.Until(d) != 3*time.Second {
 					t.Errorf("a load has until %v, want 3 s", d)
 				}
-				if ctx.Value("asker") != nil {
+				if ctx.Value(askerKey{}) != nil {
 					t.Error("a load runs on the context of its first asker")
 				}
 				<-release
 				return numbered(q.Type, int(n)), fault
 			})}
-			ctx, cancel := context.WithCancel(context.WithValue(context.Background(), "asker", 1))
+			ctx, cancel := context.WithCancel(context.WithValue(context.Background(), askerKey{}, 1))
 			q, first := Query{Type: TypeUser, Email: "user@example.com"}, make(chan error, 1)
 			go func() {
 				_, err := c.Resolve(ctx, q)
@@ -852,7 +852,7 @@ func TestFillIsGivenOut(t *testing.T) {
 		}
 		time.Sleep(9*time.Minute - 1)
 		expect(t, c, f, TypePasswd, "user@example.com", 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect(t, c, f, TypePasswd, "user@example.com", 1)
 	})
 }
@@ -1181,3 +1181,5 @@ func modelRun(t *testing.T, seed uint64, steps int) {
 		}
 	}
 }
+
+type askerKey struct{}

@@ -370,7 +370,6 @@ func TestAnswersWhileWaiting(t *testing.T) {
 		{inlookup.Query{Type: inlookup.TypeStatus}, 0},
 		{inlookup.Query{Type: inlookup.TypeFlush, Email: "other.example"}, 0},
 		{inlookup.Query{Type: inlookup.TypeExplain, Email: "over@example.com", IP: "1"}, 0},
-		{inlookup.Query{Type: inlookup.TypeUser, Email: "impossible\n@example.com"}, 1},
 	} {
 		start := time.Now()
 		a, err := c.Resolve(context.Background(), test.q)
