@@ -39,12 +39,12 @@ import (
 // time. Its fields may not change after the first question; their zero values are the defaults given.
 type Cache struct {
 	Resolver      Resolver
-	TTL           time.Duration // an answer's life; 0: 10 minutes
-	NegativeTTL   time.Duration // the life of "absent"; 0: 20 seconds
+	TTL           time.Duration // an answer's life; 0: 10 minutes; negative: none
+	NegativeTTL   time.Duration // the life of "absent"; 0: 20 seconds; negative: none
 	Stale         time.Duration // cap on life after TTL, see staleFor; 0: none, negative: no such life
 	Size          int64         // bytes of heap for entries, see cost; 0: 256 MiB
 	MaxEntries    int           // 0: no limit but Size
-	LoadTimeout   time.Duration // for one question to Resolver; 0: 3 seconds
+	LoadTimeout   time.Duration // for one question to Resolver; 0: 2.5 seconds, less than askers wait
 	DefaultDomain string        // of addresses without one
 
 	mu      sync.Mutex // guards everything below
@@ -52,8 +52,6 @@ type Cache struct {
 	rings   [2]ring[entry] // most recently used first; [1] holds the absent
 	flights map[string]*flight
 	fills   map[*[]string]bool // of each Fill that runs, the prefixes flushed since it began
-	down    bool               // the last load found Resolver unavailable
-	probed  time.Time          // when a load last began while down
 	stats   CacheStats
 }
 
@@ -61,7 +59,8 @@ type Cache struct {
 type entry struct {
 	answer Answer
 	loaded time.Duration // since epoch
-	took   uint32        // microseconds that Resolver took, at most 71 minutes
+	failed uint32        // second since epoch when it was last tried in vain to renew this, 0: never
+	took   uint16        // tenths of a millisecond that Resolver took
 	absent bool
 }
 
@@ -132,8 +131,8 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	return lowerBytes(b)
 }
 
-// peek returns the answer if it is in memory and alive. It is what a hit costs: b is the caller's scratch space for
-// the key, and nothing is allocated.
+// peek returns the answer if it is in memory and may be given at once: alive, or expired and tried in vain to renew
+// within the last second. It is what a hit costs: b is the caller's scratch space for the key, and nothing is allocated.
 func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	if !t.cacheable() {
 		return "", false
@@ -141,17 +140,28 @@ func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	key := c.appendKey(b, t, email)
 	now := since()
 	c.mu.Lock()
-	if n := c.tree.find(key); n != nil && now-n.value.loaded < c.life(&n.value) {
-		c.rings[bit(n.value.absent)].toFront(n)
+	defer c.mu.Unlock()
+	n := c.tree.find(key)
+	switch {
+	case n == nil:
+		return "", false
+	case now-n.value.loaded < c.life(&n.value):
 		c.stats.Hits++
-		a, ok = n.value.answer, true
+	case n.value.failed > 0 && now-time.Duration(n.value.failed)*time.Second < time.Second && c.usable(n, t):
+		c.stats.Stale++
+	default:
+		return "", false
 	}
-	c.mu.Unlock()
-	return a, ok
+	c.rings[bit(n.value.absent)].toFront(n)
+	return n.value.answer, true
 }
 
+// patience is how long an asker who could do with an expired answer waits for a new one. MySQL finds a row in less than
+// a hundredth of it, so what takes longer is not available, and others wait for their turn.
+const patience = 250 * time.Millisecond
+
 // Resolve answers from memory, or with what Resolver says. When Resolver is unavailable an expired answer may have to
-// do.
+// do; whether it is, is found out for each entry, since one database may be gone and another not.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if !q.Type.cacheable() {
 		return c.Resolver.Resolve(ctx, q)
@@ -161,80 +171,89 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		return a, nil
 	}
 	key := c.appendKey(scratch[:0], q.Type, []byte(q.Email))
-	f, a := c.join(key, q)
-	if a != "" {
-		return a, nil
-	}
-	select {
-	case <-f.done:
-		return f.answer, f.err
-	case <-ctx.Done():
-		return "", fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+	f, late := c.join(key, q)
+	for {
+		select {
+		case <-f.done:
+			return f.answer, f.err
+		case <-late:
+			if a := c.stale(key, q.Type); a != "" {
+				return a, nil
+			}
+		case <-ctx.Done():
+			return "", fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+		}
 	}
 }
 
-// join returns the flight that will bring the answer, begun here if there is none, or the answer if it has come since
-// peek or if only a stale one is to be had. While Resolver is down those who can be served stale do not wait for it;
-// one question a second finds out whether it is back.
-func (c *Cache) join(key []byte, q Query) (*flight, Answer) {
+// join returns the flight that will bring the answer, begun here if there is none, and if there is an expired answer
+// that may do, what tells when to take it.
+func (c *Cache) join(key []byte, q Query) (f *flight, late <-chan time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.tree.find(key)
-	if n != nil && since()-n.value.loaded < c.life(&n.value) {
-		c.stats.Hits++
-		return nil, n.value.answer
+	if n := c.tree.find(key); n != nil && since()-n.value.loaded < c.life(&n.value) {
+		c.stats.Hits++ // it has come since peek
+		f = &flight{done: make(chan struct{}), answer: n.value.answer}
+		close(f.done)
+		return f, nil
+	} else if n != nil && c.usable(n, q.Type) {
+		late = time.After(patience)
 	}
-	stale := c.down && c.usable(n, q.Type)
-	f := c.flights[string(key)]
-	if f != nil && !stale {
+	if f = c.flights[string(key)]; f != nil {
 		c.stats.Coalesced++
+		return f, late
 	}
-	if f == nil && (!stale || time.Since(c.probed) >= time.Second) {
-		if c.flights == nil {
-			c.flights = make(map[string]*flight)
-		}
-		f = &flight{done: make(chan struct{})}
-		c.flights[string(key)] = f
-		c.probed = time.Now()
-		c.stats.Misses++
-		q.Email = lower(q.Email) // the answer repeats it, and is not for this asker alone
-		go c.load(f, string(key), q)
+	if c.flights == nil {
+		c.flights = make(map[string]*flight)
 	}
-	if stale {
-		c.stats.Stale++
-		return nil, n.value.answer
-	}
-	return f, ""
+	f = &flight{done: make(chan struct{})}
+	c.flights[string(key)] = f
+	c.stats.Misses++
+	q.Email = lower(q.Email) // the answer repeats it, and is not for this asker alone
+	go c.load(f, string(key), q)
+	return f, late
 }
 
 // usable reports whether n may be given although it has expired.
 func (c *Cache) usable(n *node[entry], t Type) bool {
-	return n != nil && since()-n.value.loaded < c.life(&n.value)+c.staleFor(t, &n.value)
+	return since()-n.value.loaded < c.life(&n.value)+c.staleFor(t, &n.value)
+}
+
+// stale returns the expired answer if it may be given, and notes that it could not be renewed.
+func (c *Cache) stale(key []byte, t Type) Answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.tree.find(key)
+	if n == nil || !c.usable(n, t) {
+		return ""
+	}
+	n.value.failed = uint32(since() / time.Second)
+	c.stats.Stale++
+	return n.value.answer
 }
 
 // load brings the answer. It has a context of its own: the asker who began it may go away, others wait too. A flush
 // meanwhile has taken the flight out of the map; then those who wait get the answer, and nobody after them.
 func (c *Cache) load(f *flight, key string, q Query) {
-	ctx, cancel := context.WithTimeout(context.Background(), or(c.LoadTimeout, 3*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), or(c.LoadTimeout, deadline-500*time.Millisecond))
 	defer cancel()
 	start := since()
 	a, err := c.Resolver.Resolve(ctx, q)
-	took := since() - start
-
+	fresh := entry{answer: a, loaded: start, took: uint16((since() - start) / (100 * time.Microsecond)), absent: a == absence(q)}
+	failed := err != nil
+	if errors.Is(err, ErrUnavailable) {
+		if old := c.stale([]byte(key), q.Type); old != "" {
+			a, err = old, nil
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down = errors.Is(err, ErrUnavailable); err != nil {
-		c.stats.LoadErrors++
-	}
+	c.stats.LoadErrors += uint64(bit(failed))
 	if c.flights[key] == f {
 		delete(c.flights, key)
-		if n := c.tree.find([]byte(key)); err == nil {
-			n := c.keep(key, entry{a, start, uint32(took.Microseconds()), a.absent(q)})
-			c.rings[bit(a.absent(q))].pushFront(n)
+		if !failed {
+			c.rings[bit(fresh.absent)].pushFront(c.keep(key, fresh))
 			c.makeRoom()
-		} else if c.usable(n, q.Type) {
-			a, err = n.value.answer, nil
-			c.stats.Stale++
 		}
 	}
 	f.answer, f.err = a, err
@@ -360,7 +379,7 @@ func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled in
 		if c.tree.find([]byte(key)) != nil {
 			return true
 		}
-		n := c.keep(key, entry{answer: a, loaded: start, absent: a.absent(q)})
+		n := c.keep(key, entry{answer: a, loaded: start, absent: a == absence(q)})
 		c.rings[bit(n.value.absent)].pushBack(n)
 		if c.over(c.stats.Bytes[0]+c.stats.Bytes[1], c.tree.len, 1) {
 			c.drop(n)
@@ -399,5 +418,5 @@ func (c *Cache) Explain(q Query) (e Entry, there bool) {
 	}
 	age := since() - n.value.loaded
 	left := c.life(&n.value) - age
-	return Entry{age, left, left + c.staleFor(q.Type, &n.value), time.Duration(n.value.took) * time.Microsecond, cost(n), n.value.absent}, true
+	return Entry{age, left, left + c.staleFor(q.Type, &n.value), time.Duration(n.value.took) * 100 * time.Microsecond, cost(n), n.value.absent}, true
 }

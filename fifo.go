@@ -210,7 +210,9 @@ func makeDir(dir string) error {
 	if err := makeDir(filepath.Dir(dir)); err != nil { // ends: / exists
 		return err
 	}
-	if err := os.Mkdir(dir, 0o775); err != nil {
+	if err := os.Mkdir(dir, 0o775); errors.Is(err, fs.ErrExist) {
+		return nil // another server was faster
+	} else if err != nil {
 		return err
 	}
 	if uid, gid, ok := owner(); ok {
@@ -343,6 +345,8 @@ func (in *replyFIFO) unlinked() bool {
 func (in *replyFIFO) remove() {
 	if in.f.Close(); in.out == nil {
 		os.Remove(in.path)
+	} else {
+		in.out.Close()
 	}
 }
 

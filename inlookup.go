@@ -118,6 +118,8 @@ func (m *MySQL) Reload(reconnect bool) error {
 
 // Close closes the connections; a question after it opens new ones.
 func (m *MySQL) Close() error {
+	m.reload.Lock()
+	defer m.reload.Unlock()
 	if c := m.config.Swap(nil); c != nil {
 		c.close(nil)
 	}
@@ -127,7 +129,7 @@ func (m *MySQL) Close() error {
 // close closes the pools that are not in keep.
 func (c *config) close(keep map[database]*pool) {
 	for db, p := range c.pools {
-		if keep[db] != p {
+		if p != nil && keep[db] != p {
 			p.db.Close()
 		}
 	}
@@ -150,7 +152,7 @@ func (m *MySQL) read(keep map[database]*pool) (c *config, err error) {
 	c = &config{environ: environ{m.Getenv}, pools: make(map[database]*pool), assign: make(map[string]string)}
 	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
 	local := database{hosts: "localhost", user: "indimail", name: "indimail", ca: c.get("MYSQL_OPT_SSL_CA", "")}
-	var errs [8]error
+	var errs [7]error
 	if c.relayAge, errs[0] = strconv.Atoi(c.get("RELAY_CLEAR_MINUTES", "30")); errs[0] != nil {
 		errs[0] = fmt.Errorf("RELAY_CLEAR_MINUTES: %w", errs[0])
 	}
@@ -162,9 +164,14 @@ func (m *MySQL) read(keep map[database]*pool) (c *config, err error) {
 	for n := 1; n <= maxBatch; n *= 2 {
 		c.selects[n] = [2]string{c.userSQL(n, false), c.userSQL(n, true)}
 	}
+	if err = errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
 	use := func(db database) (p *pool) {
-		if p = or(c.pools[db], keep[db]); p == nil && errs[7] == nil {
-			p, errs[7] = openPool(db, &m.calls)
+		if p = or(c.pools[db], keep[db]); p == nil {
+			var failed error
+			p, failed = openPool(db, &m.calls)
+			err = errors.Join(err, failed)
 		}
 		c.pools[db] = p
 		return p
@@ -173,12 +180,16 @@ func (m *MySQL) read(keep map[database]*pool) (c *config, err error) {
 	for i := range c.cluster {
 		c.cluster[i].pool = use(c.cluster[i].db)
 	}
+	if err != nil {
+		c.close(keep)
+		return nil, err
+	}
 	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo"} {
 		if st, err := os.Stat(c.control(name)); err == nil && st.Mode()&0o004 != 0 && m.Log != nil {
 			m.Log.Printf("warning: %s holds a password and is readable by all: chmod o-r %[1]s", c.control(name))
 		}
 	}
-	return c, errors.Join(errs[:]...)
+	return c, nil
 }
 
 // eachLine calls f for each line of the file that is neither blank nor a comment, and says file and line with its
@@ -205,7 +216,10 @@ func (c *config) readServer(prefix, file string, db *database) (there bool, err 
 	err = eachLine(c.control(file), func(line string) error {
 		f := append(strings.Split(line, ":"), "", "", "", "")
 		_, err := strconv.ParseUint(or(f[3], "0"), 10, 16)
-		if there || f[0] == "" || len(f) > 9 || err != nil && f[3][0] != '/' || f[4] != "" && f[4] != "ssl" && f[4] != "nossl" {
+		if there {
+			return nil // the first line counts
+		}
+		if f[0] == "" || len(f) > 9 || err != nil && f[3][0] != '/' || f[4] != "" && f[4] != "ssl" && f[4] != "nossl" {
 			return errors.New("want one line, host:user:password:socket-or-port[:ssl|nossl]")
 		}
 		there = true
@@ -226,19 +240,20 @@ func (c *config) readServer(prefix, file string, db *database) (there bool, err 
 // order.
 func (c *config) readCluster() error {
 	var s store
-	seen, path := make(map[string]string), c.control("mcdinfo")
+	seen, complete, path := make(map[string]string), true, c.control("mcdinfo")
 	err := eachLine(path, func(line string) error {
 		f := append(strings.Fields(line), "", "")
 		switch key := f[0]; {
-		case key == "domain" && (len(seen) > 0 || len(f) != 5 || f[2] != "0" && f[2] != "1"):
+		case key == "domain" && (!complete || len(f) != 5 || f[2] != "0" && f[2] != "1"):
 			return errors.New("want domain NAME 0|1, and the entry before it complete")
 		case key == "domain":
-			s = store{domain: lower(f[1]), distributed: f[2] == "1"}
+			s, complete = store{domain: lower(f[1]), distributed: f[2] == "1"}, false
 			return nil
 		case !slices.Contains(strings.Fields("server mdahost port use_ssl database user pass"), key) || len(f) != 4 || seen[key] != "" || s.domain == "":
-			return fmt.Errorf("want a key of an entry, once, with one value, in a domain; not %s", key)
+			return errors.New("want a key of an entry, once, with one value, in a domain") // not the line: it may hold the password
 		}
 		if seen[f[0]] = f[1]; len(seen) < 7 {
+			complete = false
 			return nil
 		}
 		if _, err := strconv.ParseUint(seen["port"], 10, 16); err != nil || seen["use_ssl"] != "0" && seen["use_ssl"] != "1" {
@@ -247,11 +262,11 @@ func (c *config) readCluster() error {
 		s.mdahost = seen["mdahost"]
 		s.db = database{hosts: seen["server"], port: seen["port"], name: seen["database"], user: seen["user"],
 			passwd: seen["pass"], tls: seen["use_ssl"] == "1", ca: c.get("MYSQL_OPT_SSL_CA", "")}
-		c.cluster = append(c.cluster, s)
+		c.cluster, complete = append(c.cluster, s), true
 		clear(seen)
 		return nil
 	})
-	if err == nil && len(seen) > 0 {
+	if err == nil && !complete {
 		err = fmt.Errorf("%s: the last entry of domain %s is not complete", path, s.domain)
 	}
 	return err
@@ -350,9 +365,13 @@ func openPool(db database, calls *callCounts) (*pool, error) {
 		host = strings.TrimSpace(host)
 		cfg := mysql.NewConfig()
 		cfg.User, cfg.Passwd, cfg.DBName, cfg.Logger = db.user, db.passwd, db.name, &mysql.NopLogger{}
-		cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(host, or(db.port, "3306"))
-		if host == "localhost" && (db.socket != "" || db.port == "" || db.port == "0") {
-			cfg.Net, cfg.Addr = "unix", or(db.socket, usualSocket())
+		port := strings.TrimLeft(db.port, "0")
+		cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(host, or(port, "3306"))
+		if host == "localhost" && (db.socket != "" || port == "") {
+			cfg.Net, cfg.Addr = "unix", or(db.socket, "usual socket")
+			cfg.DialFunc = func(ctx context.Context, network, _ string) (net.Conn, error) { // the server may come after us
+				return new(net.Dialer).DialContext(ctx, network, or(db.socket, usualSocket()))
+			}
 		}
 		if db.tls {
 			cfg.TLS = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
@@ -411,7 +430,10 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 			continue
 		}
 		h.mu.Unlock()
-		one, cancel := context.WithTimeout(ctx, time.Second) // the next one shall have its time too
+		one, cancel := ctx, context.CancelFunc(func() {})
+		if until, ok := ctx.Deadline(); ok { // the others shall have their share of the time
+			one, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(len(h.hosts)-i))
+		}
 		conn, err := b.Connect(one)
 		cancel()
 		h.mu.Lock()
@@ -419,7 +441,9 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 			h.good, b.wait = (first+i)%len(h.hosts), 0
 			return conn, nil
 		}
-		failed = fmt.Errorf("%s: %w", b.name, err)
+		if failed = fmt.Errorf("%s: %w", b.name, err); ctx.Err() != nil {
+			break // the asker's time is up, which says nothing about this host
+		}
 		b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
 		b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter: not all servers at the same time
 	}
@@ -427,29 +451,29 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // What MariaDB says to a question it does not get to, ER_SERVER_SHUTDOWN and ER_CONNECTION_KILLED, and to one that
-// compares a column with what its character set lacks, ER_CANT_AGGREGATE_2COLLATIONS.
-const errShutdown, errKilled, errCollations = 1053, 1927, 1267
+// compares a column with what its character set lacks, ER_CANT_AGGREGATE_2COLLATIONS (MySQL: 3988).
+const errShutdown, errKilled, errCollations, errConversion = 1053, 1927, 1267, 3988
 
 // query returns the rows of one SELECT, NULL as "". What died with its connection, or took half the time there is, is
 // asked once more on another connection: it only reads. What MySQL itself refuses is not.
-func (p *pool) query(ctx context.Context, text string, args ...any) (rows [][]string, err error) {
-	half, cancel := context.WithTimeout(ctx, deadline/2)
+func (p *pool) query(outer context.Context, text string, args ...any) (rows [][]string, err error) {
+	half, cancel := context.WithTimeout(outer, deadline/2)
 	defer cancel()
 	var refused *mysql.MySQLError
-	for _, ctx := range []context.Context{half, ctx} {
+	for _, ctx := range []context.Context{half, outer} {
 		rows = nil
 		err = p.each(ctx, text, args, func(row []string) bool {
 			rows = append(rows, slices.Clone(row))
 			return true
 		})
-		if err == nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
+		if err == nil || outer.Err() != nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
 			break
 		}
 		p.db.SetMaxIdleConns(0) // the other connections to what died or hangs are no better
 		p.db.SetMaxIdleConns(maxConns)
 	}
 	switch {
-	case errors.As(err, &refused) && refused.Number == errCollations && !ascii(fmt.Sprint(args...)):
+	case errors.As(err, &refused) && (refused.Number == errCollations || refused.Number == errConversion) && !ascii(fmt.Sprint(args...)):
 		return nil, nil // no such letter, no such row
 	case err != nil:
 		err = fmt.Errorf("database %s: %w", p.name, err)
@@ -599,8 +623,10 @@ func (c *config) userSQL(n int, alias bool) string {
 	gid, join := "IFNULL(pw_gid,0)", ""
 	if c.get("DOMAIN_LIMITS", "") != "" {
 		flags := gid
-		for name, bits := range map[string]int{"pop": 0x02, "smtp": 0x100, "imap": 0x08, "relay": 0x20, "webmail": 0x04, "passwordchanging": 0x01, "dialup": 0x40} {
-			flags += fmt.Sprintf("|IF(COALESCE(u.disable_%s,d.disable_%[1]s,0),%d,0)", name, bits)
+		for i, name := range []string{"passwordchanging", "pop", "webmail", "imap", "", "relay", "dialup", "", "smtp"} {
+			if name != "" {
+				flags += fmt.Sprintf("|IF(COALESCE(u.disable_%s,d.disable_%[1]s,0),%d,0)", name, 1<<i)
+			}
 		}
 		gid = "IF(" + gid + "&0x2000," + gid + "," + flags + ")"
 		join = " LEFT JOIN vlimits u ON u.domain=CONCAT(pw_name,'@',pw_domain) LEFT JOIN vlimits d ON d.domain=pw_domain"
@@ -662,6 +688,8 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 		return alias(ctx, at.pool, local, real)
 	case local == "":
 		return limits(ctx, at.pool, real, real)
+	case q.Type == TypeHost && at.distributed:
+		return c.route(ctx, at, domain, real)
 	}
 	user, err := c.user(ctx, at.pool, local, real, q.Type == TypeUser)
 	switch {
@@ -674,8 +702,7 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 	case q.Type == TypePasswd:
 		return user.passwd(local + "@" + domain), nil
 	case q.Type == TypeHost:
-		port, err := c.port(ctx, at, real)
-		return NewData(q.Type, domain+":"+at.mdahost+":"+port), err
+		return c.route(ctx, at, domain, real)
 	}
 	return limits(ctx, at.pool, local+"@"+real, real)
 }
@@ -686,21 +713,6 @@ func plausible(local, domain string) bool {
 	control := func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }
 	return domain != "" && !strings.ContainsFunc(local+domain, control) &&
 		utf8.RuneCountInString(local) <= 40 && utf8.RuneCountInString(domain) <= 67
-}
-
-// absence is the answer for what is not there.
-func absence(q Query) Answer {
-	switch q.Type {
-	case TypeUser:
-		return NewAnswer(int(StatusAbsent))
-	case TypePasswd:
-		return NewData(q.Type, noSuchUser+lower(q.Email))
-	case TypeAlias:
-		return NewData(q.Type, "")
-	case TypeDomain:
-		return NewData(q.Type, lower(q.Email))
-	}
-	return NewAnswer(0)
 }
 
 func (u userRow) status() Answer {
@@ -784,17 +796,19 @@ func alias(ctx context.Context, p *pool, local, real string) (Answer, error) {
 	return NewData(TypeAlias, strings.Join(lines, "")), err
 }
 
-// port returns the port of the SMTP route.
-func (c *config) port(ctx context.Context, at *store, real string) (string, error) {
+// route returns the SMTP route.
+func (c *config) route(ctx context.Context, at *store, domain, real string) (Answer, error) {
+	port := "25"
 	if !at.distributed { // the last of the routes is for any domain
-		return c.routes[slices.IndexFunc(c.routes, func(r route) bool { return r.domain == real || r.domain == "" })].port, nil
+		port = c.routes[slices.IndexFunc(c.routes, func(r route) bool { return r.domain == real || r.domain == "" })].port
+		return NewData(TypeHost, domain+":"+at.mdahost+":"+port), nil
 	}
 	rows, err := c.central.query(ctx, "SELECT port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'",
 		at.host, real, c.hostIP)
-	if len(rows) == 0 || rows[0][0] == "" || rows[0][0] == "0" {
-		return "25", err
+	if len(rows) > 0 && rows[0][0] != "0" {
+		port = or(rows[0][0], port)
 	}
-	return rows[0][0], err
+	return NewData(TypeHost, domain+":"+at.mdahost+":"+port), err
 }
 
 // limitColumns are the record's fields in their order, 11 of 64 bits and the others of 16. One column, perm_maillist,
@@ -852,11 +866,15 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration, add func(Query, A
 	text, _, _ := strings.Cut(c.selects[1][0], " WHERE ")
 	text += " JOIN (SELECT user,domain,MAX(timestamp) latest FROM lastauth WHERE service IN ('imap','pop3','webm')" +
 		" AND timestamp>=NOW()-INTERVAL ? SECOND GROUP BY user,domain) l ON l.user=pw_name AND l.domain=pw_domain ORDER BY latest DESC"
-	more := true
+	more, isReal := true, make(map[string]bool) // rows left under what is now an alias domain do not count
 	for _, p := range c.pools {
 		elsewhere := func(domain string) bool {
+			if _, ok := isReal[domain]; !ok {
+				real, err := c.realDomain(ctx, domain)
+				isReal[domain] = err == nil && real == domain
+			}
 			i := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == domain })
-			return i < 0 && p != c.local || i >= 0 && (c.cluster[i].distributed || c.cluster[i].pool != p)
+			return !isReal[domain] || i < 0 && p != c.local || i >= 0 && (c.cluster[i].distributed || c.cluster[i].pool != p)
 		}
 		err = errors.Join(err, p.each(ctx, text, []any{int64(age.Seconds())}, func(row []string) bool {
 			if email := lower(row[1] + "@" + row[2]); !elsewhere(lower(row[2])) {

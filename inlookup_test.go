@@ -111,9 +111,10 @@ func routePort(t testing.TB, m *MySQL, domain string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := c.port(context.Background(), new(store), domain)
-	if err != nil {
-		t.Fatal(err)
+	a, err := c.route(context.Background(), &store{mdahost: "mda"}, domain, domain)
+	port, ok := strings.CutPrefix(a.Data(), domain+":mda:")
+	if err != nil || !ok {
+		t.Fatal(a, err)
 	}
 	return port
 }

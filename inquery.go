@@ -185,20 +185,20 @@ func (a Answer) Data() string {
 	return strings.TrimSuffix(string(a[min(headerSize, len(a)):]), "\x00")
 }
 
-// absent reports whether a says that what q asks about is not there. Such answers live shorter and in a room of their
-// own (see Cache).
-func (a Answer) absent(q Query) bool {
+// absence is the answer that what q asks about is not there. Such answers live shorter and in a room of their own (see
+// Cache).
+func absence(q Query) Answer {
 	switch q.Type {
 	case TypeUser:
-		return a.Code() == int(StatusAbsent)
+		return NewAnswer(int(StatusAbsent))
 	case TypePasswd:
-		return strings.HasPrefix(a.Data(), noSuchUser)
+		return NewData(q.Type, noSuchUser+lower(q.Email))
 	case TypeAlias:
-		return a.Code() == 1
+		return NewData(q.Type, "")
 	case TypeDomain:
-		return a.Data() == lower(q.Email)
+		return NewData(q.Type, lower(q.Email))
 	}
-	return a.Code() == 0
+	return NewAnswer(0)
 }
 
 // bad is the error for an answer that has no value of the type asked for.
@@ -404,6 +404,7 @@ type Client struct {
 
 	init sync.Once
 	env  environ
+	tcp  bool  // under tcpclient
 	err  error // of init
 
 	mu    sync.Mutex // guards what follows
@@ -450,7 +451,7 @@ func (c *Client) configure() {
 		c.Timeout, c.err = c.env.seconds("timeoutread", 4)
 	}
 	if c.env.get("TCPCLIENT", "") != "" && c.env.get("TCPREMOTEIP", "") != "" {
-		c.idle = []*replyFIFO{tcpclientReply()}
+		c.tcp, c.idle = true, []*replyFIFO{tcpclientReply()}
 	}
 }
 
@@ -476,7 +477,8 @@ func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query) (A
 
 // send writes the request to one of the server's instances, chosen evenly: the next one when that one has no reader,
 // and all are looked up anew when none has.
-func (c *Client) send(ctx context.Context, frame []byte) (err error) {
+func (c *Client) send(ctx context.Context, frame []byte) error {
+	var failed error // the first, that of an instance if there are any
 	c.mu.Lock()
 	paths := c.paths
 	c.mu.Unlock()
@@ -487,8 +489,12 @@ func (c *Client) send(ctx context.Context, frame []byte) (err error) {
 			if i < n {
 				path = paths[(first+i)%n]
 			}
-			if err = sendRequest(ctx, path, frame); err == nil {
+			err := sendRequest(ctx, path, frame)
+			if err == nil {
 				return nil
+			}
+			if i == 0 {
+				failed = err
 			}
 		}
 		paths = requestPaths(c.env, c.Infifo)
@@ -496,7 +502,7 @@ func (c *Client) send(ctx context.Context, frame []byte) (err error) {
 		c.paths = paths
 		c.mu.Unlock()
 	}
-	return err
+	return failed
 }
 
 // take returns a kept reply FIFO, or a new one.
@@ -506,6 +512,9 @@ func (c *Client) take() (in *replyFIFO, kept bool, err error) {
 	if n := len(c.idle); n > 0 {
 		in, c.idle = c.idle[n-1], c.idle[:n-1]
 		return in, in.out == nil, nil
+	}
+	if c.tcp {
+		return nil, false, errors.New("tcpclient's connection is used up, or busy")
 	}
 	in, err = newReplyFIFO(c.env.get("FIFOTMPDIR", "/tmp"))
 	return in, false, err

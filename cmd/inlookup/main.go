@@ -120,10 +120,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case o.demo != "":
 		err = demo(o.demo, stdout)
 	case os.Getenv("TCPREMOTEIP") != "":
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
+		// Whoever connects and says nothing would hold one of tcpserver's places.
+		time.AfterFunc(30*time.Second, func() { os.Exit(exitFault) })
 		server := &inlookup.Server{Resolver: inlookup.FromEnv(), Log: log.New(stderr, "inlookup: ", 0)}
-		err = server.ServeConn(ctx, os.Stdin, os.Stdout)
+		err = server.ServeConn(context.Background(), os.Stdin, os.Stdout)
 	default:
 		err = serve(o, stdout, log.New(stderr, "inlookup: ", 0))
 	}
@@ -163,10 +163,9 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 	if err := server.Listen(); err != nil {
 		return err
 	}
-	preload := func() {
-		if cache != nil && o.recent > 0 {
-			go fill(ctx, cache, mysql, o.recent, logger)
-		}
+	preload := func() {}
+	if cache != nil && o.recent > 0 {
+		preload = filler(ctx, cache, mysql, o.recent, logger)
 	}
 	go func() {
 		for sig := range signals {
@@ -200,12 +199,34 @@ func reload(mysql *inlookup.MySQL, reconnect bool, logger *log.Logger) {
 	}
 }
 
-// fill loads those who logged in lately.
+// filler returns what loads those who logged in lately, in the background. One
+// load ends before the next begins: each SIGHUP asks for one, and a burst of them
+// must not take all connections.
+func filler(ctx context.Context, cache *inlookup.Cache, mysql *inlookup.MySQL, recent time.Duration, logger *log.Logger) func() {
+	stop, done := func() {}, make(chan struct{})
+	close(done)
+	return func() {
+		stop()
+		before := done
+		done = make(chan struct{})
+		var one context.Context
+		one, stop = context.WithCancel(ctx)
+		go func(done chan struct{}) {
+			defer close(done)
+			<-before
+			fill(one, cache, mysql, recent, logger)
+		}(done)
+	}
+}
+
 func fill(ctx context.Context, cache *inlookup.Cache, mysql *inlookup.MySQL, recent time.Duration, logger *log.Logger) {
 	start := time.Now()
 	n, err := cache.Fill(func(add func(inlookup.Query, inlookup.Answer) bool) error {
 		return mysql.Recent(ctx, recent, add)
 	})
+	if ctx.Err() != nil {
+		return // the next one has the say
+	}
 	if err != nil {
 		logger.Printf("loading recent users: %v", err)
 	}
@@ -222,8 +243,10 @@ func newCache(r inlookup.Resolver) (*inlookup.Cache, error) {
 	c.TTL, errs[0] = duration("CACHE_TTL")
 	c.NegativeTTL, errs[1] = duration("CACHE_NEGATIVE_TTL")
 	c.Stale, errs[2] = duration("CACHE_STALE")
-	if v := os.Getenv("CACHE_STALE"); v != "" && c.Stale == 0 {
-		c.Stale = -1 // 0 forbids
+	for name, d := range map[string]*time.Duration{"CACHE_TTL": &c.TTL, "CACHE_NEGATIVE_TTL": &c.NegativeTTL, "CACHE_STALE": &c.Stale} {
+		if os.Getenv(name) != "" && *d == 0 {
+			*d = -1 // 0 forbids
+		}
 	}
 	size, err := number("CACHE_SIZE")
 	c.Size, errs[3] = int64(size), err

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,6 +96,11 @@ func TestDatabaseAway(t *testing.T) {
 	s := goldenSite(t, db)
 	p := s.serve()
 	all(t, s.client(), "no database at the start", unknown)
+	plain := newSite(t, db) // where the user's row is the first thing looked up
+	plain.serve()
+	all(t, plain.client(), "no database, no control files", map[string]string{"1 user@example.com": "unavailable", "3 user@example.com": "unavailable",
+		"4 user@example.com": "unavailable", "5 alias@example.com": "unavailable", "6 user@example.com": "unavailable", "6 example.com": "unavailable",
+		"2 user@example.com 192.0.2.10": "unavailable", "7 example.com": "example.com"})
 	s.env["QUERY_CACHE"] = "1"
 	for _, typ := range []string{"1", "3", "5", "6"} {
 		if status, stdout, stderr := s.run("inquerytest", "-q", typ, "user@example.com"); status != 111 || stdout != "" || strings.Count(stderr, "\n") != 1 {
@@ -247,6 +254,99 @@ func TestKilledConnections(t *testing.T) {
 	})
 	cancel()
 	askers.Wait()
+}
+
+// A proxy stands between us and a database.
+type proxy struct {
+	listener net.Listener
+	to       string
+	mu       sync.Mutex // guards conns
+	conns    []net.Conn
+}
+
+func newProxy(t *testing.T, to string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, to: to}
+	go p.serve()
+	t.Cleanup(func() {
+		l.Close()
+		for _, c := range p.take() {
+			c.Close()
+		}
+	})
+	return p
+}
+
+func (p *proxy) serve() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.to)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, client, server)
+		p.mu.Unlock()
+		go io.Copy(client, server)
+		go io.Copy(server, client)
+	}
+}
+
+// take returns the connections, which are then the caller's.
+func (p *proxy) take() (conns []net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conns, p.conns = p.conns, nil
+	return conns
+}
+
+// freeze makes all connections hang that there are, as a firewall does that has forgotten them; new ones work.
+func (p *proxy) freeze(t *testing.T) {
+	for _, c := range p.take() {
+		c.SetReadDeadline(time.Unix(1, 0)) // ends the copying from it
+		t.Cleanup(func() { c.Close() })
+	}
+}
+
+// Connections that hang cost the questions that meet them half their time, and are then done with.
+func TestHangingConnections(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, net.JoinHostPort("127.0.0.1", fmt.Sprint(database(t).Port)))
+	s := newSite(t, nil)
+	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", fmt.Sprint(p.listener.Addr().(*net.TCPAddr).Port), "secret"
+	mysql := &inlookup.MySQL{Getenv: s.getenv}
+	defer mysql.Close()
+	ask := func(when string, limit time.Duration) {
+		var askers sync.WaitGroup
+		for range 16 { // over as many connections
+			for q, want := range map[string]string{"2 user@example.com 192.0.2.10": "true", "1 over@example.com": "over quota"} {
+				askers.Go(func() {
+					start := time.Now()
+					if got := show(t, mysql, q); got != want || time.Since(start) > limit {
+						t.Errorf("%s: %s: %s after %v", when, q, got, time.Since(start))
+					}
+				})
+			}
+		}
+		askers.Wait()
+	}
+	ask("first", 4*time.Second)
+	p.mu.Lock()
+	if n := len(p.conns) / 2; n < 4 {
+		t.Fatalf("%d connections", n)
+	}
+	p.mu.Unlock()
+	p.freeze(t)
+	ask("frozen", 4*time.Second)
+	ask("after that", time.Second)
 }
 
 // store fills the tables of a cluster, whose second database is store2.
@@ -436,6 +536,10 @@ func TestCluster(t *testing.T) {
 		{"host.mysql with a socket", nil, files{"host.mysql": "localhost:indimail:secret:" + db.Socket + "\n"}, answers{"3 user@local.test": "user@local.test local 0"}},
 		{"host.mysql in part", env{"MYSQL_PASSWD": "secret", "MYSQL_VPORT": port}, files{"host.mysql": "127.0.0.1\n"}, answers{"3 user@local.test": "user@local.test local 0"}},
 		{"CNTRL_ by environment", env{"CNTRL_DATABASE": "nothing"}, cluster, answers{"7 alias.test": "unavailable", "1 ann@dist.test": "unavailable"}},
+		{"no central database", env{"CNTRL_DATABASE": "nothing", "REAL_DOMAINS": "dist.test:plain.test"}, cluster, answers{"1 ann@dist.test": "unavailable",
+			"4 ann@dist.test": "unavailable", "1 user@plain.test": "active"}},
+		{"one store away", nil, with(cluster, "mcdinfo", strings.Replace(cluster["mcdinfo"], port, "1", 1)), answers{"1 user@plain.test": "unavailable",
+			"5 list@plain.test": "unavailable", "6 plain.test": "unavailable", "3 bob@dist.test": "bob@dist.test right 0"}},
 		{"a wrong password", env{"MYSQL_SOCKET": db.Socket, "MYSQL_PASSWD": "wrong"}, nil, answers{"3 user@local.test": "unavailable", "1 missing@local.test": "unavailable"}},
 		{"no such database", env{"MYSQL_SOCKET": db.Socket, "MYSQL_PASSWD": "secret", "MYSQL_DATABASE": "nothing"}, nil, answers{"1 user@local.test": "unavailable"}},
 		{"TLS, by a certificate that nobody vouches for", nil, files{"host.mysql": "127.0.0.1:indimail:secret:" + port + ":ssl\n"}, answers{"1 user@local.test": "unavailable"}},
