@@ -59,7 +59,7 @@ type Cache struct {
 type entry struct {
 	answer Answer
 	loaded time.Duration // since epoch
-	failed uint32        // second since epoch when it was last tried in vain to renew this, 0: never
+	failed uint32        // the second (see second) when it was last tried in vain to renew this; 0: never
 	took   uint16        // tenths of a millisecond that Resolver took
 	absent bool
 }
@@ -84,6 +84,9 @@ type flight struct {
 var epoch = time.Now()
 
 func since() time.Duration { return time.Since(epoch) }
+
+// second numbers the seconds since epoch, from 1.
+func second() uint32 { return uint32(since()/time.Second) + 1 }
 
 // life returns how long e is given to all.
 func (c *Cache) life(e *entry) time.Duration {
@@ -132,7 +135,7 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 }
 
 // peek returns the answer if it is in memory and may be given at once: alive, or expired and tried in vain to renew
-// within the last second. It is what a hit costs: b is the caller's scratch space for the key, and nothing is allocated.
+// in this second. It is what a hit costs: b is the caller's scratch space for the key, and nothing is allocated.
 func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	if !t.cacheable() {
 		return "", false
@@ -147,7 +150,7 @@ func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 		return "", false
 	case now-n.value.loaded < c.life(&n.value):
 		c.stats.Hits++
-	case n.value.failed > 0 && now-time.Duration(n.value.failed)*time.Second < time.Second && c.usable(n, t):
+	case n.value.failed == second() && c.usable(n, t):
 		c.stats.Stale++
 	default:
 		return "", false
@@ -227,7 +230,7 @@ func (c *Cache) stale(key []byte, t Type) Answer {
 	if n == nil || !c.usable(n, t) {
 		return ""
 	}
-	n.value.failed = uint32(since() / time.Second)
+	n.value.failed = second()
 	c.stats.Stale++
 	return n.value.answer
 }

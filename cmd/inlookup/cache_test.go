@@ -154,7 +154,7 @@ func TestPreload(t *testing.T) {
 func TestFlush(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	emails := []string{"a@flush.example", "b@flush.example", "c@flush2.example"}
+	emails := []string{"a@flush.example", "b@flush.example", "c@flush.example2"}
 	for _, email := range emails {
 		addUser(t, db, email[:1], email[2:], "old")
 	}
@@ -162,7 +162,7 @@ func TestFlush(t *testing.T) {
 	s.serve("-i", "2")
 	s.env["QUERY_CACHE"] = "1"
 	for _, test := range []struct{ what, new string }{
-		{"a@flush.example", "a"}, {"A@FLUSH.Example", "a"}, {"flush.example", "ab"}, {"flush2.example", "c"}, {"", "abc"}, {"nobody@flush.example", ""}, {"example", ""},
+		{"a@flush.example", "a"}, {"A@FLUSH.Example", "a"}, {"flush.example", "ab"}, {"flush.example2", "c"}, {"", "abc"}, {"nobody@flush.example", ""}, {"example", ""}, {"flush.exampl", ""},
 	} {
 		s.text(inlookup.Query{Type: inlookup.TypeFlush})
 		d := s.directory()
