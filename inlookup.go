@@ -596,7 +596,16 @@ func (c *config) selectUsers(p *pool, batch []*asking) {
 		a := batch[min(i, len(batch)-1)]
 		names, alias = append(names, a.local, a.domain), alias || a.alias
 	}
-	rows, err := p.query(ctx, c.selects[size][bit(alias)], slices.Repeat(names, 2+bit(alias))...)
+	texts := []string{c.selects[size][bit(alias)]}
+	if !ascii(batch[0].local + batch[0].domain) { // alone: one table's character set may lack a letter that another's has
+		texts = strings.Split(texts[0], unionAll)
+	}
+	var rows [][]string
+	var err error
+	for _, text := range texts {
+		more, failed := p.query(ctx, text, slices.Repeat(names, 1+strings.Count(text, unionAll))...)
+		rows, err = append(rows, more...), errors.Join(err, failed)
+	}
 	found := make(map[[2]string]userRow, len(batch))
 	for _, row := range rows {
 		place, err1 := strconv.Atoi(row[0])
@@ -617,6 +626,8 @@ func (c *config) selectUsers(p *pool, batch []*asking) {
 	}
 }
 
+const unionAll = " UNION ALL "
+
 // userSQL is the SELECT for n users. The entry comes in one column, since each column costs about what its content
 // does. With DOMAIN_LIMITS the limits of user or domain set flags in the gid, unless the gid exempts the user.
 func (c *config) userSQL(n int, alias bool) string {
@@ -635,9 +646,9 @@ func (c *config) userSQL(n int, alias bool) string {
 		return fmt.Sprint("SELECT ", place, ",pw_name,pw_domain,IFNULL(pw_gid,0),CONCAT_WS(':',IF(scram IS NULL,pw_passwd,CONCAT(scram,',',pw_passwd)),",
 			"IFNULL(pw_uid,0),", gid, ",pw_gecos,IFNULL(pw_dir,''),IFNULL(pw_shell,'')) FROM ", table, join, " WHERE ", either("pw_name=? AND pw_domain=?", n))
 	}
-	text := rows(inUsers, c.table("MYSQL_TABLE", "indimail")) + " UNION ALL " + rows(inInactive, c.table("MYSQL_INACTIVE_TABLE", "indibak"))
+	text := rows(inUsers, c.table("MYSQL_TABLE", "indimail")) + unionAll + rows(inInactive, c.table("MYSQL_INACTIVE_TABLE", "indibak"))
 	if alias {
-		text += fmt.Sprint(" UNION ALL SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ", either("alias=? AND domain=?", n))
+		text += fmt.Sprint(unionAll, "SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ", either("alias=? AND domain=?", n))
 	}
 	return text
 }
