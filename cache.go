@@ -321,7 +321,8 @@ const flushStep = 500
 
 // Flush forgets what is known about an address, about a domain if email has no separator, or everything if it is
 // empty, and returns how many entries that were. No answer to a question asked after Flush returns is older than its
-// call, since loads under way lose their place in the cache before the walk begins.
+// call, since loads under way lose their place in the cache before the walk begins. It goes by the address as asked: the
+// same user asked for under an alias domain stays.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := ""
 	if i := separator(email); i >= 0 {

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+)
+
+// demonstrate runs the demo in a temporary directory, which must be empty afterwards.
+func demonstrate(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	var out bytes.Buffer
+	err := demo("true", &out)
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	return out.String()
+}
+
+func expectLines(t *testing.T, out string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !strings.Contains(out, line) {
+			t.Errorf("no %q in:\n%s", line, out)
+		}
+	}
+	if strings.Contains(out, "NotARealHash") {
+		t.Error("a password hash is printed")
+	}
+}
+
+var sevenAnswers = []string{"looked up             active", "looked up             true", "A User, /home/mail/example.com/user", "example.com:127.0.0.1:25",
+	"&someone@example.net &user@example.com", "100 accounts, 9000000000 bytes", "looked up             example.com\n", "from memory           active"}
+
+func TestDemo(t *testing.T) {
+	out := demonstrateWithMariaDB(t)
+	expectLines(t, out, append(sevenAnswers, "expired, from memory  A User", "unavailable, try again later", "looked up             Postmaster")...)
+}
+
+// demonstrateWithMariaDB skips where there is no MariaDB, unless there must be one.
+func demonstrateWithMariaDB(t *testing.T) string {
+	dir := t.TempDir()
+	db, err := mariadb.Start(context.Background(), dir)
+	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
+		t.Skip("SKIP: " + err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	return demonstrate(t)
+}
+
+func TestDemoWithoutMariaDB(t *testing.T) {
+	defer func(start func(context.Context, string) (*mariadb.DB, error)) { startMariaDB = start }(startMariaDB)
+	startMariaDB = func(context.Context, string) (*mariadb.DB, error) { return nil, mariadb.ErrNotInstalled }
+	expectLines(t, demonstrate(t), append(sevenAnswers, "There is no MariaDB on this machine", "apt-get install -y --no-install-recommends mariadb-server")...)
+}
