@@ -617,6 +617,26 @@ func TestOneServer(t *testing.T) {
 	wg.Wait()
 }
 
+// TestMakeDirTogether has servers make one directory at the same time.
+func TestMakeDirTogether(t *testing.T) {
+	for range 50 {
+		dir := filepath.Join(t.TempDir(), "run", "indimail")
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				f, err := openRequestFIFO(filepath.Join(dir, fmt.Sprint("infifo", i)), 0o600)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				f.stop()
+				f.close()
+			})
+		}
+		wg.Wait()
+	}
+}
+
 // TestRequestFIFOStop: what was asked before stop is read, and then nothing is waited for.
 func TestRequestFIFOStop(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "infifo")

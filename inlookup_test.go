@@ -329,6 +329,10 @@ func TestMalformed(t *testing.T) {
 		{"mcdinfo", entry("pass "+secret, "pass "+secret+" "+secret), 8},
 		{"mcdinfo", entry("pass "+secret, "pass "+secret+"\npass "+secret), 0},
 		{"mcdinfo", entry("pass "+secret, "pass"), 8},
+		{"mcdinfo", entry("pass "+secret, "pass="+secret), 8},
+		{"mcdinfo", entry("pass "+secret, secret), 8},
+		{"mcdinfo", entry("domain example.com 0\n", "h:u:"+secret+":3306\n"), 1},
+		{"mcdinfo", entry("domain example.com 0\n", "domain example.org 1\ndomain example.com 0\n"), 2},
 		{"mcdinfo", entry("user u\n", ""), 0},
 		{"assign", "# x\n+example.com-:example.com:555:555\n", 2},
 		{"assign", "+example.com-\n", 1},
@@ -400,6 +404,20 @@ func TestReadablePasswordWarning(t *testing.T) {
 	}
 }
 
+// TestFailedReload leaves nothing behind of what it had begun.
+func TestFailedReload(t *testing.T) {
+	for name, content := range map[string]string{"mcdinfo": mcdinfo + "x\n", "host.cntrl": ":", "smtproutes": "x\n"} {
+		m := configured(t, controls(t, map[string]string{name: content}))
+		goroutines := runtime.NumGoroutine()
+		for range 20 {
+			if err := m.Reload(false); err == nil {
+				t.Fatalf("%s %q is accepted", name, content)
+			}
+		}
+		eventually(t, name+": no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
+	}
+}
+
 // TestReloadRace reloads while others ask.
 func TestReloadRace(t *testing.T) {
 	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
@@ -443,6 +461,8 @@ func FuzzMcdinfo(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		reloadAny(t, "mcdinfo", string(content))
 		reloadAny(t, "mcdinfo", string(content)+"\npass "+planted+"\n")
+		reloadAny(t, "mcdinfo", string(content)+"\npass="+planted+"\n")
+		reloadAny(t, "mcdinfo", string(content)+"\nh:u:"+planted+":x\n")
 		reloadAny(t, "mcdinfo", string(content)+"\npass "+planted+" x\n")
 		reloadAny(t, "mcdinfo", string(content)+"\nserver s\nmdahost h\npass "+planted+"\nport x\nuse_ssl 0\ndatabase d\nuser u\n")
 	})
@@ -1098,6 +1118,18 @@ func TestClientUnlinkedLate(t *testing.T) {
 	askEcho(t, c, "three@example.com")
 	if left := files(t, tmp); len(left) > 0 || asked.Load() != 4 {
 		t.Errorf("a server that unlinks once: left %q", left)
+	}
+	// One that is known to be unlinked is not asked over at all.
+	c, tmp = newClient(t, dir)
+	askEcho(t, c, "four@example.com")
+	for _, name := range files(t, tmp) {
+		if err := os.Remove(filepath.Join(tmp, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	askEcho(t, c, "five@example.com")
+	if asked.Load() != 6 {
+		t.Errorf("%d questions for 5 answers", asked.Load())
 	}
 }
 
