@@ -326,16 +326,11 @@ const (
 	maxBatch   = 32 // users in one SELECT
 )
 
-// MySQLStats counts SELECTs, those that failed, and how long they took. Bucket[i] of them took at most CallBounds[i],
-// the last any time.
+// MySQLStats counts SELECTs, those that failed, and the time they took together.
 type MySQLStats struct {
 	Calls, Errors uint64
 	Time          time.Duration
-	Bucket        [len(CallBounds) + 1]uint64
 }
-
-// CallBounds are the bounds of the buckets in MySQLStats, in seconds.
-var CallBounds = [...]float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3}
 
 type callCounts struct {
 	mu sync.Mutex // guards what follows
@@ -343,12 +338,9 @@ type callCounts struct {
 }
 
 func (s *callCounts) count(start time.Time, err error) {
-	took := time.Since(start)
-	i, _ := slices.BinarySearch(CallBounds[:], took.Seconds())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Calls, s.Time, s.Errors = s.Calls+1, s.Time+took, s.Errors+uint64(bit(err != nil))
-	s.Bucket[i]++
+	s.Calls, s.Time, s.Errors = s.Calls+1, s.Time+time.Since(start), s.Errors+uint64(bit(err != nil))
 }
 
 // Stats returns what was asked of MySQL so far.
@@ -657,6 +649,22 @@ func either(condition string, n int) string {
 	return strings.Repeat(condition+" OR ", n-1) + condition
 }
 
+const (
+	aliasSQL       = "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?"
+	limitsSQL      = "SELECT domain," + limitColumns + " FROM vlimits WHERE domain IN (?,?)"
+	aliasDomainSQL = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
+	portSQL        = "SELECT port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'"
+)
+
+func (c *config) relaySQL() string {
+	return "SELECT email,ipaddr FROM " + c.table("RELAY_TABLE", "relay") + " WHERE ipaddr=? AND email=? AND timestamp>?"
+}
+
+func (c *config) hostSQL() string {
+	return "SELECT pw_name,pw_domain,h.host,ipaddr FROM " + c.table("CNTRL_TABLE", "hostcntrl") +
+		" h JOIN host_table t ON t.host=h.host WHERE pw_domain=? AND pw_name IN (?,'*') ORDER BY pw_name='*'"
+}
+
 // table returns the name of a table, quoted.
 func (c *config) table(variable, def string) string {
 	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
@@ -752,7 +760,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	if !c.aliasTable {
 		return domain, nil
 	}
-	rows, err := c.central.query(ctx, "SELECT alias,domain FROM aliasdomain WHERE alias=?", domain)
+	rows, err := c.central.query(ctx, aliasDomainSQL, domain)
 	for _, row := range rows {
 		if lower(row[0]) == domain && row[1] != "" {
 			domain = lower(row[1])
@@ -771,8 +779,7 @@ func (c *config) place(ctx context.Context, local, real string) (*store, error) 
 	if s := c.cluster[first]; !s.distributed || local == "" {
 		return &s, nil
 	}
-	rows, err := c.central.query(ctx, "SELECT pw_name,pw_domain,h.host,ipaddr FROM "+c.table("CNTRL_TABLE", "hostcntrl")+
-		" h JOIN host_table t ON t.host=h.host WHERE pw_domain=? AND pw_name IN (?,'*') ORDER BY pw_name='*'", real, local)
+	rows, err := c.central.query(ctx, c.hostSQL(), real, local)
 	for _, row := range rows {
 		if name := lower(row[0]); name != local && name != "*" || lower(row[1]) != real {
 			continue
@@ -789,14 +796,13 @@ func (c *config) place(ctx context.Context, local, real string) (*store, error) 
 }
 
 func (c *config) relay(ctx context.Context, p *pool, email, ip string) (Answer, error) {
-	rows, err := p.query(ctx, "SELECT email,ipaddr FROM "+c.table("RELAY_TABLE", "relay")+" WHERE ipaddr=? AND email=? AND timestamp>?",
-		ip, email, time.Now().Unix()-int64(c.relayAge)*60)
+	rows, err := p.query(ctx, c.relaySQL(), ip, email, time.Now().Unix()-int64(c.relayAge)*60)
 	there := slices.ContainsFunc(rows, func(row []string) bool { return lower(row[0]) == email && row[1] == ip })
 	return NewAnswer(bit(there)), err
 }
 
 func alias(ctx context.Context, p *pool, local, real string) (Answer, error) {
-	rows, err := p.query(ctx, "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?", local, real)
+	rows, err := p.query(ctx, aliasSQL, local, real)
 	var lines []string
 	for _, row := range rows {
 		if lower(row[0]) == local && lower(row[1]) == real {
@@ -814,8 +820,7 @@ func (c *config) route(ctx context.Context, at *store, domain, real string) (Ans
 		port = c.routes[slices.IndexFunc(c.routes, func(r route) bool { return r.domain == real || r.domain == "" })].port
 		return NewData(TypeHost, domain+":"+at.mdahost+":"+port), nil
 	}
-	rows, err := c.central.query(ctx, "SELECT port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'",
-		at.host, real, c.hostIP)
+	rows, err := c.central.query(ctx, portSQL, at.host, real, c.hostIP)
 	if len(rows) > 0 && rows[0][0] != "0" {
 		port = or(rows[0][0], port)
 	}
@@ -832,7 +837,7 @@ const limitColumns = "domain_expiry,passwd_expiry,maxpopaccounts,maxaliases,maxf
 // limits answers with the row of email, else that of its domain, else, unless the domain itself is asked about, with
 // the defaults.
 func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) {
-	rows, err := p.query(ctx, "SELECT domain,"+limitColumns+" FROM vlimits WHERE domain IN (?,?)", email, domain)
+	rows, err := p.query(ctx, limitsSQL, email, domain)
 	of := func(key string) int {
 		return slices.IndexFunc(rows, func(row []string) bool { return lower(row[0]) == key })
 	}
@@ -898,6 +903,35 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration, add func(Query, A
 		}
 	}
 	return err
+}
+
+// Check asks every configured database all that the seven queries may ask it, about nobody, and calls say with each
+// outcome: the database, what was asked, the error if any, and how long it took.
+func (m *MySQL) Check(ctx context.Context, say func(database, what string, took time.Duration, err error)) error {
+	c, err := m.current()
+	if err != nil {
+		return err
+	}
+	spread := slices.ContainsFunc(c.cluster, func(s store) bool { return s.distributed })
+	for _, p := range c.pools {
+		users := p == c.local || slices.ContainsFunc(c.cluster, func(s store) bool { return s.pool == p })
+		for _, of := range []struct {
+			what, text string
+			here       bool
+		}{
+			{"users", c.selects[1][1], users}, {"relay", c.relaySQL(), users}, {"aliases", aliasSQL, users}, {"limits", limitsSQL, users},
+			{"alias domains", aliasDomainSQL, p == c.central && c.aliasTable},
+			{"distributed users", c.hostSQL(), p == c.central && spread}, {"ports", portSQL, p == c.central && spread},
+		} {
+			if start := time.Now(); of.here {
+				one, cancel := context.WithTimeout(ctx, deadline)
+				_, err := p.query(one, of.text, slices.Repeat([]any{"0"}, strings.Count(of.text, "?"))...)
+				cancel()
+				say(p.name, of.what, time.Since(start), err)
+			}
+		}
+	}
+	return nil
 }
 
 // A Place says where MySQL would look an address up.

@@ -1553,7 +1553,6 @@ func TestExported(t *testing.T) {
 		Cache.NegativeTTL Cache.Resolve Cache.Resolver Cache.Size Cache.Stale Cache.Stats Cache.TTL
 		CacheStats CacheStats.Bytes CacheStats.Coalesced CacheStats.Entries CacheStats.Evicted CacheStats.Flushed
 		CacheStats.Hits CacheStats.LoadErrors CacheStats.Misses CacheStats.Stale
-		CallBounds
 		Client Client.Close Client.Getenv Client.Infifo Client.Resolve Client.Timeout
 		Directory Directory.Alias Directory.Domain Directory.Host Directory.Limits Directory.Passwd Directory.Relay
 		Directory.Resolver Directory.Status
@@ -1565,8 +1564,8 @@ func TestExported(t *testing.T) {
 		Limits.MaxForwards Limits.MaxMailinglists Limits.MaxMsgCount Limits.MaxPopAccounts Limits.PasswdExpiry
 		Limits.PermAccount Limits.PermAlias Limits.PermAutoresponder Limits.PermDefaultQuota Limits.PermForward
 		Limits.PermMaillist Limits.PermMaillistModerators Limits.PermMaillistUsers Limits.PermQuota
-		MySQL MySQL.Close MySQL.Getenv MySQL.Log MySQL.Place MySQL.Recent MySQL.Reload MySQL.Resolve MySQL.Stats
-		MySQLStats MySQLStats.Bucket MySQLStats.Calls MySQLStats.Errors MySQLStats.Time
+		MySQL MySQL.Check MySQL.Close MySQL.Getenv MySQL.Log MySQL.Place MySQL.Recent MySQL.Reload MySQL.Resolve MySQL.Stats
+		MySQLStats MySQLStats.Calls MySQLStats.Errors MySQLStats.Time
 		NewAnswer NewData NewLimits
 		Passwd Passwd.Dir Passwd.Email Passwd.GID Passwd.Gecos Passwd.Inactive Passwd.Passwd Passwd.Shell Passwd.UID
 		Place Place.Database Place.Distributed Place.MailStore Place.RealDomain

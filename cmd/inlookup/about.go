@@ -86,17 +86,8 @@ func (a *about) status() string {
 		w.add("cache_bytes", "gauge", "bytes of heap that the entries take", kind, c.Bytes[i])
 	}
 	w.add("mysql_errors_total", "counter", "SELECTs that failed", "", m.Errors)
-	sum := uint64(0)
-	for i, n := range m.Bucket {
-		le := "+Inf"
-		if i < len(inlookup.CallBounds) {
-			le = strconv.FormatFloat(inlookup.CallBounds[i], 'g', -1, 64)
-		}
-		sum += n
-		w.addTo("mysql_select_seconds", "_bucket", "histogram", "how long SELECTs took", `le="`+le+`"`, sum)
-	}
-	w.addTo("mysql_select_seconds", "_sum", "histogram", "", "", m.Time.Seconds())
-	w.addTo("mysql_select_seconds", "_count", "histogram", "", "", m.Calls)
+	w.addTo("mysql_select_seconds", "_sum", "summary", "how long SELECTs took", "", m.Time.Seconds())
+	w.addTo("mysql_select_seconds", "_count", "summary", "", "", m.Calls)
 	return w.String()
 }
 
