@@ -51,13 +51,13 @@ func demo(mode demoFlag, w io.Writer) (err error) {
 	switch {
 	case errors.Is(err, mariadb.ErrNotInstalled):
 		fmt.Fprintf(w, "There is no MariaDB on this machine. To see it with one:\n  apt-get update && apt-get install -y --no-install-recommends mariadb-server\n"+
-			"Until then a small directory that is built in answers, through the same server and FIFOs.\n\n")
+			"Until then a small directory that is built in answers, through the same server and FIFOs.\n")
 		resolver = builtIn{}
 	case err != nil:
 		return err
 	default:
 		defer func() { err = errors.Join(err, db.Stop()) }()
-		fmt.Fprintf(w, "A private MariaDB runs in %s, with the sample domain example.com.\n\n", dir)
+		fmt.Fprintf(w, "A private MariaDB runs in %s, with the sample domain example.com.\n", dir)
 	}
 	about.cache = &inlookup.Cache{Resolver: resolver, TTL: time.Second, DefaultDomain: "example.com"}
 	about.server = &inlookup.Server{Resolver: about.cache, Getenv: getenv, About: about.answer}
@@ -69,9 +69,10 @@ func demo(mode demoFlag, w io.Writer) (err error) {
 	go func() { served <- about.server.Serve(serving) }()
 	defer func() { done(); err = errors.Join(err, <-served) }()
 
-	d := demonstration{w, about.cache, &inlookup.Client{Getenv: getenv}}
+	d := demonstration{w, paints(w), about.cache, &inlookup.Client{Getenv: getenv}}
 	defer d.client.Close()
 	d.tour(ctx, db)
+	d.status(ctx)
 	if mode == "serve" {
 		d.invite(ctx, env)
 	}
@@ -100,15 +101,44 @@ func demoDatabase(ctx context.Context, dir string, env map[string]string) (*mari
 
 type demonstration struct {
 	w      io.Writer
+	paint  bool // w is a terminal that shows colours
 	cache  *inlookup.Cache
 	client *inlookup.Client
 }
 
+// Colours, as the parameters of the terminal's escape sequence SGR (ECMA-48).
+const (
+	bold   = "1"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+)
+
+// paints reports whether w shows colours, and nobody has asked for none
+// (https://no-color.org).
+func paints(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+func (d demonstration) colour(sgr, s string) string {
+	if !d.paint || sgr == "" {
+		return s
+	}
+	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
+}
+
+func (d demonstration) heading(s string) { fmt.Fprintln(d.w, "\n"+d.colour(bold, s)) }
+
 // tour asks everything twice, then without the database.
 func (d demonstration) tour(ctx context.Context, db *mariadb.DB) {
-	fmt.Fprintln(d.w, "The seven questions, asked over FIFOs as a mail program does:")
+	d.heading("The seven questions, asked over FIFOs as a mail program does:")
 	d.seven(ctx)
-	fmt.Fprintln(d.w, "\nThe same again:")
+	d.heading("The same again:")
 	d.seven(ctx)
 	if db == nil {
 		return
@@ -118,14 +148,14 @@ func (d demonstration) tour(ctx context.Context, db *mariadb.DB) {
 		return
 	}
 	time.Sleep(1100 * time.Millisecond) // the TTL of the demo: what is known has expired
-	fmt.Fprintln(d.w, "\nMariaDB is killed, and what is known has expired:")
+	d.heading("MariaDB is killed, and what is known has expired:")
 	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "user@example.com"})
 	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
 	if err := db.Restart(ctx); err != nil {
 		fmt.Fprintln(d.w, "cannot start MariaDB again:", err)
 		return
 	}
-	fmt.Fprintln(d.w, "\nMariaDB is back:")
+	d.heading("MariaDB is back:")
 	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
 }
 
@@ -152,20 +182,37 @@ func (d demonstration) ask(ctx context.Context, q inlookup.Query) {
 	a, err := d.client.Resolve(ctx, q)
 	took := time.Since(start)
 	after := d.cache.Stats()
-	from := "looked up"
+	from, sgr := "looked up", ""
 	switch {
 	case err != nil:
-		from = "error"
+		from, sgr = "error", red
 	case after.Stale > before.Stale:
-		from = "expired, from memory"
+		from, sgr = "expired, from memory", yellow
 	case after.Hits > before.Hits:
-		from = "from memory"
+		from, sgr = "from memory", green
 	}
 	answer := "unavailable, try again later"
 	if err == nil {
 		answer = show(q.Type, a)
 	}
-	fmt.Fprintf(d.w, "  %-20s %-25s %7d µs  %-21s %s\n", q.Type, strings.TrimSpace(q.Email+" "+q.IP), took.Microseconds(), from, answer)
+	from = d.colour(sgr, fmt.Sprintf("%-21s", from)) // padded first: the escape sequence has no width
+	fmt.Fprintf(d.w, "  %-20s %-28s %7d µs  %s %s\n", q.Type, strings.TrimSpace(q.Email+" "+q.IP), took.Microseconds(), from, answer)
+}
+
+// status asks the server what it has counted, and prints what is not zero.
+func (d demonstration) status(ctx context.Context) {
+	d.heading("What the server has counted (inquerytest -s):")
+	a, err := d.client.Resolve(ctx, inlookup.Query{Type: inlookup.TypeStatus})
+	if err != nil {
+		fmt.Fprintln(d.w, " ", d.colour(red, err.Error()))
+		return
+	}
+	for line := range strings.Lines(a.Data()) {
+		name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "inlookup_")), " ")
+		if name != "#" && name != "start_time_seconds" && value != "0" {
+			fmt.Fprintf(d.w, "  %-44s %s\n", name, value)
+		}
+	}
 }
 
 // show returns an answer for people. The hash of a password is left out.
@@ -201,7 +248,8 @@ func show(t inlookup.Type, a inlookup.Answer) string {
 // invite waits until it is interrupted, and says what to try meanwhile.
 func (d demonstration) invite(ctx context.Context, env map[string]string) {
 	ask := "  QUERY_CACHE=1 FIFOTMPDIR=" + env["FIFOTMPDIR"] + " go run ./cmd/inquerytest -i " + env["INFIFO"]
-	fmt.Fprintf(d.w, "\nThe server goes on. Try in another terminal:\n%s -q 3 user@example.com\n%s -x -q 3 user@example.com\n%s -s\nControl-C ends it.\n", ask, ask, ask)
+	d.heading("The server goes on. Try in another terminal:")
+	fmt.Fprintf(d.w, "%s -q 3 user@example.com\n%[1]s -x -q 3 user@example.com\n%[1]s -s\nControl-C ends it.\n", ask)
 	<-ctx.Done()
 }
 

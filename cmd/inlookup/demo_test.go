@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
@@ -44,7 +45,46 @@ var sevenAnswers = []string{"looked up             active", "looked up          
 
 func TestDemo(t *testing.T) {
 	out := demonstrateWithMariaDB(t)
-	expectLines(t, out, append(sevenAnswers, "expired, from memory  A User", "unavailable, try again later", "looked up             Postmaster")...)
+	expectLines(t, out, append(sevenAnswers, "expired, from memory  A User", "unavailable, try again later", "looked up             Postmaster",
+		`queries_total{type="passwd"}`, "cache_stale_total                            1\n", "mysql_errors_total")...)
+	if strings.Contains(out, "\x1b") {
+		t.Error("escape sequences where there is no terminal")
+	}
+}
+
+// TestColour: on a terminal only, and not where somebody wants none.
+func TestColour(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "")
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("SKIP: no terminal to be had: ", err)
+	}
+	defer terminal.Close()
+	file, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if !paints(terminal) || paints(file) || paints(new(bytes.Buffer)) {
+		t.Errorf("terminal %v, file %v, buffer %v", paints(terminal), paints(file), paints(new(bytes.Buffer)))
+	}
+	t.Setenv("TERM", "dumb")
+	if paints(terminal) {
+		t.Error("colour with TERM=dumb")
+	}
+	t.Setenv("TERM", "xterm")
+	t.Setenv("NO_COLOR", "1")
+	if paints(terminal) {
+		t.Error("colour with NO_COLOR")
+	}
+	var out bytes.Buffer
+	cache := &inlookup.Cache{Resolver: builtIn{}}
+	d := demonstration{w: &out, paint: true, cache: cache, client: &inlookup.Client{Infifo: "/nonexistent"}}
+	d.ask(t.Context(), inlookup.Query{Type: inlookup.TypeUser, Email: "user@example.com"})
+	if !strings.Contains(out.String(), "\x1b[31merror                \x1b[0m unavailable") {
+		t.Errorf("%q", &out)
+	}
 }
 
 // demonstrateWithMariaDB skips where there is no MariaDB, unless there must be one.
