@@ -37,6 +37,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,6 +113,11 @@ func (m *MySQL) Reload(reconnect bool) error {
 		return err
 	}
 	m.config.Store(c)
+	for db, p := range old.pools {
+		if c.pools[db] != p {
+			p.db.SetMaxIdleConns(-1) // none waits for a question that will not come
+		}
+	}
 	time.AfterFunc(2*deadline, func() { old.close(c.pools) }) // when no question can still use it
 	return nil
 }
@@ -415,36 +421,45 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 	var failed error
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	first := h.good
-	for i := range h.hosts {
-		b := &h.hosts[(first+i)%len(h.hosts)]
-		if i > 0 && time.Now().Before(b.until) {
-			continue
+	n, first, now := len(h.hosts), h.good, time.Now()
+	order := make([]int, 0, n) // those left alone come last: there is nothing better when the others fail
+	for _, alone := range []bool{false, true} {
+		for i := range n {
+			if at := (first + i) % n; alone == (i > 0 && now.Before(h.hosts[at].until)) {
+				order = append(order, at)
+			}
 		}
+	}
+	for i, at := range order {
+		b := &h.hosts[at]
+		start := time.Now()
 		h.mu.Unlock()
 		one, cancel := ctx, context.CancelFunc(func() {})
 		if until, ok := ctx.Deadline(); ok { // the others shall have their share of the time
-			one, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(len(h.hosts)-i))
+			one, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(n-i))
 		}
 		conn, err := b.Connect(one)
 		cancel()
 		h.mu.Lock()
 		if err == nil {
-			h.good, b.wait = (first+i)%len(h.hosts), 0
+			h.good, b.wait, b.until = at, 0, time.Time{}
 			return conn, nil
 		}
 		if failed = fmt.Errorf("%s: %w", b.name, err); ctx.Err() != nil {
 			break // the asker's time is up, which says nothing about this host
 		}
-		b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
-		b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter: not all servers at the same time
+		if start.After(b.until) { // those who tried at the same time are one failure
+			b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
+			b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter: not all servers at the same time
+		}
 	}
 	return nil, failed
 }
 
 // What MariaDB says to a question it does not get to, ER_SERVER_SHUTDOWN and ER_CONNECTION_KILLED, and to one that
-// compares a column with what its character set lacks, ER_CANT_AGGREGATE_2COLLATIONS (MySQL: 3988).
-const errShutdown, errKilled, errCollations, errConversion = 1053, 1927, 1267, 3988
+// compares a column with what its character set lacks, ER_CANT_AGGREGATE_2COLLATIONS (MySQL: 3988); and what it says
+// when it has no more connections, ER_CON_COUNT_ERROR and ER_TOO_MANY_USER_CONNECTIONS.
+const errShutdown, errKilled, errCollations, errConversion, errFull, errFullUser = 1053, 1927, 1267, 3988, 1040, 1203
 
 // query returns the rows of one SELECT, NULL as "". What died with its connection, or took half the time there is, is
 // asked once more on another connection: it only reads. What MySQL itself refuses is not.
@@ -453,11 +468,17 @@ func (p *pool) query(outer context.Context, text string, args ...any) (rows [][]
 	defer cancel()
 	var refused *mysql.MySQLError
 	for _, ctx := range []context.Context{half, outer} {
-		rows = nil
-		err = p.each(ctx, text, args, func(row []string) bool {
-			rows = append(rows, slices.Clone(row))
-			return true
-		})
+		for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+			rows = nil
+			err = p.each(ctx, text, args, func(row []string) bool {
+				rows = append(rows, slices.Clone(row))
+				return true
+			})
+			if !errors.As(err, &refused) || refused.Number != errFull && refused.Number != errFullUser || p.db.Stats().OpenConnections == 0 {
+				break
+			}
+			time.Sleep(wait) // no more connections to be had, but one of ours may be free
+		}
 		if err == nil || outer.Err() != nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
 			break
 		}
@@ -553,7 +574,7 @@ func (c *config) user(ctx context.Context, p *pool, local, domain string, alias 
 	case <-a.done:
 		return a.user, a.err
 	case <-ctx.Done():
-		return userRow{}, ctx.Err()
+		return userRow{}, fmt.Errorf("database %s: %w", p.name, ctx.Err())
 	}
 }
 
@@ -1081,6 +1102,9 @@ func (s *Server) read(f *requestFIFO) error {
 	scratch := make([]byte, 0, 4*maxRequest)
 	cache, _ := s.Resolver.(*Cache)
 	for {
+		if len(s.slots) > 0 {
+			runtime.Gosched() // misses first: the read may block and, until the runtime notices, keep their processor
+		}
 		n, err := f.read(buf[have:])
 		if err != nil {
 			return err
