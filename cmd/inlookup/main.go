@@ -28,6 +28,7 @@ const (
 const usage = `inlookup answers what mail programs ask about IndiMail's users.
 
 usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
+       inlookup -t [-f infifo] [-i instances]
        inlookup -demo[=serve]
 
   -f infifo      name or path of the request FIFO (default: INFIFO, else infifo)
@@ -36,6 +37,9 @@ usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
   -c seconds     load into the cache at start, and after SIGHUP, who logged in
                  within so many seconds
   -v             write a line for each request, as SIGUSR2 turns it on and off
+  -t             check the configuration, the databases and the FIFOs, beside a
+                 running server too: a line for each, which begins with ok,
+                 warning or wrong; nothing is changed
   -demo          show it at work with a private MariaDB and a sample domain, in
                  a temporary directory, and leave nothing behind; with =serve
                  stay until interrupted
@@ -68,7 +72,10 @@ signals: HUP forget all answers and read the control files again; INT connect
 to MySQL anew and read the control files again; USR1 statistics; USR2 request
 lines on or off; TERM answer what was asked, remove the FIFOs, exit 0.
 
-exit status: 0; 100 wrong usage; 111 a temporary fault.
+exit status: 0; 100 wrong usage, or with -t a wrong configuration; 111 a
+temporary fault.
+
+A service manager that sets NOTIFY_SOCKET is told when requests are read.
 `
 
 func main() {
@@ -81,6 +88,7 @@ type options struct {
 	instances int
 	recent    time.Duration
 	verbose   bool
+	test      bool
 	demo      demoFlag
 }
 
@@ -92,6 +100,7 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.instances, "i", 1, "")
 	flags.IntVar(&seconds, "c", 0, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
+	flags.BoolVar(&o.test, "t", false, "")
 	flags.Var(&o.demo, "demo", "")
 	if err = flags.Parse(args); err != nil {
 		return o, err
@@ -104,12 +113,20 @@ func parse(args []string) (o options, err error) {
 		err = fmt.Errorf("-i %d: want 1 to 1000 instances", o.instances)
 	case seconds < 0:
 		err = fmt.Errorf("-c %d: want seconds", seconds)
+	case o.test && o.demo != "":
+		err = errors.New("-t and -demo: want one of them")
 	}
 	return o, err
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args)
+	logger := log.New(stderr, "inlookup: ", 0)
+	if err == nil && o.demo == "" { // before any password is read
+		if err := keepSecrets(); err != nil {
+			logger.Printf("warning: other processes of this user may see this one's memory: %v", err)
+		}
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage)
@@ -119,16 +136,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	case o.demo != "":
 		err = demo(o.demo, stdout)
+	case o.test:
+		return check(o, stdout)
 	case os.Getenv("TCPREMOTEIP") != "":
 		// Whoever connects and says nothing would hold one of tcpserver's places.
 		time.AfterFunc(30*time.Second, func() { os.Exit(exitFault) })
-		server := &inlookup.Server{Resolver: inlookup.FromEnv(), Log: log.New(stderr, "inlookup: ", 0)}
+		server := &inlookup.Server{Resolver: inlookup.FromEnv(), Log: logger}
 		err = server.ServeConn(context.Background(), os.Stdin, os.Stdout)
 	default:
-		err = serve(o, stdout, log.New(stderr, "inlookup: ", 0))
+		err = serve(o, stdout, logger)
+	}
+	for _, fault := range problems(advise(err)) {
+		logger.Print(fault)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "inlookup:", err)
 		return exitFault
 	}
 	return 0
@@ -185,8 +206,14 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 			}
 		}
 	}()
+	notify("READY=1", logger)
 	preload()
-	err = server.Serve(ctx)
+	serving, end := context.WithCancel(context.Background())
+	context.AfterFunc(ctx, func() {
+		notify("STOPPING=1", logger) // first, since the process may end soon after
+		end()
+	})
+	err = server.Serve(serving)
 	signal.Stop(signals)
 	about.statistics(stdout)
 	return err
