@@ -76,21 +76,81 @@ func ExampleDirectory() {
 	}
 }
 
-// Ask the running server, whatever the environment says.
-func ExampleClient() {
-	client := new(inlookup.Client)
-	defer client.Close()
-	d := inlookup.Directory{Resolver: client}
-	status, err := d.Status(context.Background(), "user@example.com")
+// running stands for the server of a mail host: it serves routes from memory, at fifo, until stop is called.
+func running() (fifo string, stop func()) {
+	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(status)
+	cache := &inlookup.Cache{Resolver: routes{"user@example.com": "example.com:192.0.2.25:25"}}
+	server := &inlookup.Server{Resolver: cache, Infifo: filepath.Join(dir, "infifo")}
+	server.About = func(_ context.Context, q inlookup.Query) (string, error) { // what Client's flush example asks
+		return fmt.Sprintf("%v: %d entries", q.Type, cache.Flush(q.Email)), nil
+	}
+	if err := server.Listen(); err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- server.Serve(ctx) }()
+	return server.Infifo, func() {
+		cancel()
+		if err := errors.Join(<-done, os.RemoveAll(dir)); err != nil {
+			log.Fatal(err)
+		}
+	}
 }
 
-// Ask MySQL itself.
+// Ask the running server, whatever the environment says about QUERY_CACHE.
+func ExampleClient() {
+	fifo, stop := running()
+	defer stop()
+
+	client := &inlookup.Client{Infifo: fifo} // new(inlookup.Client) finds the FIFO by the environment
+	defer client.Close()
+	d, ctx := inlookup.Directory{Resolver: client}, context.Background()
+	fmt.Println(d.Host(ctx, "user@example.com"))
+
+	_, err := d.Host(ctx, "nobody@example.com")
+	fmt.Println("there is no such address:", errors.Is(err, inlookup.ErrNotFound))
+
+	_, err = d.Passwd(ctx, "user@example.com") // this server cannot tell: ask again later
+	fmt.Println("nobody can tell:", errors.Is(err, inlookup.ErrUnavailable))
+	// Output:
+	// example.com:192.0.2.25:25 <nil>
+	// there is no such address: true
+	// nobody can tell: true
+}
+
+// Make the running server forget what has changed.
+func ExampleClient_Resolve_flush() {
+	fifo, stop := running()
+	defer stop()
+
+	client := &inlookup.Client{Infifo: fifo}
+	defer client.Close()
+	ctx := context.Background()
+	if _, err := (inlookup.Directory{Resolver: client}).Host(ctx, "user@example.com"); err != nil {
+		log.Fatal(err)
+	}
+	for _, what := range []string{"user@example.com", "example.com", ""} { // an address, a domain, everything
+		answer, err := client.Resolve(ctx, inlookup.Query{Type: inlookup.TypeFlush, Email: what})
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(answer.Text())
+	}
+	// Output:
+	// Flush Query: 1 entries <nil>
+	// Flush Query: 0 entries <nil>
+	// Flush Query: 0 entries <nil>
+}
+
+// Ask MySQL itself, without a server.
 func ExampleMySQL() {
-	mysql := new(inlookup.MySQL)
+	// nil for Getenv: the environment and the control files in /etc/indimail.
+	settings := map[string]string{"MYSQL_HOST": "db1.example.com,db2.example.com", "MYSQL_USER": "indimail", "MYSQL_PASSWD": "secret"}
+	mysql := &inlookup.MySQL{Getenv: func(name string) string { return settings[name] }}
 	defer mysql.Close()
 	d := inlookup.Directory{Resolver: mysql}
 	limits, err := d.Limits(context.Background(), "example.com")
