@@ -228,7 +228,7 @@ cd "$FIFODIR"
 mkfifo infifo.1 infifo.2 infifo.3 infifo.4 infifo.5 || exit 111
 exec 4<>infifo.1 5<>infifo.2 6<>infifo.3 7<>infifo.4 8<>infifo.5
 sleep 600 &
-trap "kill $!; rm infifo.*; exit 0" TERM
+trap "kill $!; rm infifo.*; exit 0" TERM HUP
 echo old server ready
 wait
 `
