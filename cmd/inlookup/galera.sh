@@ -16,7 +16,7 @@ export PATH=$PATH:/usr/sbin
 for program in go mariadbd mariadb-install-db mariadb rsync setsid; do
 	command -v "$program" >/dev/null || { echo "galera.sh: there is no $program" >&2; exit 111; }
 done
-provider=$(find /usr/lib* -name libgalera_smm.so 2>/dev/null | head -1)
+provider=$(find /usr/lib* -name libgalera_smm.so -print -quit 2>/dev/null || true)
 [ -n "$provider" ] || { echo "galera.sh: there is no libgalera_smm.so" >&2; exit 111; }
 dir=$(mktemp -d "${TMPDIR:-/tmp}/galera.XXXXXX")
 declare -A node=() # process number, which is also that of the group, of each node that runs

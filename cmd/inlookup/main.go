@@ -54,14 +54,14 @@ It is configured by its environment and by control files:
   ASSIGNDIR               the file assign (default /etc/indimail/users)
   DEFAULT_DOMAIN          of an address without one
   MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT
-                          the database, if not by host.mysql; several hosts
-                          with commas between them are tried in turn
+                          the database; each goes before host.mysql; several
+                          hosts with commas between them are tried in turn
   CNTRL_HOST ...          the same of a cluster's central database
   CACHE_TTL               life of an answer (default 10m)
   CACHE_NEGATIVE_TTL      life of the answer that there is none (default 20s)
   CACHE_STALE             how long an expired answer may be given while the
-                          database is unavailable (default: 1h for status and
-                          password, 24h for the rest; 0: never)
+                          database is unavailable (at most, and by default: 1h
+                          for status and password, 24h for the rest; 0: never)
   CACHE_SIZE              bytes of memory for answers (default 268435456)
   MAX_BTREE_COUNT         answers kept at most (default: by CACHE_SIZE alone)
   USE_BTREE=0             keep none

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -164,11 +163,7 @@ func readRequest(r io.Reader) ([]byte, error) {
 
 // TestRealTCP asks by tcpclient and inquerytest of tcpserver and inlookup, which is the front of a running inlookup.
 func TestRealTCP(t *testing.T) {
-	for _, program := range []string{"tcpserver", "tcpclient"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("SKIP: %s is not installed: apt-get install ucspi-tcp", program)
-		}
-	}
+	needs(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))
 	s.serve()
 	client := newSite(t, nil) // knows nothing but the connection
