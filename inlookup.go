@@ -18,6 +18,17 @@
 // Server: it never waits for a client, and touches no file that a client named unless it is a FIFO that somebody
 // reads. The thread that reads a request answers a hit itself, since handing it on costs more than answering. What
 // must wait for MySQL is bounded in number; what exceeds that is told "error" at once.
+//
+// The life of a question:
+//
+//	request FIFO ──▶ reader ──▶ frames ──▶ Cache.peek ──hit──▶ open, write, close the reply FIFO
+//	                                          │ miss
+//	                            slot (2048) ──┤ none free: "error" at once
+//	                            turn (64)   ──┤ none within 3 s: "error"
+//	                                          ▼
+//	                 open the reply FIFO ──▶ Cache.Resolve ──▶ MySQL.Resolve ──▶ write, close
+//	                   gone: no SQL            equal ones       batch, SELECT
+//	                                           share a load
 package inlookup
 
 import (
