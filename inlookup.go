@@ -450,13 +450,19 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 			one, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(n-i))
 		}
 		conn, err := b.Connect(one)
+		if err == nil && n > 1 {
+			err = ready(one, conn)
+		}
 		cancel()
 		h.mu.Lock()
 		if err == nil {
 			h.good, b.wait, b.until = at, 0, time.Time{}
 			return conn, nil
 		}
-		if failed = fmt.Errorf("%s: %w", b.name, err); ctx.Err() != nil {
+		if err = fmt.Errorf("%s: %w", b.name, err); failed != nil {
+			err = fmt.Errorf("%w; %w", failed, err)
+		}
+		if failed = err; ctx.Err() != nil {
 			break // the asker's time is up, which says nothing about this host
 		}
 		if start.After(b.until) { // those who tried at the same time are one failure
@@ -467,10 +473,21 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 	return nil, failed
 }
 
-// What MariaDB says to a question it does not get to, ER_SERVER_SHUTDOWN and ER_CONNECTION_KILLED, and to one that
-// compares a column with what its character set lacks, ER_CANT_AGGREGATE_2COLLATIONS (MySQL: 3988); and what it says
-// when it has no more connections, ER_CON_COUNT_ERROR and ER_TOO_MANY_USER_CONNECTIONS.
-const errShutdown, errKilled, errCollations, errConversion, errFull, errFullUser = 1053, 1927, 1267, 3988, 1040, 1203
+// ready finds out whether a server that let us in also answers: a Galera node that has lost the majority, or is not up
+// to date yet, lets everybody in and refuses what is asked, even this, which asks for nothing.
+func ready(ctx context.Context, conn driver.Conn) error {
+	_, err := conn.(driver.ExecerContext).ExecContext(ctx, "DO 0", nil)
+	if err != nil {
+		conn.Close()
+	}
+	return err
+}
+
+// What MariaDB says to a question it does not get to, ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED and, of a Galera node that
+// is not ready, ER_UNKNOWN_COM_ERROR; to one that compares a column with what its character set lacks,
+// ER_CANT_AGGREGATE_2COLLATIONS (MySQL: 3988); and when it has no more connections, ER_CON_COUNT_ERROR and
+// ER_TOO_MANY_USER_CONNECTIONS.
+const errShutdown, errKilled, errNotReady, errCollations, errConversion, errFull, errFullUser = 1053, 1927, 1047, 1267, 3988, 1040, 1203
 
 // query returns the rows of one SELECT, NULL as "". What died with its connection, or took half the time there is, is
 // asked once more on another connection: it only reads. What MySQL itself refuses is not.
@@ -490,7 +507,7 @@ func (p *pool) query(outer context.Context, text string, args ...any) (rows [][]
 			}
 			time.Sleep(wait) // no more connections to be had, but one of ours may be free
 		}
-		if err == nil || outer.Err() != nil || errors.As(err, &refused) && refused.Number != errShutdown && refused.Number != errKilled {
+		if err == nil || outer.Err() != nil || errors.As(err, &refused) && !slices.Contains([]uint16{errShutdown, errKilled, errNotReady}, refused.Number) {
 			break
 		}
 		p.db.SetMaxIdleConns(0) // the other connections to what died or hangs are no better
@@ -960,6 +977,9 @@ func (m *MySQL) Check(ctx context.Context, say func(database, what string, took 
 				_, err := p.query(one, of.text, slices.Repeat([]any{"0"}, strings.Count(of.text, "?"))...)
 				cancel()
 				say(p.name, of.what, time.Since(start), err)
+				if err != nil && !errors.As(err, new(*mysql.MySQLError)) {
+					break // who does not answer this one will not answer the others
+				}
 			}
 		}
 	}

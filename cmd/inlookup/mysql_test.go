@@ -217,6 +217,26 @@ func TestSecondHost(t *testing.T) {
 	askers.Wait()
 }
 
+// A host that lets everybody in and then refuses what they ask, as a Galera node without the majority does, is left for
+// one that answers.
+func TestHostThatRefuses(t *testing.T) {
+	t.Parallel()
+	db, refusing := database(t), mariadbtest.ForTest(t)
+	if err := refusing.Exec("SET GLOBAL init_connect='SELECT no_such_column'"); err != nil {
+		t.Fatal(err)
+	}
+	newProxy(t, fmt.Sprint("127.0.0.2:", db.Port), fmt.Sprint("127.0.0.1:", refusing.Port))
+	s := newSite(t, nil)
+	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.2,127.0.0.1", fmt.Sprint(db.Port), "secret"
+	mysql := &inlookup.MySQL{Getenv: s.getenv}
+	defer mysql.Close()
+	for _, q := range []string{"1 over@example.com", "3 user@example.com"} {
+		if got := show(t, mysql, q); got != known[q] && got != "over quota" {
+			t.Errorf("%s with a first host that refuses: %s", q, got)
+		}
+	}
+}
+
 // Connections that MariaDB ends are not a fault that anybody sees.
 func TestKilledConnections(t *testing.T) {
 	t.Parallel()
@@ -256,6 +276,47 @@ func TestKilledConnections(t *testing.T) {
 	askers.Wait()
 }
 
+// What a server says of itself, not of the question, is no answer: the question is asked once more, and once only. What
+// it says of the question is not asked again.
+func TestRefusalsAskedAgain(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	mustExec(t, db, `CREATE DATABASE refusals; USE refusals;
+		CREATE TABLE refuse (errno int, times int) ENGINE=MyISAM; INSERT INTO refuse VALUES (0, 0);
+		CREATE FUNCTION refusal() RETURNS int BEGIN
+			DECLARE e int;
+			SELECT errno INTO e FROM refuse WHERE times > 0;
+			UPDATE refuse SET times = times - 1;
+			IF e THEN SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = e, MESSAGE_TEXT = 'not now'; END IF;
+			RETURN 0;
+		END;
+		CREATE VIEW valias AS SELECT * FROM indimail.valias WHERE refusal() = 0; GRANT SELECT ON refusals.* TO indimail@localhost`,
+		"REVOKE SELECT ON refusals.* FROM indimail@localhost; DROP DATABASE refusals")
+	s := newSite(t, db)
+	s.env["MYSQL_DATABASE"] = "refusals"
+	mysql := &inlookup.MySQL{Getenv: s.getenv}
+	defer mysql.Close()
+	const q = "5 alias@example.com"
+	want := show(t, mysql, q)
+	if want == "absent" || want == "unavailable" {
+		t.Fatalf("a server that refuses nothing: %s", want)
+	}
+	for _, of := range []struct {
+		errno, times int
+		answer       string
+	}{
+		{1053, 1, want}, {1927, 1, want}, {1047, 1, want}, // shutting down, connection killed, Galera node not ready
+		{1053, 2, "unavailable"}, {1146, 1, "unavailable"}, // table missing
+	} {
+		if err := db.Exec(fmt.Sprintf("UPDATE refusals.refuse SET errno=%d, times=%d", of.errno, of.times)); err != nil {
+			t.Fatal(err)
+		}
+		if got := show(t, mysql, q); got != of.answer {
+			t.Errorf("a server that refuses %d times with %d: %s, want %s", of.times, of.errno, got, of.answer)
+		}
+	}
+}
+
 // A proxy stands between us and a database.
 type proxy struct {
 	listener net.Listener
@@ -264,9 +325,9 @@ type proxy struct {
 	conns    []net.Conn
 }
 
-func newProxy(t *testing.T, to string) *proxy {
+func newProxy(t *testing.T, at, to string) *proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +380,7 @@ func (p *proxy) freeze(t *testing.T) {
 // Connections that hang cost the questions that meet them half their time, and are then done with.
 func TestHangingConnections(t *testing.T) {
 	t.Parallel()
-	p := newProxy(t, net.JoinHostPort("127.0.0.1", fmt.Sprint(database(t).Port)))
+	p := newProxy(t, "127.0.0.1:0", net.JoinHostPort("127.0.0.1", fmt.Sprint(database(t).Port)))
 	s := newSite(t, nil)
 	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", fmt.Sprint(p.listener.Addr().(*net.TCPAddr).Port), "secret"
 	mysql := &inlookup.MySQL{Getenv: s.getenv}
