@@ -281,16 +281,16 @@ func TestKilledConnections(t *testing.T) {
 func TestRefusalsAskedAgain(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	mustExec(t, db, `CREATE DATABASE refusals; USE refusals;
-		CREATE TABLE refuse (errno int, times int) ENGINE=MyISAM; INSERT INTO refuse VALUES (0, 0);
-		CREATE FUNCTION refusal() RETURNS int BEGIN
+	mustExec(t, db, `CREATE DATABASE refusals;
+		CREATE TABLE refusals.refuse (errno int, times int) ENGINE=MyISAM; INSERT INTO refusals.refuse VALUES (0, 0);
+		CREATE FUNCTION refusals.refusal() RETURNS int BEGIN
 			DECLARE e int;
-			SELECT errno INTO e FROM refuse WHERE times > 0;
-			UPDATE refuse SET times = times - 1;
+			SELECT errno INTO e FROM refusals.refuse WHERE times > 0;
+			UPDATE refusals.refuse SET times = times - 1;
 			IF e THEN SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = e, MESSAGE_TEXT = 'not now'; END IF;
 			RETURN 0;
 		END;
-		CREATE VIEW valias AS SELECT * FROM indimail.valias WHERE refusal() = 0; GRANT SELECT ON refusals.* TO indimail@localhost`,
+		CREATE VIEW refusals.valias AS SELECT * FROM indimail.valias WHERE refusals.refusal() = 0; GRANT SELECT ON refusals.* TO indimail@localhost`,
 		"REVOKE SELECT ON refusals.* FROM indimail@localhost; DROP DATABASE refusals")
 	s := newSite(t, db)
 	s.env["MYSQL_DATABASE"] = "refusals"
