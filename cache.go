@@ -37,12 +37,16 @@ import (
 
 // A Cache answers from memory what it may, and asks Resolver the rest, once for all who ask the same at the same
 // time. Its fields may not change after the first question; their zero values are the defaults given.
+//
+// While Resolver is unavailable an expired answer may be given, of TypeUser and TypePasswd for at most an hour, of the
+// others for a day; Stale can make both shorter (0 leaves them, negative: never). Expired is what lived for TTL. An
+// answer that says Absent is never given when it has expired.
 type Cache struct {
 	Resolver      Resolver
 	TTL           time.Duration // an answer's life; 0: 10 minutes; negative: none
 	NegativeTTL   time.Duration // the life of "absent"; 0: 20 seconds; negative: none
-	Stale         time.Duration // cap on life after TTL, see staleFor; 0: none, negative: no such life
-	Size          int64         // bytes of heap for entries, see cost; 0: 256 MiB
+	Stale         time.Duration // how long an expired answer may be given while Resolver is unavailable: see Cache
+	Size          int64         // bytes of heap for the entries with their keys and answers; 0: 256 MiB
 	MaxEntries    int           // 0: no limit but Size
 	LoadTimeout   time.Duration // for one question to Resolver; 0: 2.5 seconds, less than askers wait
 	DefaultDomain string        // of addresses without one
@@ -242,7 +246,7 @@ func (c *Cache) load(f *flight, key string, q Query) {
 	defer cancel()
 	start := since()
 	a, err := c.Resolver.Resolve(ctx, q)
-	fresh := entry{answer: a, loaded: start, took: uint16((since() - start) / (100 * time.Microsecond)), absent: a == absence(q)}
+	fresh := entry{answer: a, loaded: start, took: uint16((since() - start) / (100 * time.Microsecond)), absent: a == Absent(q)}
 	failed := err != nil
 	if errors.Is(err, ErrUnavailable) {
 		if old := c.stale([]byte(key), q.Type); old != "" {
@@ -383,7 +387,7 @@ func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled in
 		if c.tree.find([]byte(key)) != nil {
 			return true
 		}
-		n := c.keep(key, entry{answer: a, loaded: start, absent: a == absence(q)})
+		n := c.keep(key, entry{answer: a, loaded: start, absent: a == Absent(q)})
 		c.rings[bit(n.value.absent)].pushBack(n)
 		if c.over(c.stats.Bytes[0]+c.stats.Bytes[1], c.tree.len, 1) {
 			c.drop(n)
@@ -407,9 +411,12 @@ func (c *Cache) Stats() CacheStats {
 
 // An Entry is what the cache has for a question.
 type Entry struct {
-	Age, Left, Stale, Took time.Duration // Left to live and, while Resolver is unavailable, Stale; Took to load
-	Bytes                  int64
-	Absent                 bool
+	Age    time.Duration // since it was asked for
+	Left   time.Duration // to live; negative: expired so long ago
+	Stale  time.Duration // until it may not even be given while Resolver is unavailable
+	Took   time.Duration // to load
+	Bytes  int64         // of heap
+	Absent bool
 }
 
 // Explain returns what the cache has for q, and changes nothing.

@@ -352,7 +352,7 @@ func TestOneIsUnavailable(t *testing.T) {
 
 // TestLongNames: an absent address too long for the answer that repeats it is absent all the same, in their room.
 func TestLongNames(t *testing.T) {
-	c := &Cache{Resolver: resolverFunc(func(_ context.Context, q Query) (Answer, error) { return absence(q), nil })}
+	c := &Cache{Resolver: resolverFunc(func(_ context.Context, q Query) (Answer, error) { return Absent(q), nil })}
 	if _, err := c.Resolve(context.Background(), Query{Type: TypePasswd, Email: strings.Repeat("x", 4070) + "@example.com"}); err != nil {
 		t.Fatal(err)
 	}

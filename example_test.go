@@ -21,7 +21,7 @@ func (r routes) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, e
 	if route, ok := r[q.Email]; ok {
 		return inlookup.NewData(q.Type, route), nil
 	}
-	return inlookup.NewAnswer(0), nil // there is no such address
+	return inlookup.Absent(q), nil
 }
 
 // Serve a Resolver of your own over a FIFO, and ask that server.
@@ -57,7 +57,7 @@ func ExampleServer() {
 	fmt.Println(<-done)
 	// Output:
 	// example.com:192.0.2.25:25 <nil>
-	// inlookup: no such address
+	// no such address
 	// true
 	// <nil>
 }

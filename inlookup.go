@@ -8,12 +8,12 @@
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
-// To read the source, begin with avl.go (the tree), then cache.go, fifo.go, inquery.go (the asking side) and this
-// file: MySQL, which looks things up, and Server, which serves any Resolver.
+// To read the source, begin with avl.go (the tree), then cache.go, fifo.go, inquery.go (the asking side) and
+// inlookup.go: MySQL, which looks things up, and Server, which serves any Resolver.
 //
 // MySQL: a question is one round trip wherever the tables allow it, over a statement that each connection has
 // prepared once (1.3 times the questions a second of text with the values put in safely). Questions about users that
-// wait at the same time share one SELECT (see user).
+// wait at the same time share one SELECT.
 //
 // Server: it never waits for a client, and touches no file that a client named unless it is a FIFO that somebody
 // reads. The thread that reads a request answers a hit itself, since handing it on costs more than answering. What
@@ -740,7 +740,7 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 		return "", fmt.Errorf("%w: the database cannot answer this", ErrInvalid)
 	}
 	if !plausible(local, domain) || local == "" && q.Type != TypeLimit && q.Type != TypeDomain {
-		return absence(q), nil
+		return Absent(q), nil
 	}
 	real, err := c.realDomain(ctx, domain)
 	if q.Type == TypeDomain || err != nil {
@@ -749,7 +749,7 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 	at, err := c.place(ctx, local, real)
 	switch {
 	case at == nil || err != nil:
-		return absence(q), err
+		return Absent(q), err
 	case q.Type == TypeRelay:
 		return c.relay(ctx, at.pool, local+"@"+real, q.IP)
 	case q.Type == TypeAlias:
@@ -766,7 +766,7 @@ func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
 	case q.Type == TypeUser:
 		return user.status(), nil
 	case user.place > inInactive:
-		return absence(q), nil
+		return Absent(q), nil
 	case q.Type == TypePasswd:
 		return user.passwd(local + "@" + domain), nil
 	case q.Type == TypeHost:
@@ -1025,7 +1025,7 @@ type Server struct {
 	Out       io.Writer           // debug lines; nil: none
 	Debug     atomic.Bool         // whether there are debug lines
 
-	// About answers the extensions, questions about the server itself; nil: "error".
+	// About answers TypeStatus, TypeFlush and TypeExplain, which are about the server itself; nil: "error".
 	About func(ctx context.Context, q Query) (string, error)
 
 	fifos   []*requestFIFO

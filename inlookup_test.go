@@ -1548,7 +1548,7 @@ func exported(t testing.TB) (names []string) {
 // TestExported: a change of what others may use is a decision. Make it here too.
 func TestExported(t *testing.T) {
 	want := strings.Fields(`
-		Answer Answer.Alias Answer.Code Answer.Data Answer.Limits Answer.Passwd Answer.Relay Answer.Status Answer.Text
+		Absent Answer Answer.Alias Answer.Code Answer.Data Answer.Limits Answer.Passwd Answer.Relay Answer.Status Answer.Text
 		Cache Cache.DefaultDomain Cache.Explain Cache.Fill Cache.Flush Cache.LoadTimeout Cache.MaxEntries
 		Cache.NegativeTTL Cache.Resolve Cache.Resolver Cache.Size Cache.Stale Cache.Stats Cache.TTL
 		CacheStats CacheStats.Bytes CacheStats.Coalesced CacheStats.Entries CacheStats.Evicted CacheStats.Flushed
@@ -1566,7 +1566,7 @@ func TestExported(t *testing.T) {
 		Limits.PermMaillist Limits.PermMaillistModerators Limits.PermMaillistUsers Limits.PermQuota
 		MySQL MySQL.Check MySQL.Close MySQL.Getenv MySQL.Log MySQL.Place MySQL.Recent MySQL.Reload MySQL.Resolve MySQL.Stats
 		MySQLStats MySQLStats.Calls MySQLStats.Errors MySQLStats.Time
-		NewAnswer NewData NewLimits
+		NewAnswer NewData NewLimits NewPasswd
 		Passwd Passwd.Dir Passwd.Email Passwd.GID Passwd.Gecos Passwd.Inactive Passwd.Passwd Passwd.Shell Passwd.UID
 		Place Place.Database Place.Distributed Place.MailStore Place.RealDomain
 		Query Query.Email Query.IP Query.Type

@@ -33,16 +33,16 @@ import (
 // The errors of this package. All others name the operation and the file or host, and wrap one of these where one
 // fits.
 var (
-	ErrNotFound    = errors.New("inlookup: no such address")
-	ErrUnavailable = errors.New("inlookup: lookup unavailable")
-	ErrTooLong     = errors.New("inlookup: message too long")
-	ErrInvalid     = errors.New("inlookup: invalid message")
-	ErrServed      = errors.New("inlookup: another server holds this FIFO")
+	ErrNotFound    = errors.New("no such address")
+	ErrUnavailable = errors.New("lookup unavailable")
+	ErrTooLong     = errors.New("message too long")
+	ErrInvalid     = errors.New("invalid message")
+	ErrServed      = errors.New("another server holds this FIFO")
 )
 
 // A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache (in front of another) are Resolvers;
 // a Server serves any of them. Where the wire has a code for "error", Resolve returns an error that wraps
-// ErrUnavailable, never an answer. Many goroutines may use it at once.
+// ErrUnavailable, never an answer; what does not exist is an answer too, see Absent. Many goroutines may use it at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
@@ -87,7 +87,7 @@ const (
 // A Query is one question. Case does not matter in Email: an answer repeats it in lower case.
 type Query struct {
 	Type  Type
-	Email string // local@domain; % or : also separate; bare: of DEFAULT_DOMAIN
+	Email string // local@domain, where % or : may stand for @; bare: of DEFAULT_DOMAIN; TypeDomain and TypeLimit: or a domain
 	IP    string // for TypeRelay the address asked about, else empty
 }
 
@@ -185,9 +185,15 @@ func (a Answer) Data() string {
 	return strings.TrimSuffix(string(a[min(headerSize, len(a)):]), "\x00")
 }
 
-// absence is the answer that what q asks about is not there. Such answers live shorter and in a room of their own (see
-// Cache).
-func absence(q Query) Answer {
+// NewPasswd returns the answer with that entry. Where a colon is not part of a SCRAM password or of Gecos, the asker
+// cannot tell it from the end of a field.
+func NewPasswd(p Passwd) Answer {
+	return NewData(TypePasswd, fmt.Sprintf("%s%s:%s:%d:%d:%s:%s:%s:%d", pwStruct, p.Email, p.Passwd, p.UID, p.GID, p.Gecos, p.Dir, p.Shell, bit(p.Inactive)))
+}
+
+// Absent returns the answer to q that says there is no such thing: for TypeDomain, that no other domain is behind it. A
+// Cache keeps such answers shorter, in a room of their own.
+func Absent(q Query) Answer {
 	switch q.Type {
 	case TypeUser:
 		return NewAnswer(int(StatusAbsent))
@@ -305,7 +311,7 @@ func (a Answer) Alias() ([]string, error) {
 }
 
 // Limits is the record that answers TypeLimit, field by field as the C struct has it on a 64-bit machine: 128 bytes,
-// the last 6 of them padding. Expiries are Unix seconds, quotas bytes; -1, and 0 for the quotas, mean no limit.
+// the last 6 of them padding. Expiries are Unix seconds, quotas bytes. No limit is -1, and in the quotas 0.
 type Limits struct {
 	DomainExpiry, PasswdExpiry, MaxPopAccounts, MaxAliases                               int64
 	MaxForwards, MaxAutoresponders, MaxMailinglists                                      int64
@@ -334,7 +340,8 @@ func (a Answer) Limits() (l Limits, err error) {
 }
 
 // A Directory asks the seven questions of any Resolver and decodes the answers. An absent address is ErrNotFound,
-// except for Status, Relay and Alias which have a value for it.
+// except for Status, Relay, Alias and Domain, which have a value for it. Every other error wraps ErrUnavailable,
+// ErrInvalid or ErrTooLong: never take it for "no such user".
 type Directory struct{ Resolver Resolver }
 
 func ask[T any](ctx context.Context, d Directory, q Query, decode func(Answer) (T, error)) (value T, err error) {
@@ -380,12 +387,14 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
 }
 
-// Inquery asks q of whom the environment names, see FromEnv.
+// Inquery asks q of FromEnv(): of the running server, or of MySQL itself.
 func Inquery(ctx context.Context, q Query) (Answer, error) { return FromEnv().Resolve(ctx, q) }
 
 // FromEnv returns the Resolver that the environment chooses, always the same one: with QUERY_CACHE set a Client of
 // the running server, else MySQL itself.
-var FromEnv = sync.OnceValue(func() Resolver {
+func FromEnv() Resolver { return fromEnv() }
+
+var fromEnv = sync.OnceValue(func() Resolver {
 	if _, ok := os.LookupEnv("QUERY_CACHE"); ok {
 		return new(Client)
 	}

@@ -183,6 +183,13 @@ func TestAppendFrameRefuses(t *testing.T) {
 	}
 }
 
+func TestNewPasswd(t *testing.T) {
+	a := NewPasswd(Passwd{"user@example.com", "$5$salt$hash", 1, 2, "A: User", "/home/mail/user", "5000000S", true})
+	if want := "PWSTRUCT=user@example.com:$5$salt$hash:1:2:A: User:/home/mail/user:5000000S:1"; a.Code() != len(want)+1 || a.Data() != want {
+		t.Errorf("code %d, %q; want %q", a.Code(), a.Data(), want)
+	}
+}
+
 func TestDecode(t *testing.T) {
 	entry := func(s string) Answer { return NewData(TypePasswd, "PWSTRUCT="+s) }
 	zero := map[Type]any{TypeUser: Status(0), TypeRelay: false, TypePasswd: Passwd{}, TypeHost: "", TypeAlias: []string(nil),
@@ -494,15 +501,11 @@ func FuzzPasswd(f *testing.F) {
 			want.Passwd = "{SCRAM-SHA-512}4096,s,s,s," + plain(passwd)
 			want.Gecos = strings.Replace(plain(gecos), "x", ":", 1)
 		}
-		inactive := 0
-		if want.Inactive {
-			inactive = 1
-		}
-		entry := fmt.Sprintf("PWSTRUCT=%s:%s:%d:%d:%s:%s:%s:%d", want.Email, want.Passwd, uid, gid, want.Gecos, want.Dir, want.Shell, inactive)
-		got, err := NewData(TypePasswd, entry).Passwd()
-		if len(entry) > 4095 {
+		entry := NewPasswd(want)
+		got, err := entry.Passwd()
+		if size := len(fmt.Sprint(want.Email, want.Passwd, uid, ":", gid, want.Gecos, want.Dir, want.Shell)); size > 4095-9-7 {
 			if !errors.Is(err, ErrUnavailable) {
-				t.Errorf("an entry of %d bytes: %v", len(entry), err)
+				t.Errorf("an entry with %d bytes in its fields: %v", size, err)
 			}
 		} else if err != nil || got != want {
 			t.Errorf("%q\n got %+v, %v\nwant %+v", entry, got, err, want)

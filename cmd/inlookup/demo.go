@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -259,33 +258,20 @@ type builtIn struct{}
 
 func (builtIn) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
 	user := q.Email == "user@example.com"
-	switch q.Type {
-	case inlookup.TypeUser:
-		return inlookup.NewAnswer(map[bool]int{true: int(inlookup.StatusActive), false: int(inlookup.StatusAbsent)}[user]), nil
-	case inlookup.TypeRelay:
-		return inlookup.NewAnswer(map[bool]int{true: 1}[user && q.IP == "192.0.2.10"]), nil
-	case inlookup.TypePasswd:
-		if user {
-			return inlookup.NewData(q.Type, "PWSTRUCT=user@example.com:$5$demo$NotARealHash2:1:0:A User:/home/mail/example.com/user:5000000S:0"), nil
-		}
-		return inlookup.NewData(q.Type, "PWSTRUCT=No such user "+q.Email), nil
-	case inlookup.TypeHost:
-		if user {
-			return inlookup.NewData(q.Type, "example.com:127.0.0.1:25"), nil
-		}
-	case inlookup.TypeAlias:
-		if q.Email == "sales@example.com" {
-			return inlookup.NewData(q.Type, "&someone@example.net\n&user@example.com\n"), nil
-		}
-		return inlookup.NewData(q.Type, ""), nil
-	case inlookup.TypeLimit:
-		if user {
-			return inlookup.NewLimits(inlookup.Limits{MaxPopAccounts: 100, DiskQuota: 9000000000, LimitType: 1}), nil
-		}
-	case inlookup.TypeDomain:
-		return inlookup.NewData(q.Type, q.Email), nil
-	default:
-		return "", fmt.Errorf("%w: type %s", inlookup.ErrInvalid, strconv.Itoa(int(q.Type)))
+	switch {
+	case q.Type == inlookup.TypeUser && user:
+		return inlookup.NewAnswer(int(inlookup.StatusActive)), nil
+	case q.Type == inlookup.TypeRelay && user && q.IP == "192.0.2.10":
+		return inlookup.NewAnswer(1), nil
+	case q.Type == inlookup.TypePasswd && user:
+		return inlookup.NewPasswd(inlookup.Passwd{Email: q.Email, Passwd: "$5$demo$NotARealHash2", UID: 1, Gecos: "A User",
+			Dir: "/home/mail/example.com/user", Shell: "5000000S"}), nil
+	case q.Type == inlookup.TypeHost && user:
+		return inlookup.NewData(q.Type, "example.com:127.0.0.1:25"), nil
+	case q.Type == inlookup.TypeAlias && q.Email == "sales@example.com":
+		return inlookup.NewData(q.Type, "&someone@example.net\n&user@example.com\n"), nil
+	case q.Type == inlookup.TypeLimit && user:
+		return inlookup.NewLimits(inlookup.Limits{MaxPopAccounts: 100, DiskQuota: 9000000000, LimitType: 1}), nil
 	}
-	return inlookup.NewAnswer(0), nil
+	return inlookup.Absent(q), nil
 }

@@ -170,7 +170,7 @@ func TestHolder(t *testing.T) {
 	s := newSite(t, nil)
 	p := s.serve()
 	status, _, stderr := s.run("inlookup")
-	if want := fmt.Sprintf("%s: inlookup: another server holds this FIFO: process %d (inlookup) holds it\n", s.fifo("infifo"), p.cmd.Process.Pid); status != 111 || !strings.HasSuffix(stderr, want) {
+	if want := fmt.Sprintf("%s: another server holds this FIFO: process %d (inlookup) holds it\n", s.fifo("infifo"), p.cmd.Process.Pid); status != 111 || !strings.HasSuffix(stderr, want) {
 		t.Errorf("exit %d, stderr %q, want %q", status, stderr, want)
 	}
 }

@@ -117,7 +117,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		err = fmt.Errorf("standard output: %w", ferr)
 	}
 	if err != nil {
-		p.say("%s", strings.ReplaceAll(err.Error(), "inlookup: ", ""))
+		p.say("%v", err)
 	}
 	return exitStatus(err)
 }

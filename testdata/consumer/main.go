@@ -45,23 +45,25 @@ func (b *book) count() int {
 }
 
 const (
-	user  = "user@example.com"
-	entry = "PWSTRUCT=user@example.com:$5$hash:1:0:A User:/home/mail/user:NOQUOTA:0"
-	moved = "PWSTRUCT=user@example.com:$5$hash:1:0:A User:/home/mail2/user:NOQUOTA:0"
+	user = "user@example.com"
 )
+
+func entry(dir string) inlookup.Answer {
+	return inlookup.NewPasswd(inlookup.Passwd{Email: user, Passwd: "$5$hash", UID: 1, Gecos: "A User", Dir: dir, Shell: "NOQUOTA"})
+}
 
 func newBook() *book {
 	data := inlookup.NewData
 	return &book{pages: map[inlookup.Query]inlookup.Answer{
 		{Type: inlookup.TypeUser, Email: user}:                      inlookup.NewAnswer(int(inlookup.StatusOverQuota)),
 		{Type: inlookup.TypeRelay, Email: user, IP: "192.0.2.10"}:   inlookup.NewAnswer(1),
-		{Type: inlookup.TypePasswd, Email: user}:                    data(inlookup.TypePasswd, entry),
+		{Type: inlookup.TypePasswd, Email: user}:                    entry("/home/mail/user"),
 		{Type: inlookup.TypeHost, Email: user}:                      data(inlookup.TypeHost, "example.com:192.0.2.25:25"),
 		{Type: inlookup.TypeHost, Email: "nobody@example.com"}:      inlookup.NewAnswer(0),
 		{Type: inlookup.TypeAlias, Email: "sales@example.com"}:      data(inlookup.TypeAlias, "&a@example.com\n&b@example.com\n"),
 		{Type: inlookup.TypeLimit, Email: "example.com"}:            inlookup.NewLimits(inlookup.Limits{MaxPopAccounts: 100, DisableSMTP: 1, LimitType: 1}),
 		{Type: inlookup.TypeDomain, Email: "alias.example.org"}:     data(inlookup.TypeDomain, "example.com"),
-		{Type: inlookup.TypePasswd, Email: "nobody@example.com"}:    data(inlookup.TypePasswd, "PWSTRUCT=No such user nobody@example.com"),
+		{Type: inlookup.TypePasswd, Email: "nobody@example.com"}:    inlookup.Absent(inlookup.Query{Type: inlookup.TypePasswd, Email: "nobody@example.com"}),
 		{Type: inlookup.TypeUser, Email: "inactive@example.com"}:    inlookup.NewAnswer(int(inlookup.StatusInactive)),
 		{Type: inlookup.TypeUser, Email: "missing@example.com"}:     inlookup.NewAnswer(int(inlookup.StatusAbsent)),
 		{Type: inlookup.TypeAlias, Email: "nobody@example.com"}:     data(inlookup.TypeAlias, ""),
@@ -109,7 +111,7 @@ func cached() {
 		log.Fatal("what the cache knew was asked again")
 	}
 	passwd := inlookup.Query{Type: inlookup.TypePasswd, Email: user}
-	b.write(passwd, inlookup.NewData(inlookup.TypePasswd, moved))
+	b.write(passwd, entry("/home/mail2/user"))
 	dir := func() (string, error) { p, err := d.Passwd(ctx, user); return p.Dir, err }
 	expect("before the flush", "/home/mail/user", nil)(dir())
 	if e, there := cache.Explain(passwd); !there || e.Left <= 0 || e.Absent {
