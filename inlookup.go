@@ -611,9 +611,6 @@ func (c *config) run(p *pool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.waiting) > 0 {
-		p.mu.Unlock()
-		runtime.Gosched() // those read together with the first come along: 16 askers get a twentieth more answers
-		p.mu.Lock()
 		n := min(len(p.waiting), maxBatch)
 		batch := slices.Clone(p.waiting[:n])
 		p.waiting = slices.Delete(p.waiting, 0, n)
