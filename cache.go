@@ -30,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -64,7 +65,7 @@ type entry struct {
 	answer Answer
 	loaded time.Duration // since epoch
 	failed uint32        // the second (see second) when it was last tried in vain to renew this; 0: never
-	took   uint16        // tenths of a millisecond that Resolver took
+	took   uint16        // tenths of a millisecond that Resolver took, 6.5 s at most
 	absent bool
 }
 
@@ -246,7 +247,8 @@ func (c *Cache) load(f *flight, key string, q Query) {
 	defer cancel()
 	start := since()
 	a, err := c.Resolver.Resolve(ctx, q)
-	fresh := entry{answer: a, loaded: start, took: uint16((since() - start) / (100 * time.Microsecond)), absent: a == Absent(q)}
+	took := min((since()-start)/(100*time.Microsecond), math.MaxUint16)
+	fresh := entry{answer: a, loaded: start, took: uint16(took), absent: a == Absent(q)}
 	failed := err != nil
 	if errors.Is(err, ErrUnavailable) {
 		if old := c.stale([]byte(key), q.Type); old != "" {

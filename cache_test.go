@@ -981,6 +981,12 @@ func TestExplain(t *testing.T) {
 		if c.Stats() != stats {
 			t.Errorf("Explain counts: %+v, before %+v", c.Stats(), stats)
 		}
+
+		c = &Cache{Resolver: &fake{delay: 8 * time.Second}, LoadTimeout: 10 * time.Second} // longer than took can say
+		resolve(t, c, q.Type, q.Email)
+		if e, _ = c.Explain(q); e.Took < 6500*time.Millisecond {
+			t.Errorf("a load of 8 s took %v", e.Took)
+		}
 	})
 }
 
