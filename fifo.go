@@ -119,7 +119,7 @@ type requestFIFO struct {
 }
 
 // openRequestFIFO makes the FIFO at path, or takes over one that was left there, and locks it: flock(2) works on a
-// FIFO and goes with its process, so a held lock means a live server.
+// FIFO and goes with its process, so a held lock means a live server, or an asker who means harm.
 func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return nil, err
@@ -242,7 +242,8 @@ type replies struct {
 
 var errNoReply = errors.New("not a reply FIFO")
 
-// open opens the reply FIFO for one write. It does nothing to what is not a FIFO with a reader: O_NOFOLLOW takes no
+// open opens the reply FIFO for one write. What is not a FIFO with a reader is at most opened and closed (a device may
+// notice that; REPLYDIR keeps it out): O_NOFOLLOW takes no
 // link for it, O_NONBLOCK fails for a FIFO that nobody reads (fifo(7): ENXIO) instead of waiting, nothing is created
 // or truncated, and what is looked at is what was opened, so that nothing can change between check and use.
 func (s *replies) open(path []byte) (fd int, err error) {
@@ -331,6 +332,7 @@ func newReplyFIFO(dir string) (*replyFIFO, error) {
 	}
 	if err != nil {
 		os.Remove(path)
+		syscall.Close(fd) // -1, of an open that failed, is nobody's
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return &replyFIFO{path: path, fd: fd, f: os.NewFile(uintptr(fd), path)}, nil

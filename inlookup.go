@@ -54,6 +54,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -445,10 +446,11 @@ func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
 		b := &h.hosts[at]
 		start := time.Now()
 		h.mu.Unlock()
-		one, cancel := ctx, context.CancelFunc(func() {})
-		if until, ok := ctx.Deadline(); ok { // the others shall have their share of the time
-			one, cancel = context.WithTimeout(ctx, time.Until(until)/time.Duration(n-i))
+		left := deadline // database/sql connects without one, too, when askers wait for a connection that died
+		if until, ok := ctx.Deadline(); ok {
+			left = time.Until(until)
 		}
+		one, cancel := context.WithTimeout(ctx, left/time.Duration(n-i)) // the others shall have their share of the time
 		conn, err := b.Connect(one)
 		if err == nil && n > 1 {
 			err = ready(one, conn)
@@ -801,10 +803,14 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 		return domain, nil
 	}
 	if dir, ok := c.assign[domain]; ok {
-		if target, err := os.Readlink(dir); err == nil {
-			domain = lower(filepath.Base(target))
+		target, err := os.Readlink(dir)
+		switch {
+		case err == nil:
+			return lower(filepath.Base(target)), nil
+		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrNotExist): // no link: the domain is real
+			return domain, nil
 		}
-		return domain, nil
+		return "", err // who knows whose domain this is
 	}
 	if !c.aliasTable {
 		return domain, nil
@@ -1093,7 +1099,7 @@ func (s *Server) close() {
 		f.stop()
 		f.close()
 	}
-	s.fifos = nil
+	s.fifos, s.replies.own = nil, nil
 }
 
 // Serve answers until ctx is done. Then it removes the FIFOs, answers what was asked before that, and returns nil.
