@@ -416,13 +416,13 @@ func TestSize(t *testing.T) {
 	consistent(t, c)
 
 	// Bounds below one entry, and next to nothing, still answer.
-	for _, c := range []*Cache{{Resolver: f, Size: 1}, {Resolver: f, Size: each / 2}, {Resolver: f, MaxEntries: 1}} {
+	for _, c := range []*Cache{{Resolver: f, Size: 1}, {Resolver: f, Size: -1}, {Resolver: f, Size: each / 2}, {Resolver: f, MaxEntries: 1}} {
 		for i := range 10 {
 			resolve(t, c, TypeUser, fmt.Sprintf("user%d@example.com", i))
 			resolve(t, c, TypeUser, fmt.Sprintf("nobody%d@example.com", i))
 			consistent(t, c)
 		}
-		if s := c.Stats(); s.Bytes[0]+s.Bytes[1] > or(c.Size, each) || s.Entries[0]+s.Entries[1] > 1 {
+		if s := c.Stats(); s.Bytes[0]+s.Bytes[1] > max(0, or(c.Size, each)) || s.Entries[0]+s.Entries[1] > 1 {
 			t.Errorf("%+v", s)
 		}
 	}

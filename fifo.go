@@ -92,7 +92,9 @@ func parseRequest(b []byte) (r request, size int) {
 // belonged to no frame. With more, b may end within a frame whose rest is still in the pipe.
 //
 // No honest frame is lost, since every offset is tried; none is found twice, since an honest frame holds no other:
-// its strings have no NULs, and a length word that lies across its header is out of range.
+// its strings have no NULs, and a length word that lies across its header is out of range. Across the seam between two
+// of them one may seem to begin, in one place: a path's last letter c, its NUL, the empty ip's, and a length's low byte
+// 0 read as length c. It names one byte, of 1 to 15, as its reply FIFO: no path, so it is answered nowhere, and no flush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	for covered := 0; used < len(b); used++ { // covered: the end of the furthest frame so far
 		r, n := parseRequest(b[used:])
@@ -243,9 +245,9 @@ type replies struct {
 var errNoReply = errors.New("not a reply FIFO")
 
 // open opens the reply FIFO for one write. What is not a FIFO with a reader is at most opened and closed (a device may
-// notice that; REPLYDIR keeps it out): O_NOFOLLOW takes no
-// link for it, O_NONBLOCK fails for a FIFO that nobody reads (fifo(7): ENXIO) instead of waiting, nothing is created
-// or truncated, and what is looked at is what was opened, so that nothing can change between check and use.
+// notice that; REPLYDIR keeps it out): O_NOFOLLOW takes no link for it, O_NONBLOCK fails for a FIFO that nobody reads
+// (fifo(7): ENXIO) instead of waiting, nothing is created or truncated, and what is looked at is what was opened, so
+// that nothing can change between check and use.
 func (s *replies) open(path []byte) (fd int, err error) {
 	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
 		return -1, errNoReply
@@ -319,8 +321,10 @@ type replyFIFO struct {
 	spoiled bool // not to be used again
 }
 
-// newReplyFIFO makes one with a name that cannot be guessed. It is opened to read and write: with no writer of its
-// own every read after the first answer would find the end of the file that the server's close left behind.
+// newReplyFIFO makes one with a name that cannot be guessed, but in /tmp seen: there who may ask the server, and only
+// they, could send an answer here. In a directory that only the server and this user may search nobody can. It is
+// opened to read and write: with no writer of its own every read after the first answer would find the end of the file
+// that the server's close left behind.
 func newReplyFIFO(dir string) (*replyFIFO, error) {
 	path := filepath.Join(dir, "inquery."+rand.Text())
 	if err := syscall.Mkfifo(path, 0o660); err != nil {
@@ -350,7 +354,8 @@ func (in *replyFIFO) unlinked() bool {
 	return in.out == nil && syscall.Fstat(in.fd, &st) == nil && st.Nlink == 0
 }
 
-// remove ends it. Only its maker knows the name: nobody else's file goes.
+// remove ends it. Nobody else's file goes: with 128 random bits none has the same name by chance, and in a sticky
+// directory, as /tmp is, nobody else can put one in its place.
 func (in *replyFIFO) remove() {
 	if in.f.Close(); in.out == nil {
 		os.Remove(in.path)

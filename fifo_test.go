@@ -160,6 +160,48 @@ func TestFramesModel(t *testing.T) {
 	}
 }
 
+// TestFramesSeam puts every two of many frames, of all lengths, behind each other: what is found across the seam of two
+// can neither be answered nor flush.
+func TestFramesSeam(t *testing.T) {
+	across := 0
+	for _, first := range []string{"", "192.0.2.1"} {
+		for c := byte(' '); c < 0x7f; c++ {
+			a, err := Query{TypeUser, "user@example.com", first}.appendFrame(nil, "/tmp/reply"+string(c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for length := 20; length < maxRequest-headerSize; length++ {
+				for _, email := range []int{int(c) - 6, length / 2} { // the first: where a seam may be a frame
+					reply := length - 2 - email - 3
+					if email < 0 || reply < 1 || length%256 > 0 && length > 300 {
+						continue
+					}
+					b, err := Query{TypeUser, strings.Repeat("e", email), ""}.appendFrame(slices.Clone(a), "/"+strings.Repeat("r", reply-1))
+					if err != nil {
+						t.Fatal(err)
+					}
+					list, _ := readAll(t, b, nil)
+					for _, f := range list {
+						if strings.Contains(f, "/") {
+							continue // an honest one
+						}
+						across++
+						if r, _ := parseRequest(b[len(a)-3:]); len(r.reply) != 1 || r.reply[0] > 15 || r.typ.extension() {
+							t.Fatalf("%q: found %q", b, f)
+						}
+					}
+					if len(list) > 3 || len(list) < 2 {
+						t.Fatalf("%q: found %q", b, list)
+					}
+				}
+			}
+		}
+	}
+	if t.Logf("%d frames seemed to begin in another", across); across == 0 && binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		t.Error("none seemed to: this test tests nothing")
+	}
+}
+
 // TestFramesEveryCut cuts a stream at each byte.
 func TestFramesEveryCut(t *testing.T) {
 	b, _ := stream(rand.New(rand.NewPCG(2, 2)), 30)

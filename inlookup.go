@@ -15,7 +15,7 @@
 // prepared once (1.3 times the questions a second of text with the values put in safely). Questions about users that
 // wait at the same time share one SELECT.
 //
-// Server: it never waits for a client, and touches no file that a client named unless it is a FIFO that somebody
+// Server: it never waits for a client, and writes to no file that a client named unless it is a FIFO that somebody
 // reads. The thread that reads a request answers a hit itself, since handing it on costs more than answering. What
 // must wait for MySQL is bounded in number; what exceeds that is told "error" at once.
 //
@@ -130,7 +130,9 @@ func (m *MySQL) Reload(reconnect bool) error {
 			p.db.SetMaxIdleConns(-1) // none waits for a question that will not come
 		}
 	}
-	time.AfterFunc(2*deadline, func() { old.close(c.pools) }) // when no question can still use it
+	// A question may join a batch just before its deadline, and the batch has its own. A Recent or Check that takes
+	// longer fails.
+	time.AfterFunc(2*deadline, func() { old.close(c.pools) })
 	return nil
 }
 
@@ -491,8 +493,8 @@ func ready(ctx context.Context, conn driver.Conn) error {
 // ER_TOO_MANY_USER_CONNECTIONS.
 const errShutdown, errKilled, errNotReady, errCollations, errConversion, errFull, errFullUser = 1053, 1927, 1047, 1267, 3988, 1040, 1203
 
-// query returns the rows of one SELECT, NULL as "". What died with its connection, or took half the time there is, is
-// asked once more on another connection: it only reads. What MySQL itself refuses is not.
+// query returns the rows of one SELECT, NULL as "". What died with its connection, or took half of deadline, is asked
+// once more on another connection: it only reads. What MySQL itself refuses is not.
 func (p *pool) query(outer context.Context, text string, args ...any) (rows [][]string, err error) {
 	half, cancel := context.WithTimeout(outer, deadline/2)
 	defer cancel()
@@ -562,6 +564,7 @@ func (p *pool) each(ctx context.Context, text string, args []any, row func([]str
 
 // An asking is a question about one user that waits for a SELECT.
 type asking struct {
+	*config
 	ctx           context.Context
 	local, domain string
 	alias         bool // look into valias as well
@@ -588,16 +591,13 @@ const (
 // MySQL is, the more do so. (16 askers get 2.4 times the answers a second that one SELECT each would give, and 1.15
 // times what two SELECTs at a time give, since larger ones are cheaper.)
 func (c *config) user(ctx context.Context, p *pool, local, domain string, alias bool) (userRow, error) {
-	a := &asking{ctx: ctx, local: local, domain: domain, alias: alias, done: make(chan struct{})}
-	if !ascii(local + domain) {
-		c.selectUsers(p, []*asking{a}) // alone: MySQL may refuse it (errCollations)
-		return a.user, a.err
-	}
+	a := &asking{config: c, ctx: ctx, local: local, domain: domain, alias: alias, done: make(chan struct{})}
 	p.mu.Lock()
-	p.waiting = append(p.waiting, a)
-	if p.runners == 0 || p.runners < maxRunners && len(p.waiting) > maxBatch {
+	if !ascii(local + domain) {
+		go p.selectUsers([]*asking{a}) // alone: MySQL may refuse it (errCollations)
+	} else if p.waiting = append(p.waiting, a); p.runners == 0 || p.runners < maxRunners && len(p.waiting) > maxBatch {
 		p.runners++
-		go c.run(p)
+		go p.run()
 	}
 	p.mu.Unlock()
 	select {
@@ -609,7 +609,7 @@ func (c *config) user(ctx context.Context, p *pool, local, domain string, alias 
 }
 
 // run answers what waits, in batches, until nothing does.
-func (c *config) run(p *pool) {
+func (p *pool) run() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.waiting) > 0 {
@@ -619,7 +619,7 @@ func (c *config) run(p *pool) {
 		p.mu.Unlock()
 		batch = slices.DeleteFunc(batch, func(a *asking) bool { return a.ctx.Err() != nil }) // nobody waits for it
 		if len(batch) > 0 {
-			c.selectUsers(p, batch)
+			p.selectUsers(batch)
 		}
 		p.mu.Lock()
 	}
@@ -627,8 +627,8 @@ func (c *config) run(p *pool) {
 }
 
 // selectUsers answers a batch. The number of names in the statement is a power of two, the last one repeated, so that
-// there are few statements to prepare.
-func (c *config) selectUsers(p *pool, batch []*asking) {
+// there are few statements to prepare. They are those of the latest configuration among who ask.
+func (p *pool) selectUsers(batch []*asking) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	size, names, alias := 1, []any{}, false
@@ -639,7 +639,7 @@ func (c *config) selectUsers(p *pool, batch []*asking) {
 		a := batch[min(i, len(batch)-1)]
 		names, alias = append(names, a.local, a.domain), alias || a.alias
 	}
-	texts := []string{c.selects[size][bit(alias)]}
+	texts := []string{batch[len(batch)-1].selects[size][bit(alias)]}
 	if !ascii(batch[0].local + batch[0].domain) { // alone: one table's character set may lack a letter that another's has
 		texts = strings.Split(texts[0], unionAll)
 	}
@@ -704,7 +704,7 @@ const (
 	aliasSQL       = "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?"
 	limitsSQL      = "SELECT domain," + limitColumns + " FROM vlimits WHERE domain IN (?,?)"
 	aliasDomainSQL = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
-	portSQL        = "SELECT port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'"
+	portSQL        = "SELECT domain,port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'"
 )
 
 func (c *config) relaySQL() string {
@@ -876,8 +876,10 @@ func (c *config) route(ctx context.Context, at *store, domain, real string) (Ans
 		return NewData(TypeHost, domain+":"+at.mdahost+":"+port), nil
 	}
 	rows, err := c.central.query(ctx, portSQL, at.host, real, c.hostIP)
-	if len(rows) > 0 && rows[0][0] != "0" {
-		port = or(rows[0][0], port)
+	for _, row := range slices.Backward(rows) { // the first counts
+		if lower(row[0]) == real && row[1] != "0" {
+			port = or(row[1], port)
+		}
 	}
 	return NewData(TypeHost, domain+":"+at.mdahost+":"+port), err
 }
@@ -1028,7 +1030,7 @@ type Server struct {
 	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
 	Getenv    func(string) string // nil: os.Getenv
 	Log       *log.Logger         // faults, one line a second at most; nil: none
-	Out       io.Writer           // debug lines; nil: none
+	Out       io.Writer           // debug lines, each one Write, from several goroutines at once; nil: none
 	Debug     atomic.Bool         // whether there are debug lines
 
 	// About answers TypeStatus, TypeFlush and TypeExplain, which are about the server itself; nil: "error".
@@ -1046,7 +1048,7 @@ type Server struct {
 
 const (
 	maxWaiting = 2048 // requests not answered at once
-	maxTurns   = 64   // of those, how many Resolver sees at a time
+	maxTurns   = 64   // of those, how many Resolver sees at a time: two full batches
 )
 
 // ServerStats counts requests since Started.
@@ -1075,6 +1077,10 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return fmt.Errorf("FIFO_MODE: want an octal mode: %w", err)
 	}
+	dir := e.get("REPLYDIR", "")
+	if s.replies.dir = strings.TrimRight(dir, "/"); dir != "" && (s.replies.dir == "" || dir[0] != '/') {
+		return fmt.Errorf("REPLYDIR: want the absolute path of a directory below /, not %q", dir)
+	}
 	path, _ := fifoPath(e, s.Infifo)
 	for i := range max(1, s.Instances) {
 		name := path
@@ -1088,7 +1094,6 @@ func (s *Server) Listen() error {
 		}
 		s.fifos, s.replies.own = append(s.fifos, f), append(s.replies.own, f)
 	}
-	s.replies.dir = strings.TrimRight(e.get("REPLYDIR", ""), "/")
 	s.slots, s.turns, s.stats.Started = make(chan struct{}, maxWaiting), make(chan struct{}, maxTurns), time.Now()
 	return nil
 }
@@ -1214,6 +1219,9 @@ func (s *Server) deliver(reply []byte, answer func() Answer, scratch []byte) {
 	}
 	if err != nil {
 		s.count(&s.stats.Undeliverable, 1)
+	}
+	if err == syscall.EACCES || err == syscall.EMFILE || err == syscall.ENFILE { // the asker may be there
+		s.logf("open reply FIFO %q: %v", reply, err)
 	}
 }
 

@@ -864,6 +864,12 @@ func TestListen(t *testing.T) {
 			t.Errorf("FIFO_MODE %s: %v", mode, err)
 		}
 	}
+	for _, replies := range []string{"/", "//", "replies", "./replies"} {
+		s := &Server{Resolver: echo, Getenv: environment("INFIFODIR", dir, "REPLYDIR", replies)}
+		if err := s.Listen(); err == nil || !strings.Contains(err.Error(), "REPLYDIR") {
+			t.Errorf("REPLYDIR %s: %v", replies, err)
+		}
+	}
 	// A path is taken as it is, and a server can come again.
 	s = &Server{Resolver: echo, Infifo: filepath.Join(dir, "sub", "path"), Getenv: environment()}
 	for range 2 {

@@ -440,7 +440,7 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 		a, err := c.over(ctx, in, kept, q)
 		c.put(in, err)
 		switch {
-		case err == errUnlinked: // asked again: ends, since from now on none is kept
+		case err == errUnlinked: // asked again: ends, since from now on none is added to those that are kept
 		case errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLong):
 			return "", err
 		case err != nil:
@@ -460,7 +460,9 @@ func (c *Client) configure() {
 		c.Timeout, c.err = c.env.seconds("timeoutread", 4)
 	}
 	if c.env.get("TCPCLIENT", "") != "" && c.env.get("TCPREMOTEIP", "") != "" {
+		c.mu.Lock()
 		c.tcp, c.idle = true, []*replyFIFO{tcpclientReply()}
+		c.mu.Unlock()
 	}
 }
 
