@@ -2,13 +2,17 @@ package inlookup
 
 // The cache: it stands in front of another Resolver and remembers its answers.
 //
-// Everything is one tree under one mutex. A lookup holds the mutex for well under a microsecond (some 20 string
-// comparisons among a million and four pointers for the ring), a tenth of what the system calls around it take, so splitting the lock
-// would buy nothing; and one tree is what makes a flush one walk, since with the key
+// Everything is one tree under one mutex. A lookup holds the mutex for well under a microsecond, a tenth of what the
+// system calls around it take, so splitting the lock would buy nothing; and one tree is what makes a flush one walk,
+// since with the key
 //
 //	domain 0 local 0 type
 //
 // the answers about a user are neighbours, and so are the users of a domain.
+//
+// What a hit costs is memory that has left the processor's caches while others ran. So a hit touches little of it: a
+// table of guesses by hash mostly spares the descent, and an entry goes to the front of its ring once a second at most.
+// Either gives 16 askers 3 % more answers.
 //
 // The life of an entry:
 //
@@ -30,7 +34,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+	"hash/maphash"
 	"strings"
 	"sync"
 	"time"
@@ -54,7 +58,8 @@ type Cache struct {
 
 	mu      sync.Mutex // guards everything below
 	tree    tree[entry]
-	rings   [2]ring[entry] // most recently used first; [1] holds the absent
+	rings   [2]ring[entry] // most recently used first, to the second; [1] holds the absent
+	guesses []*node[entry] // by hash: see find; nodes of tree, or nil
 	flights map[string]*flight
 	fills   map[*[]string]bool // of each Fill that runs, the prefixes flushed since it began
 	stats   CacheStats
@@ -64,8 +69,8 @@ type Cache struct {
 type entry struct {
 	answer Answer
 	loaded time.Duration // since epoch
-	failed uint32        // the second (see second) when it was last tried in vain to renew this; 0: never
-	took   uint16        // tenths of a millisecond that Resolver took, 6.5 s at most
+	failed uint32        // the second (see secondOf) when it was last tried in vain to renew this; 0: never
+	used   uint16        // the second when it came to the front, without the high bits
 	absent bool
 }
 
@@ -90,8 +95,8 @@ var epoch = time.Now()
 
 func since() time.Duration { return time.Since(epoch) }
 
-// second numbers the seconds since epoch, from 1.
-func second() uint32 { return uint32(since()/time.Second) + 1 }
+// secondOf numbers the seconds since epoch, from 1.
+func secondOf(age time.Duration) uint32 { return uint32(age/time.Second) + 1 }
 
 // life returns how long e is given to all.
 func (c *Cache) life(e *entry) time.Duration {
@@ -147,22 +152,49 @@ func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 	}
 	key := c.appendKey(b, t, email)
 	now := since()
+	second := secondOf(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.tree.find(key)
+	n := c.find(key)
 	switch {
 	case n == nil:
 		return "", false
 	case now-n.value.loaded < c.life(&n.value):
 		c.stats.Hits++
-	case n.value.failed == second() && c.usable(n, t):
+	case n.value.failed == second && c.usable(n, t):
 		c.stats.Stale++
 	default:
 		return "", false
 	}
-	c.rings[bit(n.value.absent)].toFront(n)
+	if n.value.used != uint16(second) { // who comes back in the same second of another day may wait for the next one
+		n.value.used = uint16(second)
+		c.rings[bit(n.value.absent)].toFront(n)
+	}
 	return n.value.answer, true
 }
+
+// find returns the node with this key, or nil. Where the last one with the same hash was found is looked at first: that
+// is one comparison instead of some 20. A wrong guess costs nothing but itself, so when there are twice as many entries
+// as guesses, a larger table begins empty.
+func (c *Cache) find(key []byte) *node[entry] {
+	if len(c.guesses) <= c.tree.len/2 {
+		c.guesses = make([]*node[entry], max(64, c.tree.len))
+	}
+	guess := c.guess(maphash.Bytes(hashSeed, key))
+	if n := *guess; n != nil && n.key == string(key) {
+		return n
+	}
+	n := c.tree.find(key)
+	if n != nil {
+		*guess = n
+	}
+	return n
+}
+
+// guess returns where the guess for a hash stands. The seed is our own: nobody can choose addresses that spoil them all.
+func (c *Cache) guess(hash uint64) **node[entry] { return &c.guesses[hash%uint64(len(c.guesses))] }
+
+var hashSeed = maphash.MakeSeed()
 
 // patience is how long an asker who could do with an expired answer waits for a new one. MySQL finds a row in less than
 // a hundredth of it, so what takes longer is not available, and others wait for their turn.
@@ -199,7 +231,7 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 func (c *Cache) join(key []byte, q Query) (f *flight, late <-chan time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n := c.tree.find(key); n != nil && since()-n.value.loaded < c.life(&n.value) {
+	if n := c.find(key); n != nil && since()-n.value.loaded < c.life(&n.value) {
 		c.stats.Hits++ // it has come since peek
 		f = &flight{done: make(chan struct{}), answer: n.value.answer}
 		close(f.done)
@@ -231,11 +263,11 @@ func (c *Cache) usable(n *node[entry], t Type) bool {
 func (c *Cache) stale(key []byte, t Type) Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.tree.find(key)
+	n := c.find(key)
 	if n == nil || !c.usable(n, t) {
 		return ""
 	}
-	n.value.failed = second()
+	n.value.failed = secondOf(since())
 	c.stats.Stale++
 	return n.value.answer
 }
@@ -247,8 +279,7 @@ func (c *Cache) load(f *flight, key string, q Query) {
 	defer cancel()
 	start := since()
 	a, err := c.Resolver.Resolve(ctx, q)
-	took := min((since()-start)/(100*time.Microsecond), math.MaxUint16)
-	fresh := entry{answer: a, loaded: start, took: uint16(took), absent: a == Absent(q)}
+	fresh := entry{answer: a, loaded: start, used: uint16(secondOf(since())), absent: a == Absent(q)}
 	failed := err != nil
 	if errors.Is(err, ErrUnavailable) {
 		if old := c.stale([]byte(key), q.Type); old != "" {
@@ -284,20 +315,24 @@ func (c *Cache) keep(key string, e entry) *node[entry] {
 	return n
 }
 
-// cost returns the bytes of heap that n takes: the node of 96 bytes, and key and answer in one block, rounded up
-// about as the allocator does it: to 16 bytes up to 256, to an eighth of the next smaller power of two beyond.
+// cost returns the bytes of heap that n takes: the node of 96 bytes, its share in the table of guesses, 8, and key and
+// answer in one block, rounded up about as the allocator does it: to 16 bytes up to 256, to an eighth of the next
+// smaller power of two beyond.
 func cost(n *node[entry]) int64 {
 	b, unit := int64(len(n.key)+len(n.value.answer)), int64(16)
 	for unit*16 < b {
 		unit *= 2
 	}
-	return 96 + (b+unit-1)/unit*unit
+	return 96 + 8 + (b+unit-1)/unit*unit
 }
 
 // drop takes n out of tree, ring and accounts.
 func (c *Cache) drop(n *node[entry]) {
 	c.stats.Bytes[bit(n.value.absent)] -= cost(n)
 	c.stats.Entries[bit(n.value.absent)]--
+	if guess := c.guess(maphash.String(hashSeed, n.key)); *guess == n { // what is in the tree was looked for: there are some
+		*guess = nil
+	}
 	c.tree.delete(n)
 }
 
@@ -348,7 +383,7 @@ func (c *Cache) Flush(email string) (flushed int) {
 	}
 	if prefix == "" {
 		flushed = c.tree.len
-		c.tree, c.rings = tree[entry]{}, [2]ring[entry]{}
+		c.tree, c.rings, c.guesses = tree[entry]{}, [2]ring[entry]{}, nil
 		c.stats.Entries, c.stats.Bytes = [2]int{}, [2]int64{}
 	}
 	for n := c.tree.ceiling(prefix); n != nil && strings.HasPrefix(n.key, prefix); {
@@ -386,7 +421,7 @@ func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled in
 				return prefix != ""
 			}
 		}
-		if c.tree.find([]byte(key)) != nil {
+		if c.find([]byte(key)) != nil {
 			return true
 		}
 		n := c.keep(key, entry{answer: a, loaded: start, absent: a == Absent(q)})
@@ -416,7 +451,6 @@ type Entry struct {
 	Age    time.Duration // since it was asked for
 	Left   time.Duration // to live; negative: expired so long ago
 	Stale  time.Duration // until it may not even be given while Resolver is unavailable
-	Took   time.Duration // to load
 	Bytes  int64         // of heap
 	Absent bool
 }
@@ -425,11 +459,11 @@ type Entry struct {
 func (c *Cache) Explain(q Query) (e Entry, there bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.tree.find(c.appendKey(nil, q.Type, []byte(q.Email)))
+	n := c.find(c.appendKey(nil, q.Type, []byte(q.Email)))
 	if n == nil || !q.Type.cacheable() {
 		return e, false
 	}
 	age := since() - n.value.loaded
 	left := c.life(&n.value) - age
-	return Entry{age, left, left + c.staleFor(q.Type, &n.value), time.Duration(n.value.took) * 100 * time.Microsecond, cost(n), n.value.absent}, true
+	return Entry{age, left, left + c.staleFor(q.Type, &n.value), cost(n), n.value.absent}, true
 }

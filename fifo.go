@@ -27,6 +27,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -97,7 +98,11 @@ func parseRequest(b []byte) (r request, size int) {
 // 0 read as length c. It names one byte, of 1 to 15, as its reply FIFO: no path, so it is answered nowhere, and no flush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	for covered := 0; used < len(b); used++ { // covered: the end of the furthest frame so far
-		r, n := parseRequest(b[used:])
+		var r request
+		n := 0
+		if len(b)-used < 6 || b[used+5] == 0 { // else it is no frame, as most offsets: no need for a call
+			r, n = parseRequest(b[used:])
+		}
 		switch {
 		case n > 0:
 			covered = max(covered, used+n)
@@ -116,6 +121,7 @@ type requestFIFO struct {
 	path string
 	fd   int         // read and write, so that it never sees an end when the last client goes
 	info os.FileInfo // tells it from any other file, whatever the names
+	size uintptr     // its capacity in bytes, see replies.open; 0 where there is no asking
 
 	stopping atomic.Bool // the byte 0 in it is from stop
 }
@@ -167,7 +173,29 @@ func (f *requestFIFO) claim(mode fs.FileMode) (err error) {
 	if uid, gid, ok := owner(); ok && err == nil {
 		err = file.Chown(uid, gid)
 	}
+	if f.size = capacity(f.fd, fSetPipeSize, requestPipe); f.size == 0 { // pipe(7): the user's pipes may have used up their share
+		f.size = capacity(f.fd, fGetPipeSize, 0)
+	}
 	return errors.Join(err, syscall.SetNonblock(f.fd, false))
+}
+
+// requestPipe is how many bytes a request FIFO holds, where the kernel lets us choose: twice the usual.
+const requestPipe = 128 << 10
+
+// Two calls of fcntl(2) that package syscall has no names for. Linux alone has them.
+const (
+	fSetPipeSize = 1031
+	fGetPipeSize = 1032
+)
+
+// capacity asks for, or sets, how many bytes a pipe holds. It returns 0 for what is no pipe or FIFO, and on systems
+// that cannot tell. No file system is asked: the kernel has a pipe in memory, wherever its name may lie.
+func capacity(fd int, call, size uintptr) uintptr {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), call, size)
+	if errno != 0 {
+		return 0
+	}
+	return n
 }
 
 // named reports whether the FIFO is still the one that its path names.
@@ -248,6 +276,11 @@ var errNoReply = errors.New("not a reply FIFO")
 // notice that; REPLYDIR keeps it out): O_NOFOLLOW takes no link for it, O_NONBLOCK fails for a FIFO that nobody reads
 // (fifo(7): ENXIO) instead of waiting, nothing is created or truncated, and what is looked at is what was opened, so
 // that nothing can change between check and use.
+//
+// What has a capacity is a FIFO (fcntl(2): F_GETPIPE_SZ), and since our own have twice the usual one, it mostly tells
+// that it is not one of them. It is asked instead of fstat(2) because the asker wakes when his FIFO is opened, and once
+// more if the answer is not there then: 16 askers get 4 % more answers. Whoever shrinks one of ours and names it has
+// his own answer read as junk, which he could as well write into it himself.
 func (s *replies) open(path []byte) (fd int, err error) {
 	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
 		return -1, errNoReply
@@ -255,6 +288,10 @@ func (s *replies) open(path []byte) (fd int, err error) {
 	fd, err = syscall.Open(string(path), syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
+	}
+	size := capacity(fd, fGetPipeSize, 0)
+	if size > 0 && !slices.ContainsFunc(s.own, func(own *requestFIFO) bool { return own.size == size }) {
+		return fd, nil
 	}
 	var st syscall.Stat_t
 	if err = syscall.Fstat(fd, &st); err == nil && st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
@@ -275,14 +312,16 @@ func (s *replies) open(path []byte) (fd int, err error) {
 // send writes b and closes fd. A FIFO without room for all of it has an asker that does not read: it gets what fits,
 // which is its loss alone.
 //
-// Neither write nor close can wait (fifo(7), pipe(7): O_NONBLOCK), so they are called without telling the runtime,
-// which would make ready to run others meanwhile: askers that keep their FIFO get some 4 % more answers. Not so open
-// and fstat, for which a path somebody named may go over a network.
-func (s *replies) send(fd int, b []byte) (err error) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+// Neither write nor close waits for room or for the reader (pipe(7): O_NONBLOCK), so they are called without telling the
+// runtime, which would make ready to run others meanwhile: askers that keep their FIFO get some 4 % more answers. Not so
+// open, for which a path somebody named may go over a network. For the lock of the pipe all of them wait: an asker could
+// hold it by reading into memory that somebody is slow to bring, a file of his own file system (fuse(4)), say. Who may
+// ask is trusted not to; he could keep the server busy in simpler ways.
+func (s *replies) send(fd int, a Answer) (err error) {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.StringData(string(a)))), uintptr(len(a)))
 	if errno != 0 {
 		err = errno
-	} else if int(n) < len(b) {
+	} else if int(n) < len(a) {
 		err = io.ErrShortWrite
 	}
 	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0)

@@ -376,6 +376,7 @@ func TestReplyOpen(t *testing.T) {
 	for _, name := range []string{"good", "replies/in", "replies/sub/deep", "replies2/near"} {
 		newInbox(t, at(name))
 	}
+	capacity(newInbox(t, at("large")).fd, fSetPipeSize, requestPipe)
 	own, err := openRequestFIFO(at("infifo"), 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -422,6 +423,7 @@ func TestReplyOpen(t *testing.T) {
 		{"a FIFO nobody reads", "", at("deaf"), false},
 		{"our request FIFO", "", at("infifo"), false},
 		{"our request FIFO by another name", "", at("othername"), false},
+		{"as large as a request FIFO", "", at("large"), true},
 		{"a relative path", "", rel, false},
 		{"a bare name", "", "good", false},
 		{"no path", "", "", false},
@@ -488,18 +490,18 @@ func TestReplySend(t *testing.T) {
 		}
 		return fd
 	}
-	if err := s.send(open(), []byte("answer")); err != nil || in.read() != "answer" {
+	if err := s.send(open(), "answer"); err != nil || in.read() != "answer" {
 		t.Errorf("%v", err)
 	}
 	long := strings.Repeat("x", 60<<10) // the longest text of an extension
-	if err := s.send(open(), []byte(long)); err != nil || in.read() != long {
+	if err := s.send(open(), Answer(long)); err != nil || in.read() != long {
 		t.Errorf("60 KiB: %v", err)
 	}
 	start := time.Now()
-	if err := s.send(open(), make([]byte, 1<<20)); !errors.Is(err, io.ErrShortWrite) {
+	if err := s.send(open(), Answer(make([]byte, 1<<20))); !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("more than the FIFO takes: %v", err)
 	}
-	if err := s.send(open(), []byte("answer")); err != syscall.EAGAIN {
+	if err := s.send(open(), "answer"); err != syscall.EAGAIN {
 		t.Errorf("into a full FIFO: %v", err)
 	}
 	if took := time.Since(start); took > 2*time.Second {
@@ -512,7 +514,7 @@ func TestReplySend(t *testing.T) {
 	}
 	syscall.Close(gone.fd)
 	gone.fd = -1
-	if err := s.send(fd, []byte("answer")); err != syscall.EPIPE {
+	if err := s.send(fd, "answer"); err != syscall.EPIPE {
 		t.Errorf("the reader has gone: %v", err)
 	}
 	if now := descriptors(t); now != fds+1 { // in's

@@ -1140,7 +1140,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // read answers what comes from one FIFO, until it is stopped.
 func (s *Server) read(f *requestFIFO) error {
-	buf, have := make([]byte, 128<<10), 0 // twice a pipe: one read empties it
+	buf, have := make([]byte, 2*requestPipe), 0 // one read empties it
 	scratch := make([]byte, 0, 4*maxRequest)
 	cache, _ := s.Resolver.(*Cache)
 	for {
@@ -1215,7 +1215,7 @@ func (s *Server) miss(reply []byte, q Query) {
 func (s *Server) deliver(reply []byte, answer func() Answer, scratch []byte) {
 	fd, err := s.replies.open(reply)
 	if err == nil {
-		err = s.replies.send(fd, append(scratch, answer()...))
+		err = s.replies.send(fd, answer())
 	}
 	if err != nil {
 		s.count(&s.stats.Undeliverable, 1)

@@ -1562,7 +1562,7 @@ func TestExported(t *testing.T) {
 		Client Client.Close Client.Getenv Client.Infifo Client.Resolve Client.Timeout
 		Directory Directory.Alias Directory.Domain Directory.Host Directory.Limits Directory.Passwd Directory.Relay
 		Directory.Resolver Directory.Status
-		Entry Entry.Absent Entry.Age Entry.Bytes Entry.Left Entry.Stale Entry.Took
+		Entry Entry.Absent Entry.Age Entry.Bytes Entry.Left Entry.Stale
 		ErrInvalid ErrNotFound ErrServed ErrTooLong ErrUnavailable FromEnv Inquery
 		Limits Limits.DefaultMaxMsgCount Limits.DefaultQuota Limits.DisableDialup Limits.DisableIMAP
 		Limits.DisablePasswordChanging Limits.DisablePop Limits.DisableRelay Limits.DisableSMTP Limits.DisableWebmail

@@ -139,7 +139,7 @@ func (a *about) explain(ctx context.Context, q inlookup.Query) (string, error) {
 		w += "cache:       miss, what is here has expired\n"
 	}
 	if there {
-		w += fmt.Sprintf("age:         %v\nbytes:       %d\nabsent:      %v\nlookup took: %v\n", e.Age.Round(time.Millisecond), e.Bytes, e.Absent, e.Took)
+		w += fmt.Sprintf("age:         %v\nbytes:       %d\nabsent:      %v\n", e.Age.Round(time.Millisecond), e.Bytes, e.Absent)
 	}
 	place, err := a.mysql.Place(ctx, q)
 	switch {
