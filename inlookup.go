@@ -687,17 +687,22 @@ func (c *config) userSQL(n int, alias bool) string {
 	}
 	rows := func(place int, table string) string {
 		return fmt.Sprint("SELECT ", place, ",pw_name,pw_domain,IFNULL(pw_gid,0),CONCAT_WS(':',IF(scram IS NULL,pw_passwd,CONCAT(scram,',',pw_passwd)),",
-			"IFNULL(pw_uid,0),", gid, ",pw_gecos,IFNULL(pw_dir,''),IFNULL(pw_shell,'')) FROM ", table, join, " WHERE ", either("pw_name=? AND pw_domain=?", n))
+			"IFNULL(pw_uid,0),", gid, ",pw_gecos,IFNULL(pw_dir,''),IFNULL(pw_shell,'')) FROM ", table, join, " WHERE ", among("pw_name", "pw_domain", n))
 	}
 	text := rows(inUsers, c.table("MYSQL_TABLE", "indimail")) + unionAll + rows(inInactive, c.table("MYSQL_INACTIVE_TABLE", "indibak"))
 	if alias {
-		text += fmt.Sprint(unionAll, "SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ", either("alias=? AND domain=?", n))
+		text += fmt.Sprint(unionAll, "SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ", among("alias", "domain", n))
 	}
 	return text
 }
 
-func either(condition string, n int) string {
-	return strings.Repeat(condition+" OR ", n-1) + condition
+// among is the condition that two columns are one of n pairs. IN takes MariaDB 0.7 times as long as a chain of ORs; for
+// one pair it would take 1.2 times as long.
+func among(name, domain string, n int) string {
+	if n == 1 {
+		return name + "=? AND " + domain + "=?"
+	}
+	return "(" + name + "," + domain + ") IN ((?,?)" + strings.Repeat(",(?,?)", n-1) + ")"
 }
 
 const (
@@ -726,8 +731,11 @@ func (c *config) table(variable, def string) string {
 func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
 	c, err := m.current()
 	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, deadline)
-		defer cancel()
+		if until, ok := ctx.Deadline(); !ok || time.Until(until) > deadline { // Server's and Cache's contexts have one
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, deadline)
+			defer cancel()
+		}
 		a, err = c.resolve(ctx, q)
 	}
 	if err != nil {

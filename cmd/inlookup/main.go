@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"syscall"
@@ -164,8 +165,12 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	// The cache is most of the heap, lives long and is all pointers: let the
 	// collector run when it has grown by a third, not when it has doubled: a
-	// million users then take 190 bytes each beyond their key and answer.
+	// million users then take less than 200 bytes each beyond their key and
+	// answer. While the cache is small a third of it is soon used up, 45 times a
+	// second at full load; what counts as heap and is never touched, so that it
+	// takes no memory, makes that 8 (3 % more answers from MySQL).
 	debug.SetGCPercent(33)
+	defer runtime.KeepAlive(make([]byte, 16<<20))
 	mysql := &inlookup.MySQL{Log: logger}
 	if err := mysql.Reload(false); err != nil {
 		return err
