@@ -367,45 +367,57 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-// TestLeastRecentlyUsed asks once a second, which is as often as use is noted.
 func TestLeastRecentlyUsed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := new(fake)
-		c := &Cache{Resolver: f, MaxEntries: 3}
-		ask := func(users string, want int) {
-			t.Helper()
-			for _, user := range users {
-				time.Sleep(time.Second)
-				expect(t, c, f, TypeUser, string(user)+"@example.com", want)
-				consistent(t, c)
+	f := new(fake)
+	c := &Cache{Resolver: f, MaxEntries: 3}
+	ask := func(users string, want int) {
+		t.Helper()
+		for _, user := range users {
+			expect(t, c, f, TypeUser, string(user)+"@example.com", want)
+			consistent(t, c)
+		}
+	}
+	there := func(users string) {
+		t.Helper()
+		for _, user := range "abcdefg" {
+			_, ok := c.Explain(Query{Type: TypeUser, Email: string(user) + "@example.com"})
+			if ok != strings.ContainsRune(users, user) {
+				t.Fatalf("%c is there: %v, want only %s", user, ok, users)
 			}
 		}
-		there := func(users string) {
-			t.Helper()
-			for _, user := range "abcdefg" {
-				_, ok := c.Explain(Query{Type: TypeUser, Email: string(user) + "@example.com"})
-				if ok != strings.ContainsRune(users, user) {
-					t.Fatalf("%c is there: %v, want only %s", user, ok, users)
-				}
-			}
+	}
+	ask("abc", 1)
+	there("abc")
+	ask("a", 0) // now b is the oldest
+	ask("d", 1)
+	there("acd")
+	ask("ca", 0)
+	ask("e", 1)
+	there("ace")
+	c.Explain(Query{Type: TypeUser, Email: "c@example.com"}) // is no use
+	ask("f", 1)
+	there("aef")
+	ask("g", 1)
+	there("efg")
+	if s := c.Stats(); s.Evicted != 4 || s.Entries != [2]int{3, 0} {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestUseIsNotedInTime has a stream of newcomers as large as the room every 5000 questions: none of those in use must go.
+func TestUseIsNotedInTime(t *testing.T) {
+	f := new(fake)
+	c := &Cache{Resolver: f, MaxEntries: 1000}
+	for i := range 500 {
+		resolve(t, c, TypeUser, fmt.Sprintf("user%d@example.com", i))
+	}
+	for i := range 20000 {
+		expect(t, c, f, TypeUser, fmt.Sprintf("user%d@example.com", i%500), 0)
+		if i%5 == 0 {
+			expect(t, c, f, TypeUser, fmt.Sprintf("new%d@example.com", i), 1)
 		}
-		ask("abc", 1)
-		there("abc")
-		ask("a", 0) // now b is the oldest
-		ask("d", 1)
-		there("acd")
-		ask("ca", 0)
-		ask("e", 1)
-		there("ace")
-		c.Explain(Query{Type: TypeUser, Email: "c@example.com"}) // is no use
-		ask("f", 1)
-		there("aef")
-		ask("g", 1)
-		there("efg")
-		if s := c.Stats(); s.Evicted != 4 || s.Entries != [2]int{3, 0} {
-			t.Errorf("%+v", s)
-		}
-	})
+	}
+	consistent(t, c)
 }
 
 func TestSize(t *testing.T) {
@@ -1000,6 +1012,18 @@ type cacheModel struct {
 	max     int
 	entries map[string]modelEntry
 	lists   [2][]string
+	period  uint16
+	fresh   int
+}
+
+// keep puts an entry in, on no list.
+func (m *cacheModel) keep(key string, e modelEntry) {
+	m.entries[key] = e
+	if m.fresh++; m.fresh > len(m.entries)/16 {
+		m.fresh, m.period = 0, m.period+1
+	}
+	e.used = m.period
+	m.entries[key] = e
 }
 
 type modelEntry struct {
@@ -1050,7 +1074,7 @@ func (m *cacheModel) put(key string, e modelEntry) {
 	if _, ok := m.entries[key]; ok {
 		m.drop(key)
 	}
-	m.entries[key] = e
+	m.keep(key, e)
 	m.lists[bit(e.absent)] = slices.Insert(m.lists[bit(e.absent)], 0, key)
 	for m.max > 0 && len(m.lists[1]) > max(1, m.max/8) {
 		m.drop(m.lists[1][len(m.lists[1])-1])
@@ -1068,26 +1092,25 @@ func (m *cacheModel) put(key string, e modelEntry) {
 func (m *cacheModel) ask(q Query, resolverDown bool, fresh Answer) (want Answer, load bool) {
 	key := modelKey(q.Type, q.Email)
 	e, ok := m.entries[key]
-	second := secondOf(since())
 	usable := m.usable(key, q.Type)
-	if ok && time.Since(e.loaded) < m.life(e) || usable && e.failed == second {
-		if kind := bit(e.absent); e.used != uint16(second) {
+	if ok && time.Since(e.loaded) < m.life(e) || usable && e.failed == second() {
+		if kind := bit(e.absent); e.used != m.period {
 			m.lists[kind] = slices.DeleteFunc(m.lists[kind], func(k string) bool { return k == key })
 			m.lists[kind] = slices.Insert(m.lists[kind], 0, key)
-			e.used = uint16(second)
+			e.used = m.period
 			m.entries[key] = e
 		}
 		return e.answer, false
 	}
 	if resolverDown && usable {
-		e.failed = second
+		e.failed = second()
 		m.entries[key] = e
 		return e.answer, true
 	}
 	if resolverDown {
 		return "", true
 	}
-	m.put(key, modelEntry{answer: fresh, loaded: time.Now(), absent: fresh == absentAnswer(q), used: uint16(second)})
+	m.put(key, modelEntry{answer: fresh, loaded: time.Now(), absent: fresh == absentAnswer(q)})
 	return fresh, true
 }
 
@@ -1116,7 +1139,10 @@ func (m *cacheModel) fill(q Query, a Answer) bool {
 	if m.max > 0 && len(m.entries) >= m.max {
 		return false
 	}
-	m.entries[key] = modelEntry{answer: a, loaded: time.Now(), absent: a == absentAnswer(q)}
+	m.keep(key, modelEntry{answer: a, loaded: time.Now(), absent: a == absentAnswer(q)})
+	e := m.entries[key]
+	e.used--
+	m.entries[key] = e
 	kind := bit(a == absentAnswer(q))
 	m.lists[kind] = append(m.lists[kind], key)
 	return true

@@ -155,11 +155,11 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 
 // claim makes the open file ours: a FIFO, locked, with mode and owner right.
 func (f *requestFIFO) claim(mode fs.FileMode) (err error) {
-	dup, err := syscall.Dup(f.fd)
-	if err != nil {
-		return err
+	dup, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(f.fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return errno
 	}
-	file := os.NewFile(uintptr(dup), f.path) // for what os does more clearly than syscall
+	file := os.NewFile(dup, f.path) // for what os does more clearly than syscall
 	defer file.Close()
 	if f.info, err = file.Stat(); err == nil && f.info.Mode().Type() != fs.ModeNamedPipe {
 		return errors.New("there is a file here that is no FIFO")
@@ -179,8 +179,11 @@ func (f *requestFIFO) claim(mode fs.FileMode) (err error) {
 	return errors.Join(err, syscall.SetNonblock(f.fd, false))
 }
 
-// requestPipe is how many bytes a request FIFO holds, where the kernel lets us choose: twice the usual.
+// requestPipe is how many bytes a request FIFO holds, where the kernel lets us choose: not the usual 16 pages.
 const requestPipe = 128 << 10
+
+// pipeMax is the most that one may hold, whoever changed that (pipe(7): /proc/sys/fs/pipe-max-size, by default).
+const pipeMax = 1 << 20
 
 // Two calls of fcntl(2) that package syscall has no names for. Linux alone has them.
 const (
@@ -221,7 +224,8 @@ func (f *requestFIFO) read(b []byte) (int, error) {
 }
 
 // stop takes the name away, so that nobody new asks, and ends read once all that was asked is read. The byte wakes a
-// read that waits already; a FIFO too full for it has no such read.
+// read that waits already; a FIFO too full for it has no such read. Who has it open may go on asking: after pipeMax bytes
+// all that was asked before has been read.
 func (f *requestFIFO) stop() {
 	if f.named() {
 		os.Remove(f.path)
@@ -277,9 +281,9 @@ var errNoReply = errors.New("not a reply FIFO")
 // (fifo(7): ENXIO) instead of waiting, nothing is created or truncated, and what is looked at is what was opened, so
 // that nothing can change between check and use.
 //
-// What has a capacity is a FIFO (fcntl(2): F_GETPIPE_SZ), and since our own have twice the usual one, it mostly tells
-// that it is not one of them. It is asked instead of fstat(2) because the asker wakes when his FIFO is opened, and once
-// more if the answer is not there then: 16 askers get 4 % more answers. Whoever shrinks one of ours and names it has
+// What has a capacity is a FIFO (fcntl(2): F_GETPIPE_SZ), and since our own have an unusual one, it mostly tells that it
+// is not one of them. It is asked instead of fstat(2) because the asker wakes when his FIFO is opened, and once more if
+// the answer is not there then: 16 askers get 4 % more answers. Whoever changes the size of one of ours and names it has
 // his own answer read as junk, which he could as well write into it himself.
 func (s *replies) open(path []byte) (fd int, err error) {
 	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
@@ -314,9 +318,10 @@ func (s *replies) open(path []byte) (fd int, err error) {
 //
 // Neither write nor close waits for room or for the reader (pipe(7): O_NONBLOCK), so they are called without telling the
 // runtime, which would make ready to run others meanwhile: askers that keep their FIFO get some 4 % more answers. Not so
-// open, for which a path somebody named may go over a network. For the lock of the pipe all of them wait: an asker could
-// hold it by reading into memory that somebody is slow to bring, a file of his own file system (fuse(4)), say. Who may
-// ask is trusted not to; he could keep the server busy in simpler ways.
+// open, for which a path somebody named may go over a network. What write and close may wait for is the journal, if the
+// FIFO is not on tmpfs, and all three for the lock of the pipe, which an asker can hold by reading into memory that
+// somebody is slow to bring, such as a file of his own file system. The whole server then waits with him. Who may ask is
+// trusted with every password; this, too, he could have in simpler ways.
 func (s *replies) send(fd int, a Answer) (err error) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.StringData(string(a)))), uintptr(len(a)))
 	if errno != 0 {
@@ -387,6 +392,13 @@ func tcpclientReply() *replyFIFO {
 	return &replyFIFO{path: "socket", fd: 6, f: os.NewFile(6, "descriptor 6"), out: os.NewFile(7, "descriptor 7")}
 }
 
+// clean reports whether nothing lies in the FIFO. No answer is due, so whatever does is somebody else's: an answer to a
+// question of his own, say, for which he named this FIFO. Taken for the next answer it would let him in as another.
+func (in *replyFIFO) clean() bool {
+	n, err := syscall.Read(in.fd, make([]byte, 1)) // does not wait
+	return n < 0 && err == syscall.EAGAIN
+}
+
 // unlinked reports whether the FIFO has lost its name.
 func (in *replyFIFO) unlinked() bool {
 	var st syscall.Stat_t
@@ -409,6 +421,9 @@ const firstWait = 50 * time.Millisecond
 // errUnlinked says that the server has unlinked a kept FIFO. A C server does so after it has answered, so it may come
 // to light only when the next answer does not come.
 var errUnlinked = errors.New("reply FIFO unlinked by the server")
+
+// errForeign says that somebody has written into a kept FIFO.
+var errForeign = errors.New("somebody wrote into the reply FIFO")
 
 // receive waits for the one answer that is due, until ctx is done.
 func (in *replyFIFO) receive(ctx context.Context, t Type, kept bool) (a Answer, err error) {

@@ -1139,6 +1139,30 @@ func TestClientUnlinkedLate(t *testing.T) {
 	}
 }
 
+// TestForeignAnswer: what lies in a kept FIFO before the question is not its answer.
+func TestForeignAnswer(t *testing.T) {
+	dir := t.TempDir()
+	(&cServer{keep: true, answer: echoBytes}).start(t, dir, "infifo.1")
+	c, tmp := newClient(t, dir)
+	askEcho(t, c, "first@example.com")
+	for i := range 3 {
+		kept := files(t, tmp)
+		if len(kept) != 1 {
+			t.Fatalf("kept %q", kept)
+		}
+		out, err := os.OpenFile(filepath.Join(tmp, kept[0]), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(out, string(NewData(TypeHost, "attacker@example.com")))
+		out.Close()
+		askEcho(t, c, fmt.Sprintf("victim%d@example.com", i))
+		if now := files(t, tmp); len(now) != 1 || now[0] == kept[0] {
+			t.Errorf("kept %q, before %q", now, kept)
+		}
+	}
+}
+
 // TestLateAnswer: what comes after the asker has given up reaches nobody.
 func TestLateAnswer(t *testing.T) {
 	dir, late, done := t.TempDir(), make(chan struct{}), make(chan struct{})

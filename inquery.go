@@ -362,9 +362,18 @@ func (d Directory) Relay(ctx context.Context, email, ip string) (bool, error) {
 	return ask(ctx, d, Query{Type: TypeRelay, Email: email, IP: ip}, Answer.Relay)
 }
 
-// Passwd returns the password entry of email.
+// Passwd returns the password entry of email. One of somebody else is ErrInvalid: never let him in.
 func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
-	return ask(ctx, d, Query{Type: TypePasswd, Email: email}, Answer.Passwd)
+	q := Query{Type: TypePasswd, Email: email}
+	return ask(ctx, d, q, func(a Answer) (Passwd, error) {
+		p, err := a.Passwd()
+		local, domain := q.split("")
+		name, of := Query{Email: p.Email}.split("")
+		if err == nil && (name != local || domain != "" && of != domain) { // a bare name's domain only the server knows
+			return Passwd{}, fmt.Errorf("%w: an entry of %q, not of %q", ErrInvalid, p.Email, email)
+		}
+		return p, err
+	})
 }
 
 // Host returns the SMTP route of email, "domain:host:port".
@@ -405,7 +414,8 @@ var fromEnv = sync.OnceValue(func() Resolver {
 // (TCPCLIENT and TCPREMOTEIP set) it asks over descriptors 6 and 7. Fields may not change after the first question.
 //
 // It keeps the reply FIFOs it made for its next questions. What makes that safe is that a FIFO over which anything
-// went wrong, a timeout above all, is never used again: a late answer finds no reader.
+// went wrong, a timeout above all, is never used again, and none in which something lies before the question is asked: a
+// late answer finds no reader, a foreign one is not taken.
 type Client struct {
 	Infifo  string              // name or path of the request FIFO; "": INFIFO, else infifo
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
@@ -440,7 +450,7 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 		a, err := c.over(ctx, in, kept, q)
 		c.put(in, err)
 		switch {
-		case err == errUnlinked: // asked again: ends, since from now on none is added to those that are kept
+		case err == errUnlinked || err == errForeign: // asked again: ends, each time one of those that are kept goes
 		case errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLong):
 			return "", err
 		case err != nil:
@@ -474,6 +484,8 @@ func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query) (A
 	}
 	if kept && in.unlinked() {
 		return "", errUnlinked
+	} else if kept && !in.clean() {
+		return "", errForeign
 	}
 	if in.out != nil {
 		_, err = in.out.Write(frame)

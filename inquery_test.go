@@ -42,7 +42,7 @@ func decode(t Type, a Answer) (any, error) {
 	case TypeRelay:
 		return d.Relay(ctx, "", "")
 	case TypePasswd:
-		return d.Passwd(ctx, "")
+		return a.Passwd()
 	case TypeHost:
 		return d.Host(ctx, "")
 	case TypeAlias:
@@ -279,6 +279,31 @@ func TestDirectoryPassesErrors(t *testing.T) {
 	} {
 		if got, err := c.ask(); !errors.Is(err, fault) || asked != c.want {
 			t.Errorf("asked %v, want %v: got %v, %v", asked, c.want, got, err)
+		}
+	}
+}
+
+// TestDirectoryPasswd: only the entry of who was asked about is taken.
+func TestDirectoryPasswd(t *testing.T) {
+	for _, c := range []struct {
+		asked, entry string
+		ok           bool
+	}{
+		{"user@example.com", "user@example.com", true},
+		{"USER@Example.com", "user@example.com", true},
+		{"user%example.com", "user@example.com", true},
+		{"user", "user@default.example", true},
+		{`"a@b"@example.com`, `"a@b"@example.com`, true},
+		{"user@example.com", "user@example.org", false},
+		{"user@example.com", "other@example.com", false},
+		{"user", "other@default.example", false},
+		{"", "other@default.example", false},
+	} {
+		want := Passwd{Email: c.entry, Passwd: "hash", UID: 1}
+		d := Directory{Resolver: always(NewPasswd(want))}
+		p, err := d.Passwd(context.Background(), c.asked)
+		if c.ok && (err != nil || p != want) || !c.ok && (!errors.Is(err, ErrInvalid) || p != Passwd{}) {
+			t.Errorf("asked %q, told of %q: %v, %v", c.asked, c.entry, p, err)
 		}
 	}
 }

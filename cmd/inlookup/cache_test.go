@@ -317,7 +317,6 @@ func TestCacheSettings(t *testing.T) {
 	}
 	within(t, 2*time.Second, "CACHE_TTL ends a life", func() bool { return show(t, brief, asked) == value("new") })
 
-	time.Sleep(time.Second) // use is noted once a second
 	for _, q := range []string{"3 user@example.com", asked, "3 over@example.com"} { // the user's is the one not used for longest
 		show(t, two, q)
 	}
