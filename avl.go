@@ -63,7 +63,7 @@ type node[V any] struct {
 	height              int8     // a leaf's is 1
 }
 
-// find returns the node with this key, or nil. Every question comes this way, so it must not allocate: the compiler
+// find returns the node with this key, or nil. Every second question comes this way, so it must not allocate: the compiler
 // copies no bytes for != and <. For bytes.Compare it would copy n.key, not knowing that assembly leaves it unchanged.
 func (t *tree[V]) find(key []byte) *node[V] {
 	n := t.root

@@ -21,7 +21,7 @@ package inlookup
 //	     given to all            given only while the
 //	                             Resolver is unavailable
 //
-// It leaves earlier when it is flushed, or when room is needed and it is the one not used for longest. "Absent"
+// It leaves earlier when it is flushed, or when room is needed and it is the one not used for longest, to a period. "Absent"
 // answers have their own shorter time, their own ring and an eighth of the room: somebody who asks for names out of a
 // dictionary drives out his own kind. They are never given when expired, since an "absent" that is wrong bounces
 // mail.
@@ -296,7 +296,7 @@ func (c *Cache) load(f *flight, key string, q Query) {
 	a, err := c.Resolver.Resolve(ctx, q)
 	fresh := entry{answer: a, loaded: start, absent: a == Absent(q)}
 	failed := err != nil
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrTooLong) { // what has grown too long is not what it was
 		if old := c.stale([]byte(key), q.Type); old != "" {
 			a, err = old, nil
 		}

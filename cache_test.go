@@ -404,6 +404,22 @@ func TestLeastRecentlyUsed(t *testing.T) {
 	}
 }
 
+// TestTooLong: what has grown too long is an error, not the expired answer.
+func TestTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fault error
+		c := &Cache{Resolver: resolverFunc(func(context.Context, Query) (Answer, error) { return NewData(TypeAlias, "&a@b\n"), fault })}
+		q := Query{Type: TypeAlias, Email: "list@example.com"}
+		for _, f := range []error{nil, fmt.Errorf("%w: %w", ErrUnavailable, ErrTooLong), errDown} {
+			fault = f
+			if a, err := c.Resolve(context.Background(), q); (err != nil) != errors.Is(f, ErrTooLong) {
+				t.Errorf("%v: %q, %v", f, a, err)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
+}
+
 // TestUseIsNotedInTime has a stream of newcomers as large as the room every 5000 questions: none of those in use must go.
 func TestUseIsNotedInTime(t *testing.T) {
 	f := new(fake)

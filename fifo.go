@@ -173,16 +173,16 @@ func (f *requestFIFO) claim(mode fs.FileMode) (err error) {
 	if uid, gid, ok := owner(); ok && err == nil {
 		err = file.Chown(uid, gid)
 	}
-	if f.size = capacity(f.fd, fSetPipeSize, requestPipe); f.size == 0 { // pipe(7): the user's pipes may have used up their share
-		f.size = capacity(f.fd, fGetPipeSize, 0)
-	}
+	f.size = capacity(f.fd, fGetPipeSize, 0)
 	return errors.Join(err, syscall.SetNonblock(f.fd, false))
 }
 
-// requestPipe is how many bytes a request FIFO holds, where the kernel lets us choose: not the usual 16 pages.
+// enlarge gives the FIFO room for requestPipe bytes, where the kernel lets us choose: not the usual 16 pages.
+func (f *requestFIFO) enlarge() { f.size = or(capacity(f.fd, fSetPipeSize, requestPipe), f.size) }
+
 const requestPipe = 128 << 10
 
-// pipeMax is the most that one may hold, whoever changed that (pipe(7): /proc/sys/fs/pipe-max-size, by default).
+// pipeMax is the most that one may hold, whoever but root changed that (pipe(7): /proc/sys/fs/pipe-max-size, by default).
 const pipeMax = 1 << 20
 
 // Two calls of fcntl(2) that package syscall has no names for. Linux alone has them.
@@ -282,7 +282,7 @@ var errNoReply = errors.New("not a reply FIFO")
 // that nothing can change between check and use.
 //
 // What has a capacity is a FIFO (fcntl(2): F_GETPIPE_SZ), and since our own have an unusual one, it mostly tells that it
-// is not one of them. It is asked instead of fstat(2) because the asker wakes when his FIFO is opened, and once more if
+// is not one of them (when there are many instances, fstat(2) has to tell). It is asked instead of fstat(2) because the asker wakes when his FIFO is opened, and once more if
 // the answer is not there then: 16 askers get 4 % more answers. Whoever changes the size of one of ours and names it has
 // his own answer read as junk, which he could as well write into it himself.
 func (s *replies) open(path []byte) (fd int, err error) {
@@ -313,7 +313,7 @@ func (s *replies) open(path []byte) (fd int, err error) {
 	return fd, nil
 }
 
-// send writes b and closes fd. A FIFO without room for all of it has an asker that does not read: it gets what fits,
+// send writes a and closes fd. A FIFO without room for all of it has an asker that does not read: it gets what fits,
 // which is its loss alone.
 //
 // Neither write nor close waits for room or for the reader (pipe(7): O_NONBLOCK), so they are called without telling the

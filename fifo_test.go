@@ -376,12 +376,14 @@ func TestReplyOpen(t *testing.T) {
 	for _, name := range []string{"good", "replies/in", "replies/sub/deep", "replies2/near"} {
 		newInbox(t, at(name))
 	}
-	capacity(newInbox(t, at("large")).fd, fSetPipeSize, requestPipe)
 	own, err := openRequestFIFO(at("infifo"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer own.close()
+	if own.enlarge(); capacity(newInbox(t, at("large")).fd, fSetPipeSize, requestPipe) != own.size {
+		t.Error("two FIFOs of one size have different ones")
+	}
 	listener, err := net.Listen("unix", at("socket"))
 	if err != nil {
 		t.Fatal(err)

@@ -739,7 +739,7 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
 			defer cancel()
 		}
 		if a, err = c.resolve(ctx, q); err == nil && a.failed(q.Type) {
-			err = fmt.Errorf("the answer for %q has more than %d bytes", q.Email, maxReply)
+			err = fmt.Errorf("the answer for %q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
 		}
 	}
 	if err != nil {
@@ -1107,6 +1107,9 @@ func (s *Server) Listen() error {
 			s.close()
 			return err
 		}
+		if s.Instances <= 64 { // 8 MB: all pipes of a user share 64 MB, and are small when he has more (pipe(7))
+			f.enlarge()
+		}
 		s.fifos, s.replies.own = append(s.fifos, f), append(s.replies.own, f)
 	}
 	s.slots, s.turns, s.stats.Started = make(chan struct{}, maxWaiting), make(chan struct{}, maxTurns), time.Now()
@@ -1156,9 +1159,9 @@ func (s *Server) Serve(ctx context.Context) error {
 // read answers what comes from one FIFO, until it is stopped.
 func (s *Server) read(f *requestFIFO) error {
 	buf, have := make([]byte, 2*requestPipe), 0 // one read empties it
-	scratch := make([]byte, 0, 4*maxRequest)
+	scratch := make([]byte, 0, 4*maxRequest)    // for keys
 	cache, _ := s.Resolver.(*Cache)
-	for left := pipeMax; left > 0; {
+	for left := pipeMax + len(buf); left > 0; {
 		if len(s.slots) > 0 {
 			runtime.Gosched() // misses first: the read may block and, until the runtime notices, keep their processor
 		}

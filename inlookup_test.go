@@ -832,6 +832,45 @@ func TestServeEnds(t *testing.T) {
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
+// TestServeEndsThoughAsked: who has the FIFO open and goes on asking cannot keep the server from ending.
+func TestServeEndsThoughAsked(t *testing.T) {
+	dir, stop := serve(t, &Server{Resolver: echo})
+	frame := Query{Type: TypeUser, Email: "user@example.com"}.frame(t, "/nowhere")
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		fd, err := syscall.Open(filepath.Join(dir, "infifo"), syscall.O_RDWR|syscall.O_NONBLOCK, 0) // so that writing never fails for want of a reader
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Close(fd)
+		burst := bytes.Repeat(frame, 4000/len(frame))
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					syscall.Write(fd, burst)
+				}
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() {
+		stop()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("still serving 30 s after it was told to stop")
+	}
+	close(done)
+	wg.Wait()
+	<-ended
+}
+
 func TestListen(t *testing.T) {
 	dir := t.TempDir()
 	env := environment("INFIFODIR", dir, "FIFO_MODE", "622")

@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -93,6 +94,26 @@ func TestHits(t *testing.T) {
 	}
 }
 
+// An answer too long for its reply is an error each time, not kept, and the log says what it was.
+func TestAnswerTooLong(t *testing.T) {
+	db := database(t)
+	mustExec(t, db, "INSERT INTO valias (alias,domain,valias_line) SELECT 'long','example.com',CONCAT(RPAD('&',150,'x'),seq) FROM seq_1_to_30",
+		"DELETE FROM valias WHERE alias='long'")
+	s := goldenSite(t, db)
+	p := s.serve()
+	for _, r := range []inlookup.Resolver{s.client(), s.client(), &inlookup.MySQL{Getenv: s.getenv}} {
+		if a, err := r.Resolve(t.Context(), inlookup.Query{Type: inlookup.TypeAlias, Email: "long@example.com"}); !errors.Is(err, inlookup.ErrUnavailable) {
+			t.Errorf("%T: %q, %v", r, a, err)
+		}
+	}
+	if n := s.counts(); n["unavailable_total"] != 2 || n[`cache_entries{kind="present"}`] != 0 {
+		t.Errorf("%v", n)
+	}
+	eventually(t, "the log", func() bool {
+		return strings.Contains(p.stderr.String(), `"long@example.com": message too long: more than 4096 bytes`)
+	})
+}
+
 func TestPreload(t *testing.T) {
 	db := database(t)
 	for _, name := range []string{"first", "second", "old", "smtp"} {
@@ -139,10 +160,19 @@ func TestPreload(t *testing.T) {
 		loaded(p, 3, 2)
 		p.terminate()
 	}
+	// A central database of its own has no users to ask for.
+	mustExec(t, db, "CREATE DATABASE centre; CREATE TABLE centre.aliasdomain LIKE aliasdomain; GRANT ALL ON centre.* TO indimail@'%', indimail@localhost", "DROP DATABASE centre")
+	central := goldenSite(t, db)
+	central.env["CNTRL_DATABASE"] = "centre"
+	p := central.serve("-c", "3600")
+	loaded(p, 1, 2)
+	if log := p.stderr.String(); strings.Contains(log, "loading recent users") {
+		t.Error(log)
+	}
 	// Where there is room for one, it is who came last.
 	s := goldenSite(t, db)
 	s.env["MAX_BTREE_COUNT"] = "1"
-	p := s.serve("-c", "3600")
+	p = s.serve("-c", "3600")
 	loaded(p, 1, 1)
 	asked := count.questions()
 	if got := show(t, s.client(), "3 first@recent.example"); got != "first@recent.example hash 0" || asked() != 0 {

@@ -302,7 +302,7 @@ func TestTerminate(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	for _, args := range []string{"-z", "-i 0", "-i -1", "-i x", "-i 1001", "-i", "-c -1", "-c x", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {
+	for _, args := range []string{"-z", "-i 0", "-i -1", "-i x", "-i 1001", "-i", "-c -1", "-c 3000000000", "-c x", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {
 		status, stdout, stderr := s.run("inlookup", strings.Fields(args)...)
 		if status != 100 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "inlookup: ") {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
