@@ -21,10 +21,10 @@ package inlookup
 //	     given to all            given only while the
 //	                             Resolver is unavailable
 //
-// It leaves earlier when it is flushed, or when room is needed and it is the one not used for longest, to a period. "Absent"
-// answers have their own shorter time, their own ring and an eighth of the room: somebody who asks for names out of a
-// dictionary drives out his own kind. They are never given when expired, since an "absent" that is wrong bounces
-// mail.
+// It leaves earlier when it is flushed, or when room is needed and it is the one not used for longest, to a period.
+// "Absent" answers have their own shorter time, their own ring and an eighth of the room: somebody who asks for names
+// out of a dictionary drives out his own kind. They are never given when expired, since an "absent" that is wrong
+// bounces mail.
 //
 // Decided against: refreshing before expiry (keeps MySQL busy with users nobody asks for), and a map with a heap for
 // expiry (nothing need happen at the moment of expiry; the least recently used end of a ring is soon reached).
