@@ -63,8 +63,8 @@ type node[V any] struct {
 	height              int8     // a leaf's is 1
 }
 
-// find returns the node with this key, or nil. Every second question comes this way, so it must not allocate: the compiler
-// copies no bytes for != and <. For bytes.Compare it would copy n.key, not knowing that assembly leaves it unchanged.
+// find returns the node with this key, or nil. Questions come this way, so it must not allocate: the compiler copies no
+// bytes for != and <. For bytes.Compare it would copy n.key, not knowing that assembly leaves it unchanged.
 func (t *tree[V]) find(key []byte) *node[V] {
 	n := t.root
 	for n != nil && string(key) != n.key {

@@ -282,9 +282,10 @@ var errNoReply = errors.New("not a reply FIFO")
 // that nothing can change between check and use.
 //
 // What has a capacity is a FIFO (fcntl(2): F_GETPIPE_SZ), and since our own have an unusual one, it mostly tells that it
-// is not one of them (when there are many instances, fstat(2) has to tell). It is asked instead of fstat(2) because the asker wakes when his FIFO is opened, and once more if
-// the answer is not there then: 16 askers get 4 % more answers. Whoever changes the size of one of ours and names it has
-// his own answer read as junk, which he could as well write into it himself.
+// is not one of them (of many instances fstat(2) has to tell). It is asked instead of fstat(2) because the asker wakes
+// when his FIFO is opened, and once more if the answer is not there then: 16 askers get 4 % more answers. Whoever
+// changes the size of one of ours and names it has his own answer read as junk, which he could as well write into it
+// himself.
 func (s *replies) open(path []byte) (fd int, err error) {
 	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
 		return -1, errNoReply
