@@ -167,7 +167,7 @@ func serve(o options, stdout io.Writer, logger *log.Logger) error {
 	// The cache is most of the heap, lives long and is all pointers: let the
 	// collector run when it has grown by a fifth, not when it has doubled: a
 	// million users then take less than 200 bytes each beyond their key and
-	// answer. Of a small cache a fifth is soon used up, 45 times a second at full
+	// answer. Of a small cache a fifth is soon used up, 50 times a second at full
 	// load; what counts as heap and is never touched, so that it takes no memory,
 	// makes that 8 (3 % more answers from MySQL).
 	debug.SetGCPercent(20)
