@@ -176,9 +176,10 @@ func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
 }
 
 // find returns the node with this key, or nil. Where the last one with the same hash was found is looked at first: one
-// comparison instead of some 20. A wrong guess costs nothing but itself.
+// comparison instead of some 20. A wrong guess costs nothing but itself, and none is of a node that has gone: only drop
+// and a flush of everything take nodes out, and their guesses with them. The caller holds the mutex.
 func (c *Cache) find(key []byte) *node[entry] {
-	if len(c.guesses) == 0 {
+	if len(c.guesses) == 0 { // nothing was ever kept
 		return nil
 	}
 	guess := c.guess(maphash.Bytes(hashSeed, key))
@@ -196,7 +197,8 @@ func (c *Cache) find(key []byte) *node[entry] {
 func (c *Cache) guess(hash uint64) **node[entry] { return &c.guesses[hash%uint64(len(c.guesses))] }
 
 // moreGuesses sees to it that there are more guesses than entries; it comes before each keep. A larger table begins
-// empty, for guesses come back by themselves, and is made before the mutex is held: some MB may take milliseconds.
+// empty, for guesses come back by themselves, and is made while the mutex is free: some MB may take milliseconds. Should
+// others keep more meanwhile than it has room for, guesses are wrong more often until the next time.
 func (c *Cache) moreGuesses() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

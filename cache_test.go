@@ -903,6 +903,23 @@ func TestFill(t *testing.T) {
 	expect(t, c, f, TypePasswd, user(0), 0) // asked for, so it stays longest
 }
 
+// TestFillThenUse: what was filled in becomes the most recent at its first use, in the same period too.
+func TestFillThenUse(t *testing.T) {
+	f := new(fake)
+	c := &Cache{Resolver: f, MaxEntries: 40}
+	user := func(i int) string { return fmt.Sprintf("user%d@example.com", i) }
+	c.Fill(func(add func(Query, Answer) bool) error {
+		for i := range 40 {
+			add(Query{Type: TypePasswd, Email: user(i)}, NewData(TypePasswd, "filled"))
+		}
+		return nil
+	})
+	expect(t, c, f, TypePasswd, user(39), 0) // the least likely one
+	expect(t, c, f, TypePasswd, "new@example.com", 1)
+	expect(t, c, f, TypePasswd, user(39), 0)
+	expect(t, c, f, TypePasswd, user(38), 1) // went in its place
+}
+
 func TestFillIsGivenOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(fake)

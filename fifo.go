@@ -322,7 +322,8 @@ func (s *replies) open(path []byte) (fd int, err error) {
 // open, for which a path somebody named may go over a network. What write and close may wait for is the journal, if the
 // FIFO is not on tmpfs, and all three for the lock of the pipe, which an asker can hold by reading into memory that
 // somebody is slow to bring, such as a file of his own file system. The whole server then waits with him. Who may ask is
-// trusted with every password; this, too, he could have in simpler ways.
+// trusted with every password; this, too, he could have in simpler ways. The bytes of a string never change, and it is
+// held here: the kernel may read them where they lie.
 func (s *replies) send(fd int, a Answer) (err error) {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.StringData(string(a)))), uintptr(len(a)))
 	if errno != 0 {
