@@ -397,7 +397,7 @@ func TestAnswersWhileWaiting(t *testing.T) {
 	} {
 		start := time.Now()
 		a, err := c.Resolve(context.Background(), test.q)
-		if took := time.Since(start); err != nil || test.want != 0 && a.Code() != test.want || took > time.Second {
+		if took := time.Since(start); err != nil || test.want != 0 && a.Code() != test.want || took > 2*time.Second {
 			t.Errorf("%v: code %d, %v after %v", test.q, a.Code(), err, took)
 		}
 	}
