@@ -1157,7 +1157,7 @@ func TestClientUnlinkedLate(t *testing.T) {
 	askEcho(t, c, "one@example.com")
 	start := time.Now()
 	askEcho(t, c, "two@example.com")
-	if took := time.Since(start); took > 5*time.Second || asked.Load() != 3 {
+	if took := time.Since(start); took > 15*time.Second || asked.Load() != 3 {
 		t.Errorf("%d questions, the second took %v", asked.Load(), took)
 	}
 	askEcho(t, c, "three@example.com")
@@ -1229,7 +1229,7 @@ func TestLateAnswer(t *testing.T) {
 	for _, email := range []string{"opened@example.com", "path@example.com"} {
 		start := time.Now()
 		a, err := c.Resolve(ctx, Query{Type: TypeHost, Email: email})
-		if !errors.Is(err, ErrUnavailable) || time.Since(start) > 5*time.Second {
+		if !errors.Is(err, ErrUnavailable) || time.Since(start) > 15*time.Second {
 			t.Errorf("%q, %v after %v", a, err, time.Since(start))
 		}
 	}
@@ -1314,7 +1314,7 @@ func TestClientCancel(t *testing.T) {
 		}
 		start := time.Now()
 		a, err := c.Resolve(ctx, Query{Type: TypeHost, Email: "silent@example.com"})
-		if took := time.Since(start); !errors.Is(err, ErrUnavailable) || took > 5*time.Second || took < 90*time.Millisecond && what != "cancelled before" {
+		if took := time.Since(start); !errors.Is(err, ErrUnavailable) || took > 15*time.Second || took < 90*time.Millisecond && what != "cancelled before" {
 			t.Errorf("%s: %q, %v after %v", what, a, err, took)
 		}
 		cancel()
@@ -1482,7 +1482,7 @@ func TestClientTimeout(t *testing.T) {
 		c.Timeout = 0
 		start := time.Now()
 		_, err := c.Resolve(context.Background(), Query{Type: TypeUser, Email: "u@d"})
-		if took := time.Since(start); !errors.Is(err, ErrUnavailable) || took < want || took > want+3*time.Second {
+		if took := time.Since(start); !errors.Is(err, ErrUnavailable) || took < want || took > want+10*time.Second {
 			t.Errorf("timeoutread %q: %v after %v", content, err, took)
 		}
 	}
