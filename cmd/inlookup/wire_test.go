@@ -454,6 +454,68 @@ func TestStrangeNeighbour(t *testing.T) {
 	askers.Wait()
 }
 
+// Who asks at the same time gets his own answer, of whichever domains the users are that share a SELECT, and in whatever
+// the tables are written.
+func TestBatches(t *testing.T) {
+	db := database(t)
+	const user = "INSERT INTO batch_%s (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell) VALUES ('name%d','batch%d.example','of %s',1,0,'','','');"
+	rows, want := "", make([]map[string]string, 5) // of each domain
+	for domain := range want {
+		want[domain] = make(map[string]string)
+		for name := range 12 {
+			email := fmt.Sprintf("name%d@batch%d.example", name, domain)
+			status, entry := "absent", "absent"
+			switch (name + domain) % 4 {
+			case 0:
+				rows += fmt.Sprintf(user, "active", name, domain, email)
+				status, entry = "active", email+" of "+email+" 0"
+			case 1:
+				rows += fmt.Sprintf(user, "inactive", name, domain, email)
+				status, entry = "inactive", email+" of "+email+" 0"
+			case 2:
+				rows += fmt.Sprintf("INSERT INTO valias (alias,domain,valias_line) VALUES ('name%d','batch%d.example','&a'),('name%[1]d','batch%[2]d.example','&b');", name, domain)
+				status = "alias"
+			}
+			want[domain]["1 "+email], want[domain]["3 "+email] = status, entry
+		}
+	}
+	for _, charset := range []string{"latin1", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32"} {
+		tables := ""
+		for _, table := range []string{"batch_active", "batch_inactive"} {
+			tables += fmt.Sprintf("CREATE TABLE %s LIKE indimail; ALTER TABLE %[1]s CONVERT TO CHARACTER SET %s;", table, charset)
+		}
+		const undo = "DROP TABLE IF EXISTS batch_active, batch_inactive; DELETE FROM valias WHERE domain LIKE 'batch_.example'"
+		mustExec(t, db, undo, undo)
+		mustExec(t, db, tables+rows, "")
+		s := newSite(t, db)
+		s.env["MYSQL_TABLE"], s.env["MYSQL_INACTIVE_TABLE"] = "batch_active", "batch_inactive"
+		mysql := &inlookup.MySQL{Getenv: s.getenv}
+		defer mysql.Close()
+		asked := uint64(0)
+		ask := func(domains []map[string]string) {
+			var askers sync.WaitGroup
+			for _, questions := range domains {
+				for q, answer := range questions {
+					asked++
+					askers.Go(func() {
+						if got := show(t, mysql, q); got != answer {
+							t.Errorf("%s: %s: %s, want %s", charset, q, got, answer)
+						}
+					})
+				}
+			}
+			askers.Wait()
+		}
+		for domain := range want {
+			ask(want[domain : domain+1])
+			ask(want)
+		}
+		if n := mysql.Stats().Calls; n >= asked {
+			t.Errorf("%s: %d SELECTs for %d questions", charset, n, asked)
+		}
+	}
+}
+
 func asciiUpper(r rune) rune {
 	if 'a' <= r && r <= 'z' {
 		return r - 'a' + 'A'
