@@ -706,9 +706,9 @@ func (c *config) userSQL(n int, shared, alias bool) string {
 	return text
 }
 
-// these is the condition that a row is of one of n users. For IN MariaDB takes 0.7 times as long as for OR. IN with
-// pairs, for users of several domains, finds nothing in columns of the character sets ucs2, utf16 and utf32 (seen with
-// 10.11): a user who is there would be absent.
+// these is the condition that a row is of one of n users. For a dozen MariaDB takes 0.8 times as long with IN as with OR,
+// for 32 some 0.6 times. IN with pairs, for users of several domains, would be as quick, but finds nothing in columns of
+// the character sets ucs2, utf16 and utf32 (seen with 10.11): a user who is there would be absent.
 func these(domain, name string, n int, shared bool) string {
 	if shared {
 		return domain + "=? AND " + name + " IN (?" + strings.Repeat(",?", n-1) + ")"

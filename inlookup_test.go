@@ -594,6 +594,30 @@ func TestServerGolden(t *testing.T) {
 	}
 }
 
+// TestServerDeadline sees how long what is asked may take, whatever the machine: a second less than clients wait.
+func TestServerDeadline(t *testing.T) {
+	var left atomic.Int64
+	resolver := resolverFunc(func(ctx context.Context, q Query) (Answer, error) {
+		until, _ := ctx.Deadline()
+		left.Store(int64(time.Until(until)))
+		return Absent(q), nil
+	})
+	const most = 3 * time.Second
+	for _, s := range []*Server{{Resolver: resolver}, {Resolver: &Cache{Resolver: resolver}}} {
+		dir, stop := serve(t, s)
+		in := newInbox(t, filepath.Join(t.TempDir(), "reply"))
+		for _, typ := range []Type{TypeUser, TypeRelay} {
+			left.Store(0)
+			post(t, filepath.Join(dir, "infifo"), Query{typ, "user@example.com", "192.0.2.1"}.frame(t, in.path))
+			in.readN(t, 4)
+			if got := time.Duration(left.Load()); got <= 0 || got > most {
+				t.Errorf("%T, %v: the Resolver is given %v", s.Resolver, typ, got)
+			}
+		}
+		stop()
+	}
+}
+
 func TestServerHitsAndMisses(t *testing.T) {
 	f := new(fake)
 	s := &Server{Resolver: &Cache{Resolver: f}, About: func(_ context.Context, q Query) (string, error) {
@@ -1092,6 +1116,7 @@ func (s *cServer) reply(r request) {
 	a := s.answer(r)
 	out, err := os.OpenFile(string(r.reply), os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if a == "" || err != nil {
+		out.Close() // nil, of an open that failed, it does not mind
 		return
 	}
 	n := 4 // code and data in two writes, as they may come
@@ -1157,7 +1182,7 @@ func TestClientUnlinkedLate(t *testing.T) {
 	askEcho(t, c, "one@example.com")
 	start := time.Now()
 	askEcho(t, c, "two@example.com")
-	if took := time.Since(start); took > 15*time.Second || asked.Load() != 3 {
+	if took := time.Since(start); took > 5*time.Second || asked.Load() != 3 {
 		t.Errorf("%d questions, the second took %v", asked.Load(), took)
 	}
 	askEcho(t, c, "three@example.com")
@@ -1482,8 +1507,8 @@ func TestClientTimeout(t *testing.T) {
 		c.Timeout = 0
 		start := time.Now()
 		_, err := c.Resolve(context.Background(), Query{Type: TypeUser, Email: "u@d"})
-		if took := time.Since(start); !errors.Is(err, ErrUnavailable) || took < want || took > want+10*time.Second {
-			t.Errorf("timeoutread %q: %v after %v", content, err, took)
+		if took := time.Since(start); !errors.Is(err, ErrUnavailable) || took < want || c.Timeout != want {
+			t.Errorf("timeoutread %q: %v after %v of %v", content, err, took, c.Timeout)
 		}
 	}
 	for _, content := range []string{"x", "0", "-1", "1.5", "4s", "99999999999"} {

@@ -34,7 +34,7 @@ import (
 
 const (
 	inTime  = 10 * time.Second // clients wait 4 s; the rest is for a busy machine
-	recover = 12 * time.Second // 2 s are meant; the rest is for a busy machine
+	recover = 8 * time.Second  // 2 s are meant; the rest is for a busy machine
 )
 
 // A weather is what the gate makes of what the database says.
