@@ -362,7 +362,7 @@ func (p *proxy) serve() {
 	}
 }
 
-// gated reads when the gate is open.
+// gated passes on what was read when the gate is open.
 type gated struct {
 	from io.Reader
 	gate *sync.RWMutex
@@ -412,16 +412,18 @@ func TestHangingConnections(t *testing.T) {
 		askers.Wait()
 	}
 	for _, n := range []int{1, 16} {
-		p.gate.Lock() // until each has a connection of its own
-		var first sync.WaitGroup
-		first.Go(func() { ask("first", 16) })
-		eventually(t, "a connection for each question", func() bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return len(p.conns) >= 2*16
-		})
-		p.gate.Unlock()
-		first.Wait()
+		func() {
+			var first sync.WaitGroup
+			defer first.Wait()
+			p.gate.Lock() // until each has a connection of its own
+			defer p.gate.Unlock()
+			first.Go(func() { ask("first", 16) })
+			eventually(t, "a connection for each question", func() bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return len(p.conns) >= 2*16
+			})
+		}()
 		p.freeze(t)
 		ask("frozen", n) // one must not try the other connections in turn
 		failed := mysql.Stats().Errors
