@@ -2,87 +2,97 @@ package inlookup
 
 // The cache: it stands in front of another Resolver and remembers its answers.
 //
-// Everything is one tree under one mutex. A lookup holds the mutex for well under a microsecond, a tenth of what the
-// system calls around it take, so splitting the lock would buy nothing; and one tree is what makes a flush one walk,
-// since with the key
+// Everything is one tree under one mutex. A lookup holds the mutex for well under a
+// microsecond, a tenth of what the system calls around it take, so splitting the
+// lock would buy nothing. With one tree a flush is one walk, because with the key
 //
 //	domain 0 local 0 type
 //
 // the answers about a user are neighbours, and so are the users of a domain.
 //
-// What a hit costs is memory that has left the processor's caches while others ran. So a hit touches little of it: a
-// table of guesses by hash spares most of the descents, and an entry goes to the front of its ring once a period, which
-// ends when a sixteenth of the entries are new. Either gives 16 askers 3 % more answers; both together, among a million
-// users, 15 to 25 %.
-//
 // The life of an entry:
 //
-//	           TTL                         Stale
-//	load ──────────────▶ expired ────────────────────▶ useless
-//	     given to all            given only while the
-//	                             Resolver is unavailable
+//	          TTL                     Stale
+//	load ------------> expired ----------------> useless
+//	   given to all       given only while the
+//	                      Resolver is unavailable
 //
-// It leaves earlier when it is flushed, or when room is needed and it is the one not used for longest, to a period.
-// "Absent" answers have their own shorter time, their own ring and an eighth of the room: somebody who asks for names
-// out of a dictionary drives out his own kind. They are never given when expired, since an "absent" that is wrong
-// bounces mail.
+// It leaves earlier when it is flushed, or when room is needed and it is the one
+// not used for longest. "Absent" answers have a shorter life, a ring of their own
+// and an eighth of the room: someone who tries names out of a dictionary drives out
+// only that kind. An expired one is never given, since a wrong "absent" bounces mail.
 //
-// Decided against: refreshing before expiry (keeps MySQL busy with users nobody asks for), and a map with a heap for
-// expiry (nothing need happen at the moment of expiry; the least recently used end of a ring is soon reached).
+// Decided against: refreshing before expiry (it asks for users in whom nobody is
+// interested), and a heap ordered by expiry (nothing need happen at that moment; the
+// least recently used end of a ring is soon reached).
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// A Cache answers from memory what it may, and asks Resolver the rest, once for all who ask the same at the same
-// time. Its fields may not change after the first question; their zero values are the defaults given.
-//
-// While Resolver is unavailable an expired answer may be given, of TypeUser and TypePasswd for at most an hour, of the
-// others for a day; Stale can make both shorter (0 leaves them, negative: never). Expired is what lived for TTL. An
-// answer that says Absent is never given when it has expired.
+// A Cache answers from memory if it can. It asks Resolver the rest, once for all who
+// ask the same at the same time. The zero values of its fields are the defaults
+// given; fields must not change after the first question.
 type Cache struct {
 	Resolver      Resolver
-	TTL           time.Duration // an answer's life; 0: 10 minutes; negative: none
-	NegativeTTL   time.Duration // the life of "absent"; 0: 20 seconds; negative: none
-	Stale         time.Duration // how long an expired answer may be given while Resolver is unavailable: see Cache
-	Size          int64         // bytes of heap for the entries with their keys and answers; 0: 256 MiB; negative: none
+	TTL           time.Duration // life of an answer; 0: 10 minutes; negative: none is kept
+	NegativeTTL   time.Duration // life of "absent"; 0: 20 seconds; negative: none is kept
+	Size          int64         // bytes of heap for all entries; 0: 256 MiB; negative: none
 	MaxEntries    int           // 0: no limit but Size
-	LoadTimeout   time.Duration // for one question to Resolver; 0: 2.5 seconds, less than askers wait
-	DefaultDomain string        // of addresses without one; it must be Resolver's
+	LoadTimeout   time.Duration // for one question to Resolver; 0: 2.8 s; clients wait 4 s
+	DefaultDomain string        // of addresses without one; the same as Resolver's
 
-	mu      sync.Mutex // guards everything below
+	// Stale is how long an expired answer may be given while Resolver is
+	// unavailable: TypeUser and TypePasswd for at most an hour, others for a day.
+	// It can make both shorter; 0 leaves them, negative: never.
+	Stale time.Duration
+
+	mu      sync.Mutex // guards what follows
 	tree    tree[entry]
-	rings   [2]ring[entry] // most recently used first, to a period; [1] holds the absent
-	period  uint16
-	fresh   int            // entries kept in this period
-	guesses []*node[entry] // by hash: see find; nodes of tree, or nil
+	rings   [2]ring[entry] // by kind; most recently used first
 	flights map[string]*flight
-	fills   map[*[]string]bool // of each Fill that runs, the prefixes flushed since it began
 	stats   CacheStats
 }
 
-// An entry is the value of a node: 32 bytes.
+// A kind is what an entry says, and the ring it hangs on.
+type kind uint8
+
+const (
+	present kind = iota
+	absent
+)
+
+// An entry is the value of a node. It takes 32 bytes.
 type entry struct {
 	answer Answer
 	loaded time.Duration // since epoch
-	failed uint32        // the second (see second) when it was last tried in vain to renew this; 0: never
-	used   uint16        // the period when it came to the front
-	absent bool
+	failed uint32        // the second when renewing it last failed; 0: never
+	kind   kind
 }
 
-// CacheStats counts what happened, and says what the cache holds now: [0] answers, [1] those that say "absent".
+// CacheStats counts what happened, and says what the cache holds now.
 type CacheStats struct {
-	Hits, Misses, Coalesced, Stale uint64 // Coalesced: askers who shared the load of another
-	LoadErrors, Evicted, Flushed   uint64
-	Entries                        [2]int
-	Bytes                          [2]int64 // of heap
+	Hits, Misses uint64
+	Coalesced    uint64 // questions that shared the load of another
+	Stale        uint64 // expired answers given
+	LoadErrors   uint64
+	Evicted      uint64 // entries that left for want of room
+	Flushed      uint64
+	Present      Usage // by answers
+	Absent       Usage // by answers that say "absent"
+}
+
+// Usage is the room that entries take.
+type Usage struct {
+	Entries int
+	Bytes   int64 // of heap
 }
 
 // A flight is a question on its way to Resolver.
@@ -92,150 +102,126 @@ type flight struct {
 	err    error
 }
 
-// epoch is what the age of entries counts from: 8 bytes an entry instead of the 24 of a time.Time, and monotonic like
-// it.
+// epoch is what the age of entries counts from: 8 bytes an entry instead of the 24
+// of a time.Time, and monotonic as well.
 var epoch = time.Now()
 
-func since() time.Duration { return time.Since(epoch) }
+func sinceEpoch() time.Duration { return time.Since(epoch) }
 
 // second numbers the seconds since epoch, from 1.
-func second() uint32 { return uint32(since()/time.Second) + 1 }
+func second() uint32 { return uint32(sinceEpoch()/time.Second) + 1 }
 
-// life returns how long e is given to all.
-func (c *Cache) life(e *entry) time.Duration {
-	if e.absent {
-		return or(c.NegativeTTL, 20*time.Second)
+// life returns how long an entry of this kind is given to all; negative: not at all.
+func (c *Cache) life(k kind) time.Duration {
+	if k == absent {
+		return cmp.Or(c.NegativeTTL, 20*time.Second)
 	}
-	return or(c.TTL, 10*time.Minute)
+	return cmp.Or(c.TTL, 10*time.Minute)
 }
 
-// staleFor returns how much longer e may be given while Resolver is unavailable: what opens a mailbox an hour, what
-// only routes mail a day.
+// staleFor returns how much longer e may be given while Resolver is unavailable:
+// what opens a mailbox an hour, what only routes mail a day.
 func (c *Cache) staleFor(t Type, e *entry) time.Duration {
 	most := 24 * time.Hour
 	if t == TypeUser || t == TypePasswd {
 		most = time.Hour
 	}
-	if e.absent || c.Stale < 0 {
+	if e.kind == absent || c.Stale < 0 {
 		return 0
 	}
-	return min(most, or(c.Stale, most))
+	return min(most, cmp.Or(c.Stale, most))
 }
 
-// cacheable: relay changes with every login, extensions are about the server.
-func (t Type) cacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
+func (c *Cache) isAlive(e *entry) bool { return sinceEpoch()-e.loaded < c.life(e.kind) }
 
-// appendKey appends the key of the question. An address that is not spelled local@domain has its spelling at the end
-// of the key, because the answer may repeat it; it stays in the range of its user all the same.
+// isUsable reports whether e may be given while Resolver is unavailable.
+func (c *Cache) isUsable(t Type, e *entry) bool {
+	return sinceEpoch()-e.loaded < c.life(e.kind)+c.staleFor(t, e)
+}
+
+// isCacheable reports whether answers are kept: relay changes with every login, and
+// extensions are about the server.
+func (t Type) isCacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
+
+// appendKey appends the key of a question. An address that is not spelled
+// local@domain has its spelling at the end of its key, because the answer may repeat
+// it. It lies in the range of its user all the same.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
-	i := bytes.LastIndexByte(email, '@')
-	odd := i < 0
-	if odd {
-		i = bytes.LastIndexAny(email, "%:")
+	i := separator(email)
+	if t == TypeDomain || t == TypeLimit && i < 0 {
+		b = appendLower(b, email)
+		return append(b, 0, 0, byte(t))
 	}
-	local, domain := email[:max(i, 0)], email[i+1:]
-	if t == TypeDomain || i < 0 && t == TypeLimit {
-		local, domain, odd = nil, email, false
+	local := email
+	if i < 0 {
+		b = appendLower(b, c.DefaultDomain)
+	} else {
+		local = email[:i]
+		b = appendLower(b, email[i+1:])
 	}
-	if b = append(b, domain...); odd && i < 0 {
-		local, b = email, append(b[:len(b)-len(domain)], c.DefaultDomain...)
+	b = append(b, 0)
+	b = appendLower(b, local)
+	b = append(b, 0, byte(t))
+	if i < 0 || email[i] != '@' {
+		b = appendLower(b, email)
 	}
-	b = append(append(append(b, 0), local...), 0, byte(t))
-	if odd {
-		b = append(b, email...)
-	}
-	return lowerBytes(b)
+	return b
 }
 
-// peek returns the answer if it is in memory and may be given at once: alive, or expired and tried in vain to renew
-// in this second. It is what a hit costs: b is the caller's scratch space for the key, and nothing is allocated.
-func (c *Cache) peek(b []byte, t Type, email []byte) (a Answer, ok bool) {
-	if !t.cacheable() {
+// peek returns the answer if it is in memory and may be given at once: alive, or
+// expired and found impossible to renew in this second. This is what a hit costs. It
+// allocates nothing: *key is the caller's scratch space.
+func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
+	if !t.isCacheable() {
 		return "", false
 	}
-	key := c.appendKey(b, t, email)
-	now := since()
+	*key = c.appendKey((*key)[:0], t, email)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.find(key)
-	switch {
-	case n == nil:
+	n := c.tree.find(*key)
+	if n == nil {
 		return "", false
-	case now-n.value.loaded < c.life(&n.value):
+	}
+	e := &n.value
+	if c.isAlive(e) {
 		c.stats.Hits++
-	case n.value.failed == second() && c.usable(n, t):
+	} else if e.failed == second() && c.isUsable(t, e) {
 		c.stats.Stale++
-	default:
+	} else {
 		return "", false
 	}
-	if n.value.used != c.period {
-		n.value.used = c.period
-		c.rings[bit(n.value.absent)].toFront(n)
-	}
-	return n.value.answer, true
+	c.rings[e.kind].toFront(n)
+	return e.answer, true
 }
 
-// find returns the node with this key, or nil. Where the last one with the same hash was found is looked at first: one
-// comparison instead of some 20. A wrong guess costs nothing but itself, and none is of a node that has gone: only drop
-// and a flush of everything take nodes out, and their guesses with them. The caller holds the mutex.
-func (c *Cache) find(key []byte) *node[entry] {
-	if len(c.guesses) == 0 { // nothing was ever kept
-		return nil
-	}
-	guess := c.guess(maphash.Bytes(hashSeed, key))
-	if n := *guess; n != nil && n.key == string(key) {
-		return n
-	}
-	n := c.tree.find(key)
-	if n != nil {
-		*guess = n
-	}
-	return n
-}
-
-// guess returns where the guess for a hash stands. The seed is our own: nobody can choose addresses that spoil them all.
-func (c *Cache) guess(hash uint64) **node[entry] { return &c.guesses[hash%uint64(len(c.guesses))] }
-
-// moreGuesses sees to it that there are more guesses than entries; it comes before each keep. A larger table begins
-// empty, for guesses come back by themselves, and is made while the mutex is free: some MB may take milliseconds. Should
-// others keep more meanwhile than it has room for, guesses are wrong more often until the next time.
-func (c *Cache) moreGuesses() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n := c.tree.len; n >= len(c.guesses) {
-		c.mu.Unlock()
-		more := make([]*node[entry], 64+n+n/4)
-		c.mu.Lock()
-		if len(more) > len(c.guesses) { // nobody else was faster
-			c.guesses = more
-		}
-	}
-}
-
-var hashSeed = maphash.MakeSeed()
-
-// patience is how long an asker who could do with an expired answer waits for a new one. MySQL finds a row in less than
-// a hundredth of it, so what takes longer is not available, and others wait for their turn.
+// patience is how long a client who could use an expired answer waits for a new one.
+// MySQL finds a row in less than a hundredth of it. What takes longer is not
+// available, and the wait would make a queue of the others.
 const patience = 250 * time.Millisecond
 
-// Resolve answers from memory, or with what Resolver says. When Resolver is unavailable an expired answer may have to
-// do; whether it is, is found out for each entry, since one database may be gone and another not.
+// Resolve answers from memory, or with what Resolver says. If Resolver is
+// unavailable an expired answer may have to do. Each entry finds that out for
+// itself, since one database may be gone and another not.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
-	if !q.Type.cacheable() {
+	if c.Resolver == nil {
+		return "", fmt.Errorf("%w: the Cache has no Resolver", ErrInvalid)
+	}
+	email := []byte(q.Email)
+	q.Email = lower(q.Email)
+	if !q.Type.isCacheable() {
 		return c.Resolver.Resolve(ctx, q)
 	}
-	var scratch [128]byte
-	if a, ok := c.peek(scratch[:0], q.Type, []byte(q.Email)); ok {
+	var key []byte
+	if a, ok := c.peek(&key, q.Type, email); ok {
 		return a, nil
 	}
-	key := c.appendKey(scratch[:0], q.Type, []byte(q.Email))
-	f, late := c.join(key, q)
+	f, late := c.join(string(key), q)
 	for {
 		select {
 		case <-f.done:
 			return f.answer, f.err
 		case <-late:
-			if a := c.stale(key, q.Type); a != "" {
+			if a := c.stale(string(key), q.Type); a != "" {
 				return a, nil
 			}
 		case <-ctx.Done():
@@ -244,45 +230,54 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	}
 }
 
-// join returns the flight that will bring the answer, begun here if there is none, and if there is an expired answer
-// that may do, what tells when to take it.
-func (c *Cache) join(key []byte, q Query) (f *flight, late <-chan time.Time) {
+// join returns the flight that will bring the answer, begun here if there is none. If
+// an expired answer may do, late tells when to take it.
+func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n := c.find(key); n != nil && since()-n.value.loaded < c.life(&n.value) {
-		c.stats.Hits++ // it has come since peek
-		f = &flight{done: make(chan struct{}), answer: n.value.answer}
-		close(f.done)
-		return f, nil
-	} else if n != nil && c.usable(n, q.Type) {
-		late = time.After(patience)
+	if n := c.tree.find([]byte(key)); n != nil {
+		if c.isAlive(&n.value) { // it has come since peek
+			c.stats.Hits++
+			return landed(n.value.answer), nil
+		}
+		if c.isUsable(q.Type, &n.value) {
+			late = time.After(patience)
+		}
 	}
-	if f = c.flights[string(key)]; f != nil {
+	if f := c.flights[key]; f != nil {
 		c.stats.Coalesced++
 		return f, late
 	}
-	if c.flights == nil {
-		c.flights = make(map[string]*flight)
-	}
-	f = &flight{done: make(chan struct{})}
-	c.flights[string(key)] = f
 	c.stats.Misses++
-	q.Email = lower(q.Email) // the answer repeats it, and is not for this asker alone
-	go c.load(f, string(key), q)
+	f = c.begin(key)
+	go c.load(f, key, q, c.keepFront)
 	return f, late
 }
 
-// usable reports whether n may be given although it has expired.
-func (c *Cache) usable(n *node[entry], t Type) bool {
-	return since()-n.value.loaded < c.life(&n.value)+c.staleFor(t, &n.value)
+// landed returns a flight that has its answer.
+func landed(a Answer) *flight {
+	f := &flight{done: make(chan struct{}), answer: a}
+	close(f.done)
+	return f
 }
 
-// stale returns the expired answer if it may be given, and notes that it could not be renewed.
-func (c *Cache) stale(key []byte, t Type) Answer {
+// begin returns a new flight. The caller holds the mutex.
+func (c *Cache) begin(key string) *flight {
+	if c.flights == nil {
+		c.flights = make(map[string]*flight)
+	}
+	f := &flight{done: make(chan struct{})}
+	c.flights[key] = f
+	return f
+}
+
+// stale returns the expired answer if it may be given, and notes that renewing it
+// failed.
+func (c *Cache) stale(key string, t Type) Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.find(key)
-	if n == nil || !c.usable(n, t) {
+	n := c.tree.find([]byte(key))
+	if n == nil || !c.isUsable(t, &n.value) {
 		return ""
 	}
 	n.value.failed = second()
@@ -290,109 +285,139 @@ func (c *Cache) stale(key []byte, t Type) Answer {
 	return n.value.answer
 }
 
-// load brings the answer. It has a context of its own: the asker who began it may go away, others wait too. A flush
-// meanwhile has taken the flight out of the map; then those who wait get the answer, and nobody after them.
-func (c *Cache) load(f *flight, key string, q Query) {
-	ctx, cancel := context.WithTimeout(context.Background(), or(c.LoadTimeout, deadline-500*time.Millisecond))
+// load brings the answer and has it kept. It has a context of its own, because others
+// wait too when the client who began it goes away. A flush meanwhile has taken the
+// flight out of the map: then those who wait get the answer, and nobody after them.
+func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
+	timeout := cmp.Or(c.LoadTimeout, deadline-200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	start := since()
+	e := entry{loaded: sinceEpoch()}
 	a, err := c.Resolver.Resolve(ctx, q)
-	fresh := entry{answer: a, loaded: start, absent: a == Absent(q)}
-	failed := err != nil
-	if errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrTooLong) { // what has grown too long is not what it was
-		if old := c.stale([]byte(key), q.Type); old != "" {
-			a, err = old, nil
-		}
-	}
-	c.moreGuesses()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stats.LoadErrors += uint64(bit(failed))
-	if c.flights[key] == f {
-		delete(c.flights, key)
-		if !failed {
-			c.rings[bit(fresh.absent)].pushFront(c.keep(key, fresh))
-			c.makeRoom()
-		}
+	e.answer = a
+	if a == Absent(q) {
+		e.kind = absent
 	}
 	f.answer, f.err = a, err
-	close(f.done)
+	// An answer that has grown too long is no longer what it was.
+	if errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrTooLong) {
+		if old := c.stale(key, q.Type); old != "" {
+			f.answer, f.err = old, nil
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer close(f.done)
+	if err != nil {
+		c.stats.LoadErrors++
+	}
+	if c.flights[key] == f {
+		delete(c.flights, key)
+		if err == nil && c.life(e.kind) > 0 {
+			keep(key, e)
+		}
+	}
 }
 
-// keep puts e into the tree, on no ring yet. Key and answer share one allocation.
-func (c *Cache) keep(key string, e entry) *node[entry] {
+// keepFront keeps e as the most recently used, and makes room for it. The caller
+// holds the mutex.
+func (c *Cache) keepFront(key string, e entry) {
+	n := c.insert(key, e)
+	c.rings[e.kind].pushFront(n)
+	c.makeRoom()
+}
+
+// insert puts e into the tree in place of what is there, on no ring yet. Key and
+// answer share one allocation.
+func (c *Cache) insert(key string, e entry) *node[entry] {
 	both := key + string(e.answer)
-	n, fresh := c.tree.insert(both[:len(key)])
+	key, e.answer = both[:len(key)], Answer(both[len(key):])
+	n, fresh := c.tree.insert(key)
 	if !fresh {
 		c.drop(n)
-		n, _ = c.tree.insert(both[:len(key)])
+		n, _ = c.tree.insert(key)
 	}
-	if c.fresh++; c.fresh > c.tree.len/16 {
-		c.fresh, c.period = 0, c.period+1
-	}
-	e.answer, e.used = Answer(both[len(key):]), c.period
 	n.value = e
-	c.stats.Bytes[bit(e.absent)] += cost(n)
-	c.stats.Entries[bit(e.absent)]++
+	u := c.usage(e.kind)
+	u.Entries++
+	u.Bytes += cost(n)
 	return n
 }
 
-// cost returns the bytes of heap that n takes: the node of 96 bytes, a guess of 8 and its share in those not used, and
-// key and answer in one block, rounded up about as the allocator does it: to 16 bytes up to 256, to an eighth of the
-// next smaller power of two beyond.
+func (c *Cache) usage(k kind) *Usage {
+	if k == absent {
+		return &c.stats.Absent
+	}
+	return &c.stats.Present
+}
+
+// cost returns the bytes of heap that n takes: the node, and the block of key and
+// answer, rounded up about as the allocator does it: to 16 bytes up to 256, to an
+// eighth of the next smaller power of two beyond.
 func cost(n *node[entry]) int64 {
-	b, unit := int64(len(n.key)+len(n.value.answer)), int64(16)
-	for unit*16 < b {
+	const nodeSize = 96
+	size := int64(len(n.key) + len(n.value.answer))
+	unit := int64(16)
+	for unit*16 < size {
 		unit *= 2
 	}
-	return 96 + 10 + (b+unit-1)/unit*unit
+	return nodeSize + (size+unit-1)/unit*unit
 }
 
 // drop takes n out of tree, ring and accounts.
 func (c *Cache) drop(n *node[entry]) {
-	c.stats.Bytes[bit(n.value.absent)] -= cost(n)
-	c.stats.Entries[bit(n.value.absent)]--
-	if guess := c.guess(maphash.String(hashSeed, n.key)); *guess == n { // there are some: moreGuesses
-		*guess = nil
-	}
+	u := c.usage(n.value.kind)
+	u.Entries--
+	u.Bytes -= cost(n)
 	c.tree.delete(n)
 }
 
-// over reports whether so much exceeds a share of the room: one in share.
-func (c *Cache) over(bytes int64, entries, share int) bool {
-	return bytes > max(0, or(c.Size, 256<<20))/int64(share) || c.MaxEntries > 0 && entries > max(1, c.MaxEntries/share)
+// exceeds reports whether so much exceeds a share of the room: one in share.
+func (c *Cache) exceeds(u Usage, share int) bool {
+	size := max(0, cmp.Or(c.Size, 256<<20))
+	if u.Bytes > size/int64(share) {
+		return true
+	}
+	return c.MaxEntries > 0 && u.Entries > max(1, c.MaxEntries/share)
 }
 
-// makeRoom evicts until the bounds hold: of the absent whatever exceeds their eighth, then, if all together is too
-// much, the absent before the others.
+// total returns the room that all entries take.
+func (c *Cache) total() Usage {
+	p, a := c.stats.Present, c.stats.Absent
+	return Usage{Entries: p.Entries + a.Entries, Bytes: p.Bytes + a.Bytes}
+}
+
+// makeRoom evicts until the bounds hold: of the absent what exceeds their eighth,
+// then, if all together is too much, the absent before the others.
 func (c *Cache) makeRoom() {
-	for c.over(c.stats.Bytes[1], c.stats.Entries[1], 8) {
-		c.evict(1)
+	for c.exceeds(c.stats.Absent, 8) {
+		c.evict(absent)
 	}
-	for c.over(c.stats.Bytes[0]+c.stats.Bytes[1], c.tree.len, 1) {
-		c.evict(bit(c.stats.Entries[1] > 0))
+	for c.exceeds(c.total(), 1) {
+		if c.stats.Absent.Entries > 0 {
+			c.evict(absent)
+		} else {
+			c.evict(present)
+		}
 	}
 }
 
-func (c *Cache) evict(ring int) {
-	c.drop(c.rings[ring].back()) // not nil: its usage is above a bound that is not negative
+func (c *Cache) evict(k kind) {
+	c.drop(c.rings[k].back()) // not nil: its usage is above a bound that is not negative
 	c.stats.Evicted++
 }
 
 // flushStep is how many entries go under one hold of the mutex: some 300 µs.
 const flushStep = 500
 
-// Flush forgets what is known about an address, about a domain if email has no separator, or everything if it is
-// empty, and returns how many entries that were. No answer to a question asked after Flush returns is older than its
-// call, since loads under way lose their place in the cache before the walk begins. It goes by the address as asked: the
-// same user asked for under an alias domain stays.
+// Flush forgets what is known about an address, about a domain if email has no
+// separator, or everything if it is empty. It returns how many entries that were.
+//
+// No answer to a question asked after Flush returns is older than its call: loads
+// under way lose their place in the cache before the walk begins. It goes by the
+// address as it is asked for. The same user under an alias domain stays.
 func (c *Cache) Flush(email string) (flushed int) {
-	prefix := ""
-	if i := separator(email); i >= 0 {
-		prefix = lower(email[i+1:]) + "\x00" + lower(email[:i]) + "\x00"
-	} else if email != "" {
-		prefix = lower(email) + "\x00"
-	}
+	prefix := flushPrefix(email)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key := range c.flights {
@@ -400,20 +425,19 @@ func (c *Cache) Flush(email string) (flushed int) {
 			delete(c.flights, key)
 		}
 	}
-	for fence := range c.fills {
-		*fence = append(*fence, prefix)
-	}
 	if prefix == "" {
 		flushed = c.tree.len
-		c.tree, c.rings, c.guesses = tree[entry]{}, [2]ring[entry]{}, make([]*node[entry], 64)
-		c.stats.Entries, c.stats.Bytes = [2]int{}, [2]int64{}
+		c.tree, c.rings = tree[entry]{}, [2]ring[entry]{}
+		c.stats.Present, c.stats.Absent = Usage{}, Usage{}
 	}
-	for n := c.tree.ceiling(prefix); n != nil && strings.HasPrefix(n.key, prefix); {
+	n := c.tree.ceiling(prefix)
+	for n != nil && strings.HasPrefix(n.key, prefix) {
 		next := n.successor()
 		c.drop(n)
-		if flushed++; flushed%flushStep == 0 && next != nil {
+		flushed++
+		if flushed%flushStep == 0 && next != nil {
 			key := next.key
-			c.mu.Unlock() // others have their turn; whatever they add meanwhile is fresh
+			c.mu.Unlock() // others have their turn; what they add meanwhile is fresh
 			c.mu.Lock()
 			next = c.tree.ceiling(key)
 		}
@@ -423,44 +447,98 @@ func (c *Cache) Flush(email string) (flushed int) {
 	return flushed
 }
 
-// Fill lets source put in answers that nobody has asked for yet, the most likely ones first. They are the first to be
-// evicted, in the opposite order, and never evict another: add returns false when the cache is full, or when all was
-// flushed since Fill began. Fill returns how many were put in.
-func (c *Cache) Fill(source func(add func(Query, Answer) bool) error) (filled int, err error) {
-	fence, start := new([]string), since()
-	c.mu.Lock()
-	if c.fills == nil {
-		c.fills = make(map[*[]string]bool)
+// flushPrefix returns what the keys of all answers about email begin with.
+func flushPrefix(email string) string {
+	if email == "" {
+		return ""
 	}
-	c.fills[fence] = true
-	c.mu.Unlock()
-	err = source(func(q Query, a Answer) bool {
-		key := string(c.appendKey(nil, q.Type, []byte(q.Email)))
-		c.moreGuesses()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, prefix := range *fence { // what source says may be older than that flush
-			if strings.HasPrefix(key, prefix) {
-				return prefix != ""
-			}
+	i := separator([]byte(email))
+	if i < 0 {
+		return lower(email) + "\x00"
+	}
+	return lower(email[i+1:]) + "\x00" + lower(email[:i]) + "\x00"
+}
+
+const (
+	preloaders      = 4  // questions that Preload asks at a time
+	preloadFailures = 20 // in a row end it
+)
+
+// Preload asks for the password entries of these addresses, the most likely to be
+// asked for first, until ctx is done or the cache is full. These entries never evict
+// others, and are the first to be evicted, the last ones before the first. Each is
+// loaded as a miss is, so a flush holds for it as well. Preload returns how many
+// entries it put in, and the error that ended it early.
+func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
+	p := &preload{cache: c, emails: emails}
+	var workers sync.WaitGroup
+	for range preloaders {
+		workers.Go(func() { p.work(ctx) })
+	}
+	workers.Wait()
+	err := ctx.Err()
+	if failed := p.failed.Load(); failed != nil {
+		err = *failed
+	}
+	return int(p.kept.Load()), err
+}
+
+// A preload is one call of Preload.
+type preload struct {
+	cache    *Cache
+	emails   []string
+	next     atomic.Int64 // index of the address whose turn it is
+	kept     atomic.Int64
+	full     atomic.Bool
+	failures atomic.Int64          // in a row
+	failed   atomic.Pointer[error] // why it ends early
+}
+
+func (p *preload) work(ctx context.Context) {
+	for ctx.Err() == nil && !p.full.Load() && p.failed.Load() == nil {
+		i := p.next.Add(1) - 1
+		if i >= int64(len(p.emails)) {
+			return
 		}
-		if c.find([]byte(key)) != nil {
-			return true
+		err := p.load(Query{Type: TypePasswd, Email: p.emails[i]})
+		if err == nil {
+			p.failures.Store(0)
+		} else if p.failures.Add(1) >= preloadFailures {
+			p.failed.Store(&err)
 		}
-		n := c.keep(key, entry{answer: a, loaded: start, absent: a == Absent(q)})
-		n.value.used-- // not yet: a hit brings it to the front
-		c.rings[bit(n.value.absent)].pushBack(n)
-		if c.over(c.stats.Bytes[0]+c.stats.Bytes[1], c.tree.len, 1) {
-			c.drop(n)
-			return false
-		}
-		filled++
-		return true
-	})
+	}
+}
+
+// load loads one entry, if it is neither there nor on its way.
+func (p *preload) load(q Query) error {
+	c := p.cache
+	key := string(c.appendKey(nil, q.Type, []byte(q.Email)))
 	c.mu.Lock()
-	delete(c.fills, fence)
+	if c.tree.find([]byte(key)) != nil || c.flights[key] != nil {
+		c.mu.Unlock()
+		return nil
+	}
+	f := c.begin(key)
 	c.mu.Unlock()
-	return filled, err
+	c.load(f, key, q, p.keepBack)
+	return f.err
+}
+
+// keepBack keeps an entry as the least recently used, if there is room. The caller
+// holds the cache's mutex.
+func (p *preload) keepBack(key string, e entry) {
+	if e.kind == absent {
+		return
+	}
+	c := p.cache
+	n := c.insert(key, e)
+	c.rings[e.kind].pushBack(n)
+	if c.exceeds(c.total(), 1) {
+		c.drop(n)
+		p.full.Store(true)
+		return
+	}
+	p.kept.Add(1)
 }
 
 // Stats returns the counts so far, and what the cache holds.
@@ -473,7 +551,7 @@ func (c *Cache) Stats() CacheStats {
 // An Entry is what the cache has for a question.
 type Entry struct {
 	Age    time.Duration // since it was asked for
-	Left   time.Duration // to live; negative: expired so long ago
+	Left   time.Duration // to live; negative: it has expired
 	Stale  time.Duration // until it may not even be given while Resolver is unavailable
 	Bytes  int64         // of heap
 	Absent bool
@@ -481,13 +559,22 @@ type Entry struct {
 
 // Explain returns what the cache has for q, and changes nothing.
 func (c *Cache) Explain(q Query) (e Entry, there bool) {
+	if !q.Type.isCacheable() {
+		return Entry{}, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.find(c.appendKey(nil, q.Type, []byte(q.Email)))
-	if n == nil || !q.Type.cacheable() {
-		return e, false
+	n := c.tree.find(c.appendKey(nil, q.Type, []byte(q.Email)))
+	if n == nil {
+		return Entry{}, false
 	}
-	age := since() - n.value.loaded
-	left := c.life(&n.value) - age
-	return Entry{age, left, left + c.staleFor(q.Type, &n.value), cost(n), n.value.absent}, true
+	age := sinceEpoch() - n.value.loaded
+	left := c.life(n.value.kind) - age
+	return Entry{
+		Age:    age,
+		Left:   left,
+		Stale:  left + c.staleFor(q.Type, &n.value),
+		Bytes:  cost(n),
+		Absent: n.value.kind == absent,
+	}, true
 }

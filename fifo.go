@@ -1,241 +1,151 @@
 package inlookup
 
-// Both ends of a FIFO: make one, find one, read frames from it, deliver a reply into it.
+// The named pipe and both ends of it: Client asks over it, Server answers.
 //
-// The request FIFO is a byte stream into which anybody with the right to write may put anything. What keeps it usable
-// is one promise of the kernel: a write(2) of at most PIPE_BUF bytes is never mixed with another (pipe(7)). So an
-// honest frame lies in the stream in one piece, and frames() finds it by trying every byte as the first of a frame.
-// To skip from frame to frame would be quicker by some 50 ns a frame, and wrong: junk that looks like a frame and
-// reaches into the next one would swallow it.
+// The request FIFO is a byte stream into which anyone with the right to write can
+// put anything. One promise of the kernel keeps it usable: a write(2) of at most
+// PIPE_BUF bytes is never mixed with another (pipe(7)). So an honest frame lies in
+// the stream in one piece, and frames finds it by trying every byte as the first
+// one of a frame. Jumping from frame to frame would be faster, but junk that looks
+// like the head of a frame would swallow the honest one behind it.
 //
-// The reply FIFO is a path that anybody may have named. Here the rule is to do nothing to it that could hurt its
-// owner: it is opened without following a link and without waiting, checked to be a FIFO, written once and closed; it
-// is never created and never unlinked. REPLYDIR, where set, is the only directory in which it may lie.
+// The reply FIFO is a path that anyone may have named. The server does nothing to
+// it that could hurt its owner: it opens it without following a link and without
+// waiting, checks that it is a FIFO, writes once and closes. It never creates and
+// never removes it.
 //
-// The server's side is system calls on bare descriptors: os.File would put the runtime's poller between the pipe and
-// its reader, a second thread that must wake before the first.
+// The server waits for nobody. The thread that reads a request answers a hit
+// itself, because handing it on costs more than answering. What must wait for a
+// database goes to goroutines, bounded in number; a question beyond the bound is
+// answered "error" at once. Questions about the server have lanes of their own.
+//
+//	request FIFO -> read -> frames -> Cache.peek -> hit: open, write, close
+//	                                             -> miss: goroutine, Resolver, reply
+//	                                             -> S, F, X: a lane, one at a time
+//
+// The server uses bare descriptors. An os.File would put the runtime's poller
+// between the pipe and its reader: one more thread to wake for each request.
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
+	mathrand "math/rand/v2"
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
+	"unicode/utf8"
 )
 
-// fifoPath applies the rules for INFIFO: a name that begins with / or . is a path, any other lies in the directory of
-// request FIFOs.
-func fifoPath(e environ, name string) (path string, relative bool) {
-	name = or(name, e.get("INFIFO", "infifo"))
-	if name[0] == '/' || name[0] == '.' {
-		return name, false
-	}
-	return filepath.Join(e.get("INFIFODIR", e.get("FIFODIR", "/var/indimail/inquery")), name), true
-}
-
-// requestPaths returns the FIFOs on which a client may ask: of a relative name its instances NAME.1, NAME.2 and so on,
-// and last, for when none of them is served, the path itself.
-func requestPaths(e environ, name string) (paths []string) {
-	path, relative := fifoPath(e, name)
-	for i := 1; relative; i++ {
-		instance := path + "." + strconv.Itoa(i)
-		if _, err := os.Lstat(instance); err != nil {
-			break
-		}
-		paths = append(paths, instance)
-	}
-	return append(paths, path)
-}
-
-// A request is a frame taken apart. Its slices lie in the reader's buffer.
-type request struct {
-	typ              Type
-	email, reply, ip []byte
-}
-
-var nul = []byte{0}
-
-// parseRequest takes b for the beginning of a frame. It returns the size of the frame, 0 if b is none, and -1 if b
-// ends before that can be told.
-func parseRequest(b []byte) (r request, size int) {
-	if len(b) < headerSize {
-		return r, -1
-	}
-	n := binary.NativeEndian.Uint32(b)
-	if n < 5 || n > maxRequest-headerSize || len(b) > 4 && !Type(b[4]).known() || len(b) > 5 && b[5] != 0 {
-		return r, 0
-	}
-	if uint32(len(b)-headerSize) < n {
-		return r, -1
-	}
-	email, rest, ok1 := bytes.Cut(b[6:headerSize+n], nul)
-	reply, rest, ok2 := bytes.Cut(rest, nul)
-	ip, rest, ok3 := bytes.Cut(rest, nul)
-	if !ok1 || !ok2 || !ok3 || len(rest) > 0 {
-		return r, 0
-	}
-	return request{Type(b[4]), email, reply, ip}, headerSize + int(n)
-}
-
-// frames calls handle for every frame in b and returns how many bytes of b are done with and how many of them
-// belonged to no frame. With more, b may end within a frame whose rest is still in the pipe.
+// RequestFIFOs returns the FIFOs on which a client can ask the server called
+// name, best first; a nil getenv stands for os.Getenv.
 //
-// No honest frame is lost, since every offset is tried; none is found twice, since an honest frame holds no other:
-// its strings have no NULs, and a length word that lies across its header is out of range. Across the seam between two
-// of them one may seem to begin, in one place: a path's last letter c, its NUL, the empty ip's, and a length's low byte
-// 0 read as length c. It names one byte, of 1 to 15, as its reply FIFO: no path, so it is answered nowhere, and no flush.
-func frames(b []byte, more bool, handle func(request)) (used, refused int) {
-	for covered := 0; used < len(b); used++ { // covered: the end of the furthest frame so far
-		var r request
-		n := 0
-		if len(b)-used < 6 || b[used+5] == 0 { // else it is no frame, as most offsets: no need for a call
-			r, n = parseRequest(b[used:])
-		}
-		switch {
-		case n > 0:
-			covered = max(covered, used+n)
-			handle(r)
-		case n < 0 && more:
-			return used, refused
-		case used >= covered:
-			refused++
-		}
+// An empty name stands for INFIFO, or "infifo" without that. A name that begins
+// with / or . is a path. Any other lies in INFIFODIR, else FIFODIR, else the C
+// programs' default directory. There it may have instances NAME.1, NAME.2 and so
+// on: these come first, and last, for when nobody reads them, NAME itself.
+func RequestFIFOs(getenv func(string) string, name string) []string {
+	e := environ{getenv}
+	path := e.requestFIFO(name)
+	if isPath(e.infifo(name)) {
+		return []string{path}
 	}
-	return used, refused
-}
-
-// A requestFIFO is the server's end of one.
-type requestFIFO struct {
-	path string
-	fd   int         // read and write, so that it never sees an end when the last client goes
-	info os.FileInfo // tells it from any other file, whatever the names
-	size uintptr     // its capacity in bytes, see replies.open; 0 where there is no asking
-
-	stopping atomic.Bool // the byte 0 in it is from stop
-}
-
-// openRequestFIFO makes the FIFO at path, or takes over one that was left there, and locks it: flock(2) works on a
-// FIFO and goes with its process, so a held lock means a live server, or an asker who means harm.
-func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return nil, err
-	}
-	for {
-		if err := syscall.Mkfifo(path, uint32(mode)); err != nil && err != syscall.EEXIST {
-			return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
+	var paths []string
+	for n := 1; ; n++ {
+		next := instance(path, n)
+		if _, err := os.Lstat(next); err != nil {
+			return append(paths, path)
 		}
-		fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-		if err == syscall.ENOENT {
-			continue // a server that stops has just removed it
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		f := &requestFIFO{path: path, fd: fd}
-		if err = f.claim(mode); err == nil && f.named() {
-			return f, nil
-		}
-		if f.close(); err != nil {
-			return nil, &fs.PathError{Op: "serve", Path: path, Err: err}
-		}
-	} // ends: each turn but the last means that another server has just stopped
-}
-
-// claim makes the open file ours: a FIFO, locked, with mode and owner right.
-func (f *requestFIFO) claim(mode fs.FileMode) (err error) {
-	dup, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(f.fd), syscall.F_DUPFD_CLOEXEC, 0)
-	if errno != 0 {
-		return errno
-	}
-	file := os.NewFile(dup, f.path) // for what os does more clearly than syscall
-	defer file.Close()
-	if f.info, err = file.Stat(); err == nil && f.info.Mode().Type() != fs.ModeNamedPipe {
-		return errors.New("there is a file here that is no FIFO")
-	}
-	if syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK {
-		return ErrServed
-	} // any other error: a system without locks on FIFOs, where nothing tells two servers apart
-	if err == nil && f.info.Mode().Perm() != mode { // the umask took some of it, or it is an old FIFO
-		err = file.Chmod(mode)
-	}
-	if uid, gid, ok := owner(); ok && err == nil {
-		err = file.Chown(uid, gid)
-	}
-	f.size = capacity(f.fd, fGetPipeSize, 0)
-	return errors.Join(err, syscall.SetNonblock(f.fd, false))
-}
-
-// enlarge gives the FIFO room for requestPipe bytes, where the kernel lets us choose: not the usual 16 pages.
-func (f *requestFIFO) enlarge() { f.size = or(capacity(f.fd, fSetPipeSize, requestPipe), f.size) }
-
-const requestPipe = 128 << 10
-
-// pipeMax is the most that one may hold, whoever but root changed that (pipe(7): /proc/sys/fs/pipe-max-size, by default).
-const pipeMax = 1 << 20
-
-// Two calls of fcntl(2) that package syscall has no names for. Linux alone has them.
-const (
-	fSetPipeSize = 1031
-	fGetPipeSize = 1032
-)
-
-// capacity asks for, or sets, how many bytes a pipe holds. It returns 0 for what is no pipe or FIFO, and on systems
-// that cannot tell. No file system is asked: the kernel has a pipe in memory, wherever its name may lie.
-func capacity(fd int, call, size uintptr) uintptr {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), call, size)
-	if errno != 0 {
-		return 0
-	}
-	return n
-}
-
-// named reports whether the FIFO is still the one that its path names.
-func (f *requestFIFO) named() bool {
-	info, err := os.Lstat(f.path)
-	return err == nil && os.SameFile(f.info, info)
-}
-
-// read waits for bytes. After stop it no longer waits, and returns 0 for none.
-func (f *requestFIFO) read(b []byte) (int, error) {
-	for {
-		n, err := syscall.Read(f.fd, b)
-		switch err {
-		case nil:
-			return n, nil
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return 0, nil
-		default:
-			return 0, &fs.PathError{Op: "read", Path: f.path, Err: err}
-		}
+		paths = append(paths, next)
 	}
 }
 
-// stop takes the name away, so that nobody new asks, and ends read once all that was asked is read. The byte wakes a
-// read that waits already; a FIFO too full for it has no such read. Who has it open may go on asking: after pipeMax bytes
-// all that was asked before has been read.
-func (f *requestFIFO) stop() {
-	if f.named() {
-		os.Remove(f.path)
+func (e environ) infifo(name string) string { return cmp.Or(name, e.get("INFIFO", "infifo")) }
+
+func isPath(name string) bool { return name[0] == '/' || name[0] == '.' }
+
+// instance returns the path of the n-th of several request FIFOs.
+func instance(path string, n int) string { return path + "." + strconv.Itoa(n) }
+
+// requestFIFO returns the path of the request FIFO called name.
+func (e environ) requestFIFO(name string) string {
+	name = e.infifo(name)
+	if isPath(name) {
+		return name
 	}
-	f.stopping.Store(true)
-	syscall.SetNonblock(f.fd, true)
-	syscall.Write(f.fd, []byte{0})
+	dir := e.get("INFIFODIR", e.get("FIFODIR", ""))
+	if dir == "" {
+		dir = defaultDir()
+	}
+	return filepath.Join(dir, name)
 }
 
-func (f *requestFIFO) close() { syscall.Close(f.fd) }
+// defaultDir returns the C programs' directory of request FIFOs, which changed in
+// 2023.
+func defaultDir() string {
+	const since2023, before = "/run/indimail/inlookup", "/var/indimail/inquery"
+	if info, err := os.Stat(since2023); err == nil && info.IsDir() {
+		return since2023
+	}
+	return before
+}
+
+// fifoMode returns the mode for FIFOs that either end makes.
+func (e environ) fifoMode() (fs.FileMode, error) {
+	text := e.get("FIFO_MODE", "660")
+	mode, err := strconv.ParseUint(text, 8, 9)
+	if err != nil {
+		return 0, fmt.Errorf("FIFO_MODE: want an octal mode like 0660, not %q", text)
+	}
+	return fs.FileMode(mode), nil
+}
+
+// indimail returns the user and group to whom root gives the FIFOs and
+// directories it makes; ok is false for other users and where there are none.
+var indimail = sync.OnceValue(func() (to struct {
+	uid, gid int
+	ok       bool
+}) {
+	if os.Geteuid() != 0 {
+		return to
+	}
+	u, err := user.Lookup("indimail")
+	if err != nil {
+		return to
+	}
+	g, err := user.LookupGroup("indimail")
+	if err != nil {
+		return to
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(g.Gid)
+	to.uid, to.gid, to.ok = uid, gid, err1 == nil && err2 == nil
+	return to
+})
+
+// giveAway sets the mode of the FIFO fd, whatever the umask took of it, and its
+// owner.
+func giveAway(fd int, mode fs.FileMode) error {
+	if err := syscall.Fchmod(fd, uint32(mode)); err != nil {
+		return err
+	}
+	if to := indimail(); to.ok {
+		return syscall.Fchown(fd, to.uid, to.gid)
+	}
+	return nil
+}
 
 // makeDir makes dir and its missing parents, mode 0775 whatever the umask.
 func makeDir(dir string) error {
@@ -245,234 +155,960 @@ func makeDir(dir string) error {
 	if err := makeDir(filepath.Dir(dir)); err != nil { // ends: / exists
 		return err
 	}
-	if err := os.Mkdir(dir, 0o775); errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(dir, 0o775)
+	if errors.Is(err, fs.ErrExist) {
 		return nil // another server was faster
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
-	if uid, gid, ok := owner(); ok {
-		os.Lchown(dir, uid, gid)
+	if to := indimail(); to.ok {
+		os.Lchown(dir, to.uid, to.gid)
 	}
 	return os.Chmod(dir, 0o775)
 }
 
-// owner returns whom root gives files and directories to, where there are such.
-func owner() (uid, gid int, ok bool) {
-	u, err := user.Lookup("indimail")
-	g, err2 := user.LookupGroup("indimail")
-	if os.Geteuid() != 0 || err != nil || err2 != nil {
-		return 0, 0, false
-	}
-	uid, err = strconv.Atoi(u.Uid)
-	gid, err2 = strconv.Atoi(g.Gid)
-	return uid, gid, err == nil && err2 == nil
-}
-
-// replies delivers answers.
-type replies struct {
-	dir string         // "" or the only directory in which reply FIFOs may lie
-	own []*requestFIFO // an answer in one of them would be read as a request
-}
-
-var errNoReply = errors.New("not a reply FIFO")
-
-// open opens the reply FIFO for one write. What is not a FIFO with a reader is at most opened and closed (a device may
-// notice that; REPLYDIR keeps it out): O_NOFOLLOW takes no link for it, O_NONBLOCK fails for a FIFO that nobody reads
-// (fifo(7): ENXIO) instead of waiting, nothing is created or truncated, and what is looked at is what was opened, so
-// that nothing can change between check and use.
+// frames calls handle for every frame in b. It returns how many bytes of b are
+// done with, and how many of those belonged to no frame. With more, b may end
+// within a frame whose rest is still in the pipe.
 //
-// What has a capacity is a FIFO (fcntl(2): F_GETPIPE_SZ), and since our own have an unusual one, it mostly tells that it
-// is not one of them (of many instances fstat(2) has to tell). It is asked instead of fstat(2) because the asker wakes
-// when his FIFO is opened, and once more if the answer is not there then: 16 askers get 4 % more answers. Whoever
-// changes the size of one of ours and names it has his own answer read as junk, which he could as well write into it
-// himself.
-func (s *replies) open(path []byte) (fd int, err error) {
-	if i := bytes.LastIndexByte(path, '/'); i < 0 || path[0] != '/' || s.dir != "" && string(path[:i]) != s.dir {
-		return -1, errNoReply
-	}
-	fd, err = syscall.Open(string(path), syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	size := capacity(fd, fGetPipeSize, 0)
-	if size > 0 && !slices.ContainsFunc(s.own, func(own *requestFIFO) bool { return own.size == size }) {
-		return fd, nil
-	}
-	var st syscall.Stat_t
-	if err = syscall.Fstat(fd, &st); err == nil && st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
-		err = errNoReply
-	}
-	for _, own := range s.own {
-		if o := own.info.Sys().(*syscall.Stat_t); o.Ino == st.Ino && o.Dev == st.Dev {
-			err = errNoReply
+// It loses no honest frame, since it tries every offset. It finds none twice: an
+// honest frame holds no other, because its strings have no NULs and a length that
+// lies across its header is out of range. Across the seam between two frames one
+// may seem to begin, in one place: a path's last letter c, its NUL, the NUL of an
+// empty ip, and the next length's low byte 0 read as length c. That frame names a
+// single byte as its reply FIFO. This is no path, so nobody gets an answer; and its
+// type is never TypeFlush.
+func frames(b []byte, more bool, handle func(request)) (used, refused int) {
+	covered := 0 // the end of the furthest frame so far
+	for ; used < len(b); used++ {
+		if len(b) > used+zeroAt && b[used+zeroAt] != 0 { // as at most offsets
+			if used >= covered {
+				refused++
+			}
+			continue
+		}
+		r, size := parseRequest(b[used:])
+		if size == cutFrame && more {
+			return used, refused
+		}
+		if size > 0 {
+			covered = max(covered, used+size)
+			handle(r)
+		} else if used >= covered {
+			refused++
 		}
 	}
-	if err != nil {
-		syscall.Close(fd)
-		return -1, err
-	}
-	return fd, nil
+	return used, refused
 }
 
-// send writes a and closes fd. A FIFO without room for all of it has an asker that does not read: it gets what fits,
-// which is its loss alone.
+// A fileID tells a file from all others, whatever their names.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(st *syscall.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
+
+func isFIFO(st *syscall.Stat_t) bool { return st.Mode&syscall.S_IFMT == syscall.S_IFIFO }
+
+// A requestFIFO is the server's end of one.
+type requestFIFO struct {
+	path     string
+	fd       int // read and write, so that it never sees an end when the last client goes
+	id       fileID
+	warning  error       // its mode or owner could not be set
+	stopping atomic.Bool // the byte 0 in it is from stop
+}
+
+var errNotFIFO = errors.New("there is a file here that is no FIFO")
+
+// openRequestFIFO makes the FIFO at path, or takes over one that is there, and
+// locks it. flock(2) works on a FIFO and ends with its process, so a lock means a
+// server that is alive.
+func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	for {
+		made := syscall.Mkfifo(path, uint32(mode))
+		if made != nil && made != syscall.EEXIST {
+			return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: made}
+		}
+		flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+		fd, err := syscall.Open(path, flags, 0)
+		if err == syscall.ENOENT {
+			continue // a server that stops has just removed it
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		f := &requestFIFO{path: path, fd: fd}
+		err = f.claim(mode, made == nil)
+		if err == nil && f.isNamed() {
+			return f, nil
+		}
+		f.close()
+		if err != nil {
+			return nil, &fs.PathError{Op: "serve", Path: path, Err: err}
+		}
+	} // ends: each turn but the last means that another server has just stopped
+}
+
+// claim checks and locks the open file. A FIFO made by somebody else keeps its
+// owner, and serves with its own mode if that cannot be changed.
+func (f *requestFIFO) claim(mode fs.FileMode, made bool) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(f.fd, &st); err != nil {
+		return err
+	}
+	if !isFIFO(&st) {
+		return errNotFIFO
+	}
+	f.id = idOf(&st)
+	// Any other error comes from a system that has no locks on FIFOs. Nothing
+	// tells two servers apart there.
+	if err := syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB); err == syscall.EWOULDBLOCK {
+		return ErrServed
+	}
+	if made {
+		f.warning = giveAway(f.fd, mode)
+	} else if fs.FileMode(st.Mode).Perm() != mode {
+		f.warning = syscall.Fchmod(f.fd, uint32(mode))
+	}
+	return syscall.SetNonblock(f.fd, false)
+}
+
+// isNamed reports whether the FIFO is still the one that its path names.
+func (f *requestFIFO) isNamed() bool {
+	var st syscall.Stat_t
+	return syscall.Lstat(f.path, &st) == nil && idOf(&st) == f.id
+}
+
+// read waits for bytes. After stop it no longer waits, and returns 0 for none.
+func (f *requestFIFO) read(b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(f.fd, b)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EAGAIN:
+			return 0, nil
+		case syscall.EINTR:
+			continue
+		}
+		return 0, &fs.PathError{Op: "read", Path: f.path, Err: err}
+	}
+}
+
+// stop takes the name away, so that nobody new asks, and makes read end when the
+// pipe is empty. The byte wakes a read that already waits; a pipe that is too full
+// for the byte has no waiting reader.
+func (f *requestFIFO) stop() {
+	if f.isNamed() {
+		os.Remove(f.path)
+	}
+	f.stopping.Store(true)
+	syscall.SetNonblock(f.fd, true)
+	syscall.Write(f.fd, nul)
+}
+
+func (f *requestFIFO) close() { syscall.Close(f.fd) }
+
+// removeLeftovers removes the FIFOs path.N, path.N+1 and so on that nobody reads:
+// those of a killed server with more instances. Clients would go on choosing them.
+func removeLeftovers(path string, n int) {
+	for ; ; n++ {
+		name := instance(path, n)
+		var st syscall.Stat_t
+		if syscall.Lstat(name, &st) != nil || !isFIFO(&st) {
+			return
+		}
+		flags := syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+		fd, err := syscall.Open(name, flags, 0)
+		if err == syscall.ENXIO { // fifo(7): nobody has it open for reading
+			os.Remove(name)
+		}
+		if err == nil {
+			syscall.Close(fd)
+		}
+	}
+}
+
+// A Client asks a running server, this one or the C one, over FIFOs. The zero
+// Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
+// TCPREMOTEIP, it asks one question over descriptors 6 and 7.
 //
-// Neither write nor close waits for room or for the reader (pipe(7): O_NONBLOCK), so they are called without telling the
-// runtime, which would make ready to run others meanwhile: askers that keep their FIFO get some 4 % more answers. Not so
-// open, for which a path somebody named may go over a network. What write and close may wait for is the journal, if the
-// FIFO is not on tmpfs, and all three for the lock of the pipe, which an asker can hold by reading into memory that
-// somebody is slow to bring, such as a file of his own file system. The whole server then waits with him. Who may ask is
-// trusted with every password; this, too, he could have in simpler ways. The bytes of a string never change, and it is
-// held here: the kernel may read them where they lie.
-func (s *replies) send(fd int, a Answer) (err error) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.StringData(string(a)))), uintptr(len(a)))
-	if errno != 0 {
-		err = errno
-	} else if int(n) < len(a) {
-		err = io.ErrShortWrite
-	}
-	syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0)
-	return err
+// Each question makes a reply FIFO in FIFOTMPDIR (default /tmp) and removes it. Its
+// name cannot be guessed; but whoever can list the directory, and may ask the
+// server, can have an answer sent to it. A directory that only server and client
+// may search prevents that. Fields must not change after the first question.
+type Client struct {
+	Infifo  string              // the request FIFO, as in RequestFIFOs
+	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
+	Getenv  func(string) string // nil: os.Getenv
+
+	init    sync.Once
+	initErr error
+	timeout time.Duration
+	mode    fs.FileMode // of reply FIFOs
+	tcpUsed atomic.Bool
 }
 
-// sendRequest is the client's half of the request FIFO: one write, and while there is no room for it a short sleep,
-// since poll(2) may call a FIFO writable and another client may then be faster.
-func sendRequest(ctx context.Context, path string, frame []byte) error {
+// Resolve asks the server. The error wraps ErrUnavailable if nobody listens, the
+// server says so, or no answer comes in time; else ErrInvalid or ErrTooLong.
+func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
+	c.init.Do(func() { c.initErr = c.configure() })
+	if c.initErr != nil {
+		return "", unavailable(c.initErr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	a, err := c.ask(ctx, q)
+	if err == nil && a.isError(q.Type) {
+		err = errors.New("the server answers with an error")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%v: %w", q.Type, unavailable(err))
+	}
+	return a, nil
+}
+
+func (c *Client) configure() error {
+	const defaultTimeout = 4 * time.Second
+	e := environ{c.Getenv}
+	timeout, err1 := e.seconds("timeoutread", defaultTimeout)
+	c.timeout = cmp.Or(c.Timeout, timeout)
+	if c.Timeout != 0 {
+		err1 = nil
+	}
+	mode, err2 := e.fifoMode()
+	c.mode = mode
+	return errors.Join(err1, err2)
+}
+
+func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
+	e := environ{c.Getenv}
+	if e.set("TCPCLIENT") && e.set("TCPREMOTEIP") {
+		return c.askTCP(ctx, q)
+	}
+	in, err := makeReplyFIFO(e.get("FIFOTMPDIR", "/tmp"), c.mode)
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(in.Name())
+	defer in.Close()
+	frame, err := q.appendFrame(nil, in.Name())
+	if err != nil {
+		return "", err
+	}
+	if err := c.send(ctx, frame); err != nil {
+		return "", err
+	}
+	return receive(ctx, in, q.Type)
+}
+
+// askTCP asks over the connection that tcpclient left open. The server closes it
+// after one answer. So a second question is refused: it could read an answer that
+// came too late for the first.
+func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
+	const readFrom, writeTo = 6, 7
+	frame, err := q.appendFrame(nil, "socket")
+	if err != nil {
+		return "", err
+	}
+	if !c.tcpUsed.CompareAndSwap(false, true) {
+		return "", errors.New("tcpclient's connection is for one question")
+	}
+	syscall.SetNonblock(readFrom, true) // so that reading can have a deadline
+	in := os.NewFile(readFrom, "descriptor 6")
+	defer in.Close()
+	out := os.NewFile(writeTo, "descriptor 7")
+	defer out.Close()
+	if _, err := out.Write(frame); err != nil {
+		return "", err
+	}
+	return receive(ctx, in, q.Type)
+}
+
+// send writes the request to one of the server's FIFOs: to an instance chosen
+// evenly, or to the next one that somebody reads.
+func (c *Client) send(ctx context.Context, frame []byte) error {
+	paths := RequestFIFOs(c.Getenv, c.Infifo)
+	instances := len(paths) - 1
+	first := 0
+	if instances > 0 {
+		first = mathrand.IntN(instances)
+	}
+	var failed error
+	for i := range paths {
+		path := paths[i]
+		if i < instances {
+			path = paths[(first+i)%instances]
+		}
+		err := sendTo(ctx, path, frame)
+		if err == nil {
+			return nil
+		}
+		failed = cmp.Or(failed, err)
+	}
+	return failed
+}
+
+// sendTo writes the request to one FIFO. While there is no room it sleeps for a
+// short time, since poll(2) may call a FIFO writable when another client is faster.
+func sendTo(ctx context.Context, path string, frame []byte) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil { // ENXIO, "no such device or address": nobody reads it
 		return &fs.PathError{Op: "no server reads", Path: path, Err: err}
 	}
 	defer syscall.Close(fd)
 	var st syscall.Stat_t
-	if syscall.Fstat(fd, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
-		return fmt.Errorf("%s is no FIFO", path) // a file would take the request, and never answer
+	if err := syscall.Fstat(fd, &st); err != nil || !isFIFO(&st) {
+		return fmt.Errorf("%s is no FIFO", path) // a file would take the request
 	}
-	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
+	const shortest, longest = 100 * time.Microsecond, 10 * time.Millisecond
+	for wait := shortest; ; wait = min(2*wait, longest) {
 		_, err := syscall.Write(fd, frame) // all or nothing: at most PIPE_BUF bytes
-		if err != syscall.EAGAIN && err != syscall.EINTR || ctx.Err() != nil {
+		if err != syscall.EAGAIN && err != syscall.EINTR {
 			return os.NewSyscallError("write to "+path, err)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s is full: %w", path, ctx.Err())
 		}
 		time.Sleep(wait)
 	}
 }
 
-// A replyFIFO is the client's end of one.
-type replyFIFO struct {
-	path    string
-	f       *os.File
-	fd      int      // of f
-	out     *os.File // under tcpclient: where the request goes
-	buf     []byte   // what was read, got bytes, of the answer that is due
-	got     int
-	spoiled bool // not to be used again
-}
-
-// newReplyFIFO makes one with a name that cannot be guessed, but in /tmp seen: there who may ask the server, and only
-// they, could send an answer here. In a directory that only the server and this user may search nobody can. It is
-// opened to read and write: with no writer of its own every read after the first answer would find the end of the file
-// that the server's close left behind.
-func newReplyFIFO(dir string) (*replyFIFO, error) {
+// makeReplyFIFO makes and opens a reply FIFO: for reading and writing, because
+// without a writer of its own a read would find the end of the file at once.
+func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 	path := filepath.Join(dir, "inquery."+rand.Text())
-	if err := syscall.Mkfifo(path, 0o660); err != nil {
+	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
 		return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
 	}
-	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_NONBLOCK|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-	if err == nil {
-		err = syscall.Fchmod(fd, 0o660) // the umask may have shut out the server's group
-	}
+	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	fd, err := syscall.Open(path, flags, 0)
 	if err != nil {
 		os.Remove(path)
-		syscall.Close(fd) // -1, of an open that failed, is nobody's
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return &replyFIFO{path: path, fd: fd, f: os.NewFile(uintptr(fd), path)}, nil
-}
-
-// tcpclientReply is the connection that tcpclient leaves to its program.
-func tcpclientReply() *replyFIFO {
-	syscall.SetNonblock(6, true) // so that reading it can have a deadline
-	return &replyFIFO{path: "socket", fd: 6, f: os.NewFile(6, "descriptor 6"), out: os.NewFile(7, "descriptor 7")}
-}
-
-// clean reports whether nothing lies in the FIFO. No answer is due, so whatever does is somebody else's: an answer to a
-// question of his own, say, for which he named this FIFO. Taken for the next answer it would let him in as another.
-func (in *replyFIFO) clean() bool {
-	n, err := syscall.Read(in.fd, make([]byte, 1)) // does not wait
-	return n < 0 && err == syscall.EAGAIN
-}
-
-// unlinked reports whether the FIFO has lost its name.
-func (in *replyFIFO) unlinked() bool {
-	var st syscall.Stat_t
-	return in.out == nil && syscall.Fstat(in.fd, &st) == nil && st.Nlink == 0
-}
-
-// remove ends it. Nobody else's file goes: with 128 random bits none has the same name by chance, and in a sticky
-// directory, as /tmp is, nobody else can put one in its place.
-func (in *replyFIFO) remove() {
-	if in.f.Close(); in.out == nil {
-		os.Remove(in.path)
-	} else {
-		in.out.Close()
+	if err := giveAway(fd, mode); err != nil {
+		os.Remove(path)
+		syscall.Close(fd)
+		return nil, &fs.PathError{Op: "chmod", Path: path, Err: err}
 	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
-// firstWait is how long an answer over a kept FIFO is waited for before a look whether the FIFO still has its name.
-const firstWait = 50 * time.Millisecond
-
-// errUnlinked says that the server has unlinked a kept FIFO. A C server does so after it has answered, so it may come
-// to light only when the next answer does not come.
-var errUnlinked = errors.New("reply FIFO unlinked by the server")
-
-// errForeign says that somebody has written into a kept FIFO.
-var errForeign = errors.New("somebody wrote into the reply FIFO")
-
-// receive waits for the one answer that is due, until ctx is done.
-func (in *replyFIFO) receive(ctx context.Context, t Type, kept bool) (a Answer, err error) {
-	in.got = 0
-	deadline, _ := ctx.Deadline()
-	if first := time.Now().Add(firstWait); kept && first.Before(deadline) {
-		in.f.SetReadDeadline(first)
-		if a, err = in.read(t); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return a, err
-		}
-		if in.unlinked() {
-			return "", errUnlinked
-		}
+// receive waits for the answer until ctx is done.
+func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
+	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	a, err := readAnswer(in, t)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return "", fmt.Errorf("no answer: %w", context.Cause(ctx))
 	}
-	in.f.SetReadDeadline(deadline)
-	stop := context.AfterFunc(ctx, func() { in.f.SetReadDeadline(time.Unix(1, 0)) })
-	a, err = in.read(t)
-	in.spoiled = in.spoiled || !stop() // what stop did not stop may still set that deadline
 	return a, err
 }
 
-// read reads one answer. Anything behind it is somebody else's writing: the answer stands, the FIFO is spoiled.
-func (in *replyFIFO) read(t Type) (Answer, error) {
-	want, most := headerSize, maxReply
+// readAnswer reads one answer to a question of type t.
+func readAnswer(r io.Reader, t Type) (Answer, error) {
+	longest := maxReply
 	if t.extension() {
-		most = maxText
+		longest = maxText
 	}
+	b := make([]byte, headerSize+longest)
+	got, err := io.ReadAtLeast(r, b, headerSize)
+	if err != nil {
+		return "", err
+	}
+	size := headerSize
+	code := Answer(b[:headerSize]).Code()
+	if code > longest {
+		return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
+	}
+	if code > 0 && t >= TypePasswd {
+		size += code
+	}
+	if got < size {
+		_, err = io.ReadAtLeast(r, b[got:], size-got)
+	}
+	return Answer(b[:size]), err
+}
+
+// A Server answers requests from FIFOs with what Resolver says. If that is a
+// Cache, the thread that read a request answers a hit itself. Fields must not
+// change after Listen.
+type Server struct {
+	Resolver  Resolver
+	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
+	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
+	Getenv    func(string) string // nil: os.Getenv
+	Log       *log.Logger         // faults, at most one line a second; nil: none
+	Debug     atomic.Bool         // whether there is a line for each request, on Out
+
+	// Out takes the debug lines, one Write each, from several goroutines. It must
+	// not block; nil: none.
+	Out io.Writer
+
+	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
+	// server itself; nil: "error". Up to two calls run at once.
+	Admin func(ctx context.Context, q Query) (string, error)
+
+	settings ServerSettings
+	started  time.Time
+	asRoot   bool
+	failed   chan error // of a reader
+
+	slots   chan struct{} // held by each miss
+	misses  sync.WaitGroup
+	readers sync.WaitGroup
+	flushes chan adminRequest // the lane for TypeFlush
+	reports chan adminRequest // the lane for TypeStatus and TypeExplain
+
+	mu    sync.Mutex // guards fifos
+	fifos []*requestFIFO
+	own   atomic.Pointer[[]fileID] // the same: an answer there would be read as a request
+
+	logged atomic.Int64 // when, Unix seconds
+	counts serverCounts
+}
+
+// An adminRequest is a question about the server that waits in a lane.
+type adminRequest struct {
+	q     Query
+	reply []byte
+}
+
+const (
+	deadline   = 3 * time.Second // for one answer; C clients wait 4 s
+	maxMisses  = 4096            // questions that wait for Resolver
+	adminQueue = 64              // requests in a lane
+	adminTime  = time.Second     // for one answer from Admin
+	adminPause = time.Millisecond
+	renewEvery = time.Second // how often the request FIFOs are looked at
+	readSize   = 256 << 10   // bytes in one read: four times what a pipe holds
+	pipeMax    = 1 << 20     // the most that a pipe can hold (pipe(7)), unless root changed it
+
+	descriptorsWanted = maxMisses + 256 // for replies, databases and the rest
+)
+
+// serverCounts counts since the start.
+type serverCounts struct {
+	queries       [TypeDomain + 1]atomic.Uint64
+	refused       atomic.Uint64
+	undeliverable atomic.Uint64
+	unopened      atomic.Uint64
+	busy          atomic.Uint64
+	unavailable   atomic.Uint64
+	remade        atomic.Uint64
+}
+
+// ServerStats counts requests since Started.
+type ServerStats struct {
+	Started       time.Time
+	Queries       [TypeDomain + 1]uint64 // by Type; [0] unused
+	Refused       uint64                 // bytes that were no request
+	Undeliverable uint64                 // replies without a reader, or without room
+	Unopened      uint64                 // replies not opened for want of descriptors or rights
+	Busy          uint64                 // refused because too many questions waited
+	Unavailable   uint64                 // answered with an error
+	Remade        uint64                 // request FIFOs made anew
+	Waiting       int                    // questions that wait for Resolver now
+}
+
+// Stats returns the counts.
+func (s *Server) Stats() ServerStats {
+	c := &s.counts
+	stats := ServerStats{
+		Started:       s.started,
+		Refused:       c.refused.Load(),
+		Undeliverable: c.undeliverable.Load(),
+		Unopened:      c.unopened.Load(),
+		Busy:          c.busy.Load(),
+		Unavailable:   c.unavailable.Load(),
+		Remade:        c.remade.Load(),
+		Waiting:       len(s.slots),
+	}
+	for t := range stats.Queries {
+		stats.Queries[t] = c.queries[t].Load()
+	}
+	return stats
+}
+
+// ServerSettings is what a Server takes from its fields and the environment.
+type ServerSettings struct {
+	FIFOs    []string    // paths of the request FIFOs
+	Mode     fs.FileMode // of those that are made
+	ReplyDir string      // the only directory for reply FIFOs; "": any
+}
+
+// Settings returns what Listen goes by. An error names the variable that is wrong.
+func (s *Server) Settings() (ServerSettings, error) {
+	e := environ{s.Getenv}
+	mode, err := e.fifoMode()
+	if err != nil {
+		return ServerSettings{}, err
+	}
+	text := e.get("REPLYDIR", "")
+	dir := strings.TrimRight(text, "/")
+	if text != "" && !filepath.IsAbs(dir) {
+		return ServerSettings{}, fmt.Errorf(
+			"REPLYDIR: want the absolute path of a directory below /, not %q", text)
+	}
+	path := e.requestFIFO(s.Infifo)
+	settings := ServerSettings{FIFOs: []string{path}, Mode: mode, ReplyDir: dir}
+	if s.Instances > 1 {
+		settings.FIFOs = nil
+		for n := range s.Instances {
+			settings.FIFOs = append(settings.FIFOs, instance(path, n+1))
+		}
+	}
+	return settings, nil
+}
+
+// Listen makes, opens and locks the request FIFOs. Serve does it if it was not
+// done. An error wraps ErrServed if another server has one of them.
+func (s *Server) Listen() error {
+	if s.Resolver == nil {
+		return fmt.Errorf("%w: the Server has no Resolver", ErrInvalid)
+	}
+	settings, err := s.Settings()
+	if err != nil {
+		return err
+	}
+	s.settings = settings
+	s.asRoot = os.Geteuid() == 0
+	s.warnOfFewDescriptors()
+	for _, path := range settings.FIFOs {
+		f, err := openRequestFIFO(path, settings.Mode)
+		if err != nil {
+			s.stop()
+			return err
+		}
+		s.fifos = append(s.fifos, f)
+		if f.warning != nil {
+			s.logLine("warning: %s keeps its mode and owner: %v", path, f.warning)
+		}
+	}
+	first := 1
+	if s.Instances > 1 {
+		first = s.Instances + 1
+	}
+	removeLeftovers(environ{s.Getenv}.requestFIFO(s.Infifo), first)
+	s.noteOwn()
+	s.failed = make(chan error, 1)
+	s.slots = make(chan struct{}, maxMisses)
+	s.flushes = make(chan adminRequest, adminQueue)
+	s.reports = make(chan adminRequest, adminQueue)
+	s.started = time.Now()
+	return nil
+}
+
+// warnOfFewDescriptors warns if the process may open too few files. Each question
+// that waits holds one for its reply.
+func (s *Server) warnOfFewDescriptors() {
+	if limit, few := FewDescriptors(); few {
+		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+
+			"under load answers will be lost; raise the limit (ulimit -n)", limit, descriptorsWanted)
+	}
+}
+
+// FewDescriptors returns how many files this process may open, and whether a busy
+// Server needs more.
+func FewDescriptors() (limit uint64, few bool) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0, false
+	}
+	return uint64(r.Cur), uint64(r.Cur) < descriptorsWanted
+}
+
+// noteOwn tells checkReply which FIFOs are the server's own.
+func (s *Server) noteOwn() {
+	var own []fileID
+	for _, f := range s.fifos {
+		own = append(own, f.id)
+	}
+	s.own.Store(&own)
+}
+
+// Serve answers until ctx is done. Then it removes the request FIFOs, answers what
+// was asked before, and returns nil. That takes at most deadline.
+func (s *Server) Serve(ctx context.Context) error {
+	if s.failed == nil {
+		if err := s.Listen(); err != nil {
+			return err
+		}
+	}
+	adminCtx, stopAdmin := context.WithCancel(context.Background())
+	var lanes sync.WaitGroup
+	lanes.Go(func() { s.administer(adminCtx, s.flushes) })
+	lanes.Go(func() { s.administer(adminCtx, s.reports) })
+	for _, f := range s.fifos {
+		s.readers.Go(func() { s.read(f) })
+	}
+	err := s.watch(ctx)
+	s.stop()
+	s.readers.Wait()
+	stopAdmin()
+	close(s.flushes)
+	close(s.reports)
+	lanes.Wait()
+	s.misses.Wait()
+	return err
+}
+
+// watch waits until ctx is done or a reader fails, and looks after the FIFOs.
+func (s *Server) watch(ctx context.Context) error {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	complaint := ""
 	for {
-		if in.got >= headerSize {
-			code := Answer(in.buf[:headerSize]).Code()
-			if code > most {
-				return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
-			}
-			if code > 0 && t >= TypePasswd {
-				want = headerSize + code
-			}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-s.failed:
+			return err
+		case <-tick.C:
 		}
-		if in.got >= want {
-			in.spoiled = in.spoiled || in.got > want
-			return Answer(in.buf[:want]), nil
-		}
-		if len(in.buf) <= want {
-			in.buf = append(in.buf, make([]byte, max(want+1, 512)-len(in.buf))...)
-		}
-		n, err := in.f.Read(in.buf[in.got:])
-		if in.got += n; err != nil {
-			return "", err
+		err := s.renew()
+		if err == nil {
+			complaint = ""
+		} else if err.Error() != complaint {
+			complaint = err.Error()
+			s.logLine("a request FIFO is lost, and cannot be made anew: %v", err)
 		}
 	}
+}
+
+// renew makes a request FIFO anew that was removed or replaced: by a cleaner of
+// old files, or by a person. What was written to the old one is still answered.
+func (s *Server) renew() error {
+	for i, old := range s.fifos {
+		if old.isNamed() {
+			continue
+		}
+		f, err := openRequestFIFO(old.path, s.settings.Mode)
+		if err != nil {
+			return err
+		}
+		s.logLine("%s was removed or replaced: made anew", f.path)
+		s.counts.remade.Add(1)
+		s.mu.Lock()
+		s.fifos[i] = f
+		s.noteOwn()
+		s.mu.Unlock()
+		old.stop()
+		s.readers.Go(func() { s.read(f) })
+	}
+	return nil
+}
+
+// stop ends the readers, each when it has read what is in its FIFO.
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.fifos {
+		f.stop()
+	}
+}
+
+// read answers what comes from one FIFO, until it is stopped and empty. A client
+// that keeps the FIFO open and goes on asking does not hold it up: what was asked
+// before the stop is among the next pipeMax bytes.
+func (s *Server) read(f *requestFIFO) {
+	defer f.close()
+	b := make([]byte, readSize)
+	have := 0 // bytes of b that wait for the rest of their frame
+	r := &reader{s: s, fifo: f, name: filepath.Base(f.path)}
+	r.cache, _ = s.Resolver.(*Cache)
+	for left := pipeMax + readSize; left > 0; {
+		n, err := f.read(b[have:])
+		if err != nil {
+			select {
+			case s.failed <- err:
+			default: // another reader was first
+			}
+			return
+		}
+		if n == 0 {
+			return
+		}
+		stopping := f.stopping.Load()
+		if stopping {
+			left -= n
+		}
+		have += n
+		used, refused := frames(b[:have], have == len(b), r.answer)
+		have = copy(b, b[used:have])
+		if refused > 0 && !stopping {
+			s.counts.refused.Add(uint64(refused))
+			s.logf("%s: %d bytes that are no request", f.path, refused)
+		}
+	}
+}
+
+// A reader answers the requests of one FIFO. Its buffers make a hit free of
+// allocation.
+type reader struct {
+	s     *Server
+	fifo  *requestFIFO
+	name  string
+	cache *Cache // nil: Resolver is none
+	key   []byte
+	out   []byte // an answer
+	line  []byte // of debug
+}
+
+// answer answers a hit, and hands any other request on.
+func (r *reader) answer(q request) {
+	s := r.s
+	var a Answer
+	hit := false
+	if r.cache != nil {
+		a, hit = r.cache.peek(&r.key, q.typ, q.email)
+	}
+	if !q.typ.extension() {
+		s.counts.queries[q.typ].Add(1)
+	}
+	if s.Debug.Load() && s.Out != nil {
+		r.line = appendDebug(r.line[:0], r.name, q, hit)
+		s.Out.Write(r.line)
+	}
+	switch {
+	case hit:
+		r.out = append(r.out[:0], a...)
+		s.reply(q.reply, func() []byte { return r.out })
+	case q.typ.extension():
+		s.queue(q)
+	default:
+		s.miss(q)
+	}
+}
+
+// queue puts a question about the server into its lane.
+func (s *Server) queue(r request) {
+	lane := s.reports
+	if r.typ == TypeFlush {
+		lane = s.flushes
+	}
+	select {
+	case lane <- adminRequest{r.query(), bytes.Clone(r.reply)}:
+	default:
+		s.refuse(r)
+	}
+}
+
+// refuse answers "error" at once because too many questions wait.
+func (s *Server) refuse(r request) {
+	s.counts.busy.Add(1)
+	s.logf("too many questions wait: a %v is answered with an error", r.typ)
+	s.reply(r.reply, func() []byte { return []byte(errorAnswer(r.typ)) })
+}
+
+// administer answers the questions of one lane. The pause leaves the processor to
+// others, however many of these questions come.
+func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
+	for r := range lane {
+		s.reply(r.reply, func() []byte {
+			limited, cancel := context.WithTimeout(ctx, adminTime)
+			defer cancel()
+			return []byte(s.resolve(limited, r.q))
+		})
+		time.Sleep(adminPause)
+	}
+}
+
+// miss has a question answered by Resolver, in a goroutine.
+func (s *Server) miss(r request) {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.refuse(r)
+		return
+	}
+	q := r.query()
+	path := bytes.Clone(r.reply)
+	s.misses.Go(func() {
+		defer func() { <-s.slots }()
+		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		defer cancel()
+		s.reply(path, func() []byte { return []byte(s.resolve(ctx, q)) })
+	})
+}
+
+// resolve returns the answer that travels, with errors as the wire has them.
+func (s *Server) resolve(ctx context.Context, q Query) Answer {
+	a, err := s.lookUp(ctx, q)
+	if err != nil {
+		s.counts.unavailable.Add(1)
+		s.logf("%v", err)
+		return errorAnswer(q.Type)
+	}
+	return a
+}
+
+func (s *Server) lookUp(ctx context.Context, q Query) (Answer, error) {
+	if !q.Type.extension() {
+		return s.Resolver.Resolve(ctx, q)
+	}
+	if s.Admin == nil {
+		return "", fmt.Errorf("%w: %v", ErrInvalid, q.Type)
+	}
+	text, err := s.Admin(ctx, q)
+	return NewData(q.Type, text), err
+}
+
+// reply opens the reply FIFO, finds out the answer and writes it: in this order,
+// so that a client that has gone costs no question to a database. A FIFO without
+// room for all of it belongs to a client that does not read: it gets what fits.
+func (s *Server) reply(path []byte, answer func() []byte) {
+	fd, err := s.openReply(path)
+	switch err {
+	case nil:
+	case syscall.EACCES, syscall.EMFILE, syscall.ENFILE: // the client may be there
+		s.counts.unopened.Add(1)
+		s.logf("open reply FIFO %q: %v", path, err)
+		return
+	default:
+		s.counts.undeliverable.Add(1)
+		return
+	}
+	a := answer()
+	n, err := syscall.Write(fd, a)
+	if err != nil || n < len(a) {
+		s.counts.undeliverable.Add(1)
+	}
+	syscall.Close(fd)
+}
+
+var errNotReply = errors.New("not a reply FIFO")
+
+// openReply opens a reply FIFO for one write. O_NOFOLLOW takes no link for it.
+// O_NONBLOCK fails at once for a FIFO that nobody reads (fifo(7): ENXIO). Nothing
+// is created or truncated, and what is checked is what was opened, so nothing can
+// change in between. REPLYDIR keeps out devices, which may notice being opened.
+func (s *Server) openReply(path []byte) (int, error) {
+	slash := bytes.LastIndexByte(path, '/')
+	if slash < 0 || path[0] != '/' {
+		return -1, errNotReply
+	}
+	if s.settings.ReplyDir != "" && string(path[:slash]) != s.settings.ReplyDir {
+		return -1, errNotReply
+	}
+	const flags = syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW |
+		syscall.O_NOCTTY | syscall.O_CLOEXEC
+	fd, err := syscall.Open(string(path), flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil || !s.mayReplyTo(&st) {
+		syscall.Close(fd)
+		return -1, errNotReply
+	}
+	return fd, nil
+}
+
+// mayReplyTo reports whether the file is a FIFO, none of the server's own, and,
+// for a server that runs as root, one that others may write to as well: root must
+// not lend its rights to whoever names a path.
+func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
+	const writableByOthers = 0o022
+	if !isFIFO(st) {
+		return false
+	}
+	if s.asRoot && st.Mode&writableByOthers == 0 {
+		return false
+	}
+	id := idOf(st)
+	for _, own := range *s.own.Load() {
+		if id == own {
+			return false
+		}
+	}
+	return true
+}
+
+// ServeConn answers one request that comes over r with one answer on w, as
+// tcpserver(1) wants it.
+func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error {
+	if s.Resolver == nil {
+		return fmt.Errorf("%w: the Server has no Resolver", ErrInvalid)
+	}
+	b := make([]byte, maxRequest)
+	have := 0
+	for {
+		req, size := parseRequest(b[:have])
+		if size == noFrame {
+			return fmt.Errorf("%w: what came is no request", ErrInvalid)
+		}
+		if size > 0 {
+			_, err := io.WriteString(w, string(s.resolve(ctx, req.query())))
+			return err
+		}
+		n, err := r.Read(b[have:])
+		have += n
+		if n == 0 && err != nil {
+			return fmt.Errorf("reading the request: %w", err)
+		}
+	}
+}
+
+// logf writes a line, at most one a second: clients can cause these.
+func (s *Server) logf(format string, args ...any) {
+	now := time.Now().Unix()
+	last := s.logged.Load()
+	if now != last && s.logged.CompareAndSwap(last, now) {
+		s.logLine(format, args...)
+	}
+}
+
+func (s *Server) logLine(format string, args ...any) {
+	if s.Log != nil {
+		s.Log.Printf(format, args...)
+	}
+}
+
+// appendDebug appends the lines that IndiMail's graphing program parses.
+func appendDebug(b []byte, fifo string, r request, hit bool) []byte {
+	b = appendWay(b, fifo, r)
+	size := minRest + len(r.email) + len(r.reply) + len(r.ip)
+	b = append(b, ", Bytes "...)
+	b = strconv.AppendInt(b, int64(size), 10)
+	b = append(b, ", Query ['"...)
+	b = append(b, r.typ.String()...)
+	b = append(b, "'], User "...)
+	b = appendPrintable(b, r.email)
+	b = append(b, ", RemoteIp "...)
+	if r.typ == TypeRelay {
+		b = appendPrintable(b, r.ip)
+	} else {
+		b = append(b, "N/A"...)
+	}
+	b = append(b, '\n')
+	if hit {
+		b = appendWay(b, fifo, r)
+		b = append(b, ", cache hit\n"...)
+	}
+	return b
+}
+
+func appendWay(b []byte, fifo string, r request) []byte {
+	b = append(b, fifo...)
+	b = append(b, "->"...)
+	return appendPrintable(b, r.reply)
+}
+
+// appendPrintable appends text with a question mark for each character that could
+// end the line or steer a terminal.
+func appendPrintable(b, text []byte) []byte {
+	for len(text) > 0 {
+		c, size := utf8.DecodeRune(text)
+		text = text[size:]
+		if !strconv.IsPrint(c) || c == utf8.RuneError {
+			c = '?'
+		}
+		b = utf8.AppendRune(b, c)
+	}
+	return b
 }

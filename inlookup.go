@@ -1,38 +1,36 @@
-// Package inlookup answers what mail programs ask about IndiMail's users: is there such a user, what is the password
-// entry, where does the mail go.
+// Package inlookup answers what mail programs ask about IndiMail's users: is
+// there such a user, what is the password entry, where does the mail go.
 //
-// The users are in MySQL. A Server keeps the connections to it open, remembers answers in a Cache, and is asked over
-// named pipes with the wire protocol of IndiMail's C programs inlookup(8) and inquery(3); a Client asks it. Server
-// and Client are drop-ins for the C ones, each on its own.
+// The users are in MySQL. A Server keeps the connections to it open, remembers
+// answers in a Cache, and is asked over named pipes with the wire protocol of
+// IndiMail's C programs inlookup(8) and inquery(3). A Client asks it. Server and
+// Client replace the C ones, together or each alone.
 //
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
-// To read the source, begin with avl.go (the tree), then cache.go, fifo.go, inquery.go (the asking side) and
-// inlookup.go: MySQL, which looks things up, and Server, which serves any Resolver.
-//
-// MySQL: a question is one round trip wherever the tables allow it, over a statement that each connection has
-// prepared once (1.3 times the questions a second of text with the values put in safely). Questions about users that
-// wait at the same time share one SELECT.
-//
-// Server: it never waits for a client, and writes to no file that a client named unless it is a FIFO that somebody
-// reads. The thread that reads a request answers a hit itself, since handing it on costs more than answering. What
-// must wait for MySQL is bounded in number; what exceeds that is told "error" at once.
-//
-// The life of a question:
-//
-//	request FIFO ──▶ reader ──▶ frames ──▶ Cache.peek ──hit──▶ open, write, close the reply FIFO
-//	                                          │ miss
-//	                            slot (2048) ──┤ none free: "error" at once
-//	                            turn (64)   ──┤ none within 3 s: "error"
-//	                                          ▼
-//	                 open the reply FIFO ──▶ Cache.Resolve ──▶ MySQL.Resolve ──▶ write, close
-//	                   gone: no SQL            equal ones       batch, SELECT
-//	                                           share a load
+// To read the source, begin with avl.go (the tree), then cache.go, inquery.go
+// (questions and answers), fifo.go (client and server) and inlookup.go (MySQL).
 package inlookup
 
+// MySQL: where the rows are, and what they mean.
+//
+// Each SELECT reads one table and returns the columns as they are. What they mean
+// is decided here. This survives what people do to tables: other collations and
+// character sets, views, NULLs, wider columns. Joins and unions do not. The row
+// found must carry the name that was asked for, because MySQL's idea of equal
+// letters is wider than mail's. A row that is not understood is an error, never
+// "absent": an error delays mail, "absent" bounces it.
+//
+// The same holds for the files that this package shares with the C programs. A
+// line that is of no use here is skipped with a warning, and stops nothing. No
+// message quotes a line or a variable that may hold a password.
+//
+// Each database has a pool of connections with bounds of its own, so one that hangs
+// costs its own users only.
+
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -41,14 +39,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,101 +51,122 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/go-sql-driver/mysql"
 )
 
-// deadline is for one question, retry included: below the 4 s that clients wait.
-const deadline = 3 * time.Second
-
-// MySQL is the Resolver that looks into the databases. The zero MySQL goes by environment and control files, read at
-// the first question and at Reload.
+// MySQL is the Resolver that looks into the databases. The zero MySQL goes by
+// environment and control files. It reads them at the first question and at Reload.
 type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv
-	Log    *log.Logger         // warnings about the configuration; nil: none
+	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
 
-	reload sync.Mutex // held by who puts another config in force
+	reload sync.Mutex // held while another config is put in force
 	config atomic.Pointer[config]
-	calls  callCounts
+	links  linkReader
+	counts selectCounts
 }
 
 // A config is what environment and control files say. It never changes.
 type config struct {
 	environ
-	pools          map[database]*pool
-	local, central *pool             // central: of a cluster; without host.cntrl the local one
-	cluster        []store           // mcdinfo
-	assign         map[string]string // domain to directory
-	aliasTable     bool              // host.cntrl exists
-	routes         []route
-	hostIP         string
-	relayAge       int                        // minutes
-	selects        [maxBatch + 1][2][2]string // userSQL for the sizes of selectUsers, by shared and alias
-	defaultDomain  string
+	log      *log.Logger
+	warnings []string
+	errs     []error
+
+	defaultDomain string
+	hostIP        string          // of this machine
+	relayAge      time.Duration   // how long a login permits relaying
+	noAlias       map[string]bool // domains that the environment calls real
+	domainLimits  bool            // limits of a domain set flags in the gid
+	localDB       database
+	centralDB     database          // of a cluster; without host.cntrl localDB
+	aliasTable    bool              // host.cntrl exists
+	stores        []store           // of mcdinfo, in its order
+	assign        map[string]string // domain to directory
+	routes        []route
+	routePort     string // without a route
+	distPort      string // of a distributed domain, without a row in smtp_port
+
+	pools   []*pool
+	local   *pool
+	central *pool
+	links   *linkReader
 }
 
-// A database is what a pool connects to, comparable so that equal ones share it.
+// A database is what a pool connects to.
 type database struct {
-	hosts, port, socket, user, passwd, name, ca string
-	tls                                         bool
+	hosts  string // with commas between them
+	port   string
+	socket string
+	user   string
+	passwd string
+	name   string
+	tls    bool
 }
 
 // A store is where users are: an entry of mcdinfo, or the local database.
 type store struct {
-	domain, mdahost string
-	host            string // a distributed user's, by table hostcntrl
-	distributed     bool
-	db              database
-	pool            *pool
+	domain      string
+	mdahost     string // IP address
+	distributed bool   // the domain's users are spread over several stores
+	db          database
+	pool        *pool
+	broken      error // the entry cannot be used
 }
 
+// A route is a line of smtproutes or qmtproutes.
 type route struct{ domain, port string }
 
-// Reload reads environment and control files again. After an error, which names file and line, the old configuration
-// stays. With reconnect every connection to MySQL is made anew; else those to servers still configured stay.
+// Reload reads environment and control files again. After an error, which names
+// the file and line or the variable, the old configuration stays in force. With
+// reconnect all connections to MySQL are made anew; without, those to databases
+// that are still configured stay.
 func (m *MySQL) Reload(reconnect bool) error {
 	m.reload.Lock()
 	defer m.reload.Unlock()
-	old := m.config.Load()
-	if old == nil {
-		old = &config{}
+	c := &config{environ: environ{m.Getenv}, log: m.Log, links: &m.links}
+	c.read()
+	for _, warning := range c.warnings {
+		c.logf("warning: %s", warning)
 	}
-	keep := old.pools
-	if reconnect {
-		keep = nil
-	}
-	c, err := m.read(keep)
-	if err != nil {
+	if err := errors.Join(c.errs...); err != nil {
 		return err
 	}
-	m.config.Store(c)
-	for db, p := range old.pools {
-		if c.pools[db] != p {
-			p.db.SetMaxIdleConns(-1) // none waits for a question that will not come
-		}
+	old := m.config.Load()
+	var keep []*pool
+	if old != nil && !reconnect {
+		keep = old.pools
 	}
-	// A question may join a batch just before its deadline, and the batch has its own. A Recent or Check that takes
-	// longer fails.
-	time.AfterFunc(2*deadline, func() { old.close(c.pools) })
+	c.openPools(keep, &m.counts)
+	m.config.Store(c)
+	if old != nil {
+		retire(old.pools, c.pools)
+	}
 	return nil
 }
 
-// Close closes the connections; a question after it opens new ones.
+// Close closes the connections. A question after it opens new ones.
 func (m *MySQL) Close() error {
 	m.reload.Lock()
 	defer m.reload.Unlock()
 	if c := m.config.Swap(nil); c != nil {
-		c.close(nil)
+		for _, p := range c.pools {
+			p.db.Close()
+		}
 	}
 	return nil
 }
 
-// close closes the pools that are not in keep.
-func (c *config) close(keep map[database]*pool) {
-	for db, p := range c.pools {
-		if p != nil && keep[db] != p {
-			p.db.Close()
+// retire closes the pools that are not in use, when the questions that have them
+// have ended.
+func retire(old, inUse []*pool) {
+	for _, p := range old {
+		if !slices.Contains(inUse, p) {
+			p.db.SetMaxIdleConns(-1) // no connection waits for another question
+			time.AfterFunc(2*deadline, func() { p.db.Close() })
 		}
 	}
 }
@@ -167,186 +183,378 @@ func (m *MySQL) current() (*config, error) {
 	}
 }
 
-// read reads everything. Pools in keep that fit are taken over.
-func (m *MySQL) read(keep map[database]*pool) (c *config, err error) {
-	c = &config{environ: environ{m.Getenv}, pools: make(map[database]*pool), assign: make(map[string]string)}
-	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
-	local := database{hosts: "localhost", user: "indimail", name: "indimail", ca: c.get("MYSQL_OPT_SSL_CA", "")}
-	var errs [7]error
-	if c.relayAge, errs[0] = strconv.Atoi(c.get("RELAY_CLEAR_MINUTES", "30")); errs[0] != nil {
-		errs[0] = fmt.Errorf("RELAY_CLEAR_MINUTES: %w", errs[0])
+func (c *config) logf(format string, args ...any) {
+	if c.log != nil {
+		c.log.Printf(format, args...)
 	}
-	c.hostIP, errs[1] = c.value("hostip", "127.0.0.1")
-	_, errs[2] = c.readServer("MYSQL_", "host.mysql", &local)
-	central := local
-	c.aliasTable, errs[3] = c.readServer("CNTRL_", "host.cntrl", &central)
-	errs[4], errs[5], errs[6] = c.readCluster(), c.readAssign(), c.readRoutes()
-	for n := 1; n <= maxBatch; n *= 2 {
-		for _, n := range []int{n, max(1, n*3/4)} {
-			c.selects[n] = [2][2]string{{c.userSQL(n, false, false), c.userSQL(n, false, true)}, {c.userSQL(n, true, false), c.userSQL(n, true, true)}}
-		}
-	}
-	if err = errors.Join(errs[:]...); err != nil {
-		return nil, err
-	}
-	use := func(db database) (p *pool) {
-		if p = or(c.pools[db], keep[db]); p == nil {
-			var failed error
-			p, failed = openPool(db, &m.calls)
-			err = errors.Join(err, failed)
-		}
-		c.pools[db] = p
-		return p
-	}
-	c.local, c.central = use(local), use(central)
-	for i := range c.cluster {
-		c.cluster[i].pool = use(c.cluster[i].db)
-	}
-	if err != nil {
-		c.close(keep)
-		return nil, err
-	}
-	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo"} {
-		if st, err := os.Stat(c.control(name)); err == nil && st.Mode()&0o004 != 0 && m.Log != nil {
-			m.Log.Printf("warning: %s holds a password and is readable by all: chmod o-r %[1]s", c.control(name))
-		}
-	}
-	return c, nil
 }
 
-// eachLine calls f for each line of the file that is neither blank nor a comment, and says file and line with its
-// error. No file has no lines.
-func eachLine(path string, f func(line string) error) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (c *config) warnf(format string, args ...any) {
+	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
+}
+
+func (c *config) failf(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf(format, args...))
+}
+
+// read reads everything, and collects what is wrong.
+func (c *config) read() {
+	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
+	c.domainLimits = c.set("DOMAIN_LIMITS")
+	c.noAlias = make(map[string]bool)
+	for _, name := range []string{"REAL_DOMAINS", "ALIAS_DOMAINS"} {
+		for domain := range strings.SplitSeq(lower(c.get(name, "")), ":") {
+			c.noAlias[domain] = true
+		}
 	}
-	for i, line := range strings.Split(string(b), "\n") {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+	c.readRelayAge()
+	c.readHostIP()
+	c.localDB, _ = c.readDatabase("MYSQL_", "host.mysql", database{
+		hosts: "localhost", user: "indimail", name: "indimail",
+	})
+	c.centralDB, c.aliasTable = c.readDatabase("CNTRL_", "host.cntrl", c.localDB)
+	c.readStores()
+	c.readAssign()
+	c.readRoutes()
+	for _, name := range []string{"host.mysql", "host.cntrl", c.get("MCDFILE", "mcdinfo")} {
+		c.warnIfReadable(c.control(name))
+	}
+}
+
+func (c *config) readRelayAge() {
+	const yearInMinutes = 525600
+	text := c.get("RELAY_CLEAR_MINUTES", "30")
+	minutes, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || minutes > yearInMinutes {
+		c.failf("RELAY_CLEAR_MINUTES: want minutes, from 0 to %d, not %q", yearInMinutes, text)
+	}
+	c.relayAge = time.Duration(minutes) * time.Minute
+}
+
+func (c *config) readHostIP() {
+	ip, err := c.value("hostip", "127.0.0.1")
+	if err != nil {
+		c.errs = append(c.errs, err)
+	} else if net.ParseIP(ip) == nil {
+		c.warnf("%s:1: this is no IP address", c.control("hostip"))
+	}
+	c.hostIP = ip
+}
+
+// warnIfReadable warns if everyone on the machine can read a file of passwords.
+func (c *config) warnIfReadable(path string) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode()&0o004 != 0 {
+		c.warnf("%s: holds a password and everyone can read it: "+
+			"chgrp indimail %[1]s && chmod 640 %[1]s", path)
+	}
+}
+
+// A line is one of a file that is neither blank nor a comment.
+type line struct {
+	text  string
+	where string // path:number, for messages
+}
+
+// lines returns those of a file, none if it is missing. A comment begins with #:
+// anywhere in the line, or with wholeLine only as its first character.
+func (c *config) lines(path string, wholeLine bool) []line {
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.errs = append(c.errs, err)
+	}
+	var lines []line
+	for i, text := range strings.Split(string(b), "\n") {
+		text = strings.TrimSpace(text)
+		before, _, comment := strings.Cut(text, "#")
+		if comment && (!wholeLine || before == "") {
+			text = strings.TrimSpace(before)
+		}
+		if text != "" {
+			lines = append(lines, line{text, fmt.Sprintf("%s:%d", path, i+1)})
+		}
+	}
+	return lines
+}
+
+// readDatabase reads where a database is: from the variable prefix+HOST, else from
+// the first line of the control file. Both have the form
+//
+//	host[:user[:password[:socket-or-port[:ssl|nossl]]]]
+//
+// What it leaves out comes from the other variables, else from base. There reports
+// whether the file exists.
+func (c *config) readDatabase(prefix, file string, base database) (db database, there bool) {
+	db = base
+	db.user = c.get(prefix+"USER", base.user)
+	db.passwd = c.get(prefix+"PASSWD", base.passwd)
+	db.socket = c.get(prefix+"SOCKET", base.socket)
+	db.port = c.get(prefix+"VPORT", base.port)
+	db.name = c.get(prefix+"DATABASE", base.name)
+	if !isPort(db.port) {
+		c.failf("%sVPORT: want a port", prefix)
+	}
+	from := line{c.get(prefix+"HOST", ""), prefix + "HOST"}
+	lines := c.lines(c.control(file), true)
+	if len(lines) > 0 && from.text == "" {
+		from = lines[0]
+	}
+	db.setFields(from, c)
+	return db, len(lines) > 0
+}
+
+// setFields sets what a line says.
+func (db *database) setFields(from line, c *config) {
+	hosts, rest := cutHosts(from.text)
+	if strings.ContainsFunc(hosts, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		c.failf("%s: a host cannot hold blanks", from.where)
+	}
+	fields := strings.Split(rest, ":")
+	const most = 4
+	if len(fields) > most {
+		c.failf("%s: want at most host:user:password:socket-or-port:ssl", from.where)
+		return
+	}
+	fields = append(fields, make([]string, most-len(fields))...)
+	user, passwd, at, security := fields[0], fields[1], fields[2], fields[3]
+	db.hosts = cmp.Or(hosts, db.hosts)
+	db.user = cmp.Or(user, db.user)
+	db.passwd = cmp.Or(passwd, db.passwd)
+	switch {
+	case at == "":
+	case strings.HasPrefix(at, "/"):
+		db.socket, db.port = at, ""
+	case isPort(at):
+		db.socket, db.port = "", at
+	default:
+		c.failf("%s: the fourth field is neither a port nor the path of a socket", from.where)
+	}
+	switch security {
+	case "":
+	case "ssl", "nossl":
+		db.tls = security == "ssl"
+	default:
+		c.failf("%s: the fifth field is neither ssl nor nossl", from.where)
+	}
+}
+
+// cutHosts cuts text at the first colon outside brackets: these hold an IPv6
+// address, which may also stand alone without them.
+func cutHosts(text string) (hosts, rest string) {
+	if net.ParseIP(text) != nil {
+		return text, ""
+	}
+	inBrackets := false
+	for i, r := range text {
+		switch r {
+		case '[':
+			inBrackets = true
+		case ']':
+			inBrackets = false
+		case ':':
+			if !inBrackets {
+				return text[:i], text[i+1:]
+			}
+		}
+	}
+	return text, ""
+}
+
+// isPort reports whether text is a port number, or empty for the default.
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(cmp.Or(text, "0"), 10, 16)
+	return err == nil
+}
+
+// storeKeys are what an entry of mcdinfo is made of. Other keys are ignored.
+var storeKeys = []string{"server", "mdahost", "port", "use_ssl", "database", "user", "pass"}
+
+// readStores reads mcdinfo: "domain NAME 0|1", then for each of the domain's stores
+// a line for every one of storeKeys. 1 means distributed. An entry that cannot be
+// used makes questions about its domain an error, and harms no other.
+func (c *config) readStores() {
+	var domain, where string
+	distributed := false
+	entry := make(map[string]string)
+	end := func() {
+		if domain != "" && len(entry) > 0 {
+			c.addStore(domain, distributed, entry, where)
+		}
+		entry = make(map[string]string)
+	}
+	for _, l := range c.lines(c.control(c.get("MCDFILE", "mcdinfo")), false) {
+		key, value, _ := strings.Cut(strings.Join(strings.Fields(l.text), " "), " ")
+		if key == "domain" {
+			end()
+			name, flag, _ := strings.Cut(value, " ")
+			domain, distributed = lower(name), flag == "1"
+			where = l.where
 			continue
 		}
-		if err := f(line); err != nil {
-			return fmt.Errorf("%s:%d: %w", path, i+1, err)
+		if !slices.Contains(storeKeys, key) {
+			continue
+		}
+		if domain == "" {
+			c.warnf("%s: ignored, since no domain stands before it", l.where)
+			continue
+		}
+		if _, repeated := entry[key]; repeated {
+			end()
+		}
+		if len(entry) == 0 {
+			where = l.where
+		}
+		entry[key] = value
+		if len(entry) == len(storeKeys) {
+			end()
 		}
 	}
-	return err
+	end()
 }
 
-// readServer sets db from host:user:password:socket-or-port[:ssl|nossl] in the control file, trailing parts optional,
-// and from the environment, which wins.
-func (c *config) readServer(prefix, file string, db *database) (there bool, err error) {
-	err = eachLine(c.control(file), func(line string) error {
-		f := append(strings.Split(line, ":"), "", "", "", "")
-		_, err := strconv.ParseUint(or(f[3], "0"), 10, 16)
-		if there {
-			return nil // the first line counts
-		}
-		if f[0] == "" || len(f) > 9 || err != nil && f[3][0] != '/' || f[4] != "" && f[4] != "ssl" && f[4] != "nossl" {
-			return errors.New("want one line, host:user:password:socket-or-port[:ssl|nossl]")
-		}
-		there = true
-		db.hosts, db.user, db.passwd, db.tls = f[0], or(f[1], db.user), or(f[2], db.passwd), f[4] == "ssl"
-		if db.port, db.socket = f[3], ""; err != nil {
-			db.port, db.socket = "", f[3]
-		}
-		return nil
-	})
-	for name, to := range map[string]*string{"HOST": &db.hosts, "USER": &db.user, "PASSWD": &db.passwd,
-		"DATABASE": &db.name, "SOCKET": &db.socket, "VPORT": &db.port} {
-		*to = c.get(prefix+name, *to)
+func (c *config) addStore(domain string, distributed bool, entry map[string]string, where string) {
+	s := store{domain: domain, distributed: distributed, mdahost: entry["mdahost"]}
+	port := entry["port"]
+	secure := entry["use_ssl"]
+	switch {
+	case len(entry) < len(storeKeys):
+		s.broken = fmt.Errorf("%s: the entry that begins here is incomplete", where)
+	case !isPort(port) || secure != "0" && secure != "1":
+		s.broken = fmt.Errorf("%s: port or use_ssl of this entry is no number", where)
 	}
-	return there, err
-}
-
-// readCluster reads mcdinfo: "domain NAME 0|1", then for each of its stores seven lines of a key and a value, in any
-// order.
-func (c *config) readCluster() error {
-	var s store
-	seen, complete, path := make(map[string]string), true, c.control("mcdinfo")
-	err := eachLine(path, func(line string) error {
-		f := append(strings.Fields(line), "", "")
-		switch key := f[0]; {
-		case key == "domain" && (!complete || len(f) != 5 || f[2] != "0" && f[2] != "1"):
-			return errors.New("want domain NAME 0|1, and the entry before it complete")
-		case key == "domain":
-			s, complete = store{domain: lower(f[1]), distributed: f[2] == "1"}, false
-			return nil
-		case !slices.Contains(strings.Fields("server mdahost port use_ssl database user pass"), key) || len(f) != 4 || seen[key] != "" || s.domain == "":
-			return errors.New("want a key of an entry, once, with one value, in a domain") // not the line: it may hold the password
-		}
-		if seen[f[0]] = f[1]; len(seen) < 7 {
-			complete = false
-			return nil
-		}
-		if _, err := strconv.ParseUint(seen["port"], 10, 16); err != nil || seen["use_ssl"] != "0" && seen["use_ssl"] != "1" {
-			return errors.New("want a number for port, and 0 or 1 for use_ssl")
-		}
-		s.mdahost = seen["mdahost"]
-		s.db = database{hosts: seen["server"], port: seen["port"], name: seen["database"], user: seen["user"],
-			passwd: seen["pass"], tls: seen["use_ssl"] == "1", ca: c.get("MYSQL_OPT_SSL_CA", "")}
-		c.cluster, complete = append(c.cluster, s), true
-		clear(seen)
-		return nil
-	})
-	if err == nil && !complete {
-		err = fmt.Errorf("%s: the last entry of domain %s is not complete", path, s.domain)
+	if s.broken != nil {
+		c.warnf("%v: questions about %s are answered with an error", s.broken, domain)
 	}
-	return err
+	s.db = database{
+		hosts:  entry["server"],
+		port:   port,
+		user:   entry["user"],
+		passwd: entry["pass"],
+		name:   entry["database"],
+		tls:    secure == "1",
+	}
+	c.stores = append(c.stores, s)
 }
 
 // readAssign reads the lines "+domain-:domain:uid:gid:dir:-::".
-func (c *config) readAssign() error {
-	return eachLine(filepath.Join(c.get("ASSIGNDIR", "/etc/indimail/users"), "assign"), func(line string) error {
-		f := strings.Split(line, ":")
-		if line[0] == '+' && len(f) < 6 {
-			return errors.New("not of the form +domain-:domain:uid:gid:dir:-::, with six fields at least")
-		} else if line[0] == '+' {
-			c.assign[lower(strings.TrimSuffix(f[0][1:], "-"))] = f[4]
+func (c *config) readAssign() {
+	c.assign = make(map[string]string)
+	dir := c.get("ASSIGNDIR", "/etc/indimail/users")
+	for _, l := range c.lines(filepath.Join(dir, "assign"), true) {
+		text, ok := strings.CutPrefix(l.text, "+")
+		if !ok {
+			continue
 		}
-		return nil
-	})
-}
-
-// readRoutes reads the lines "domain:relay:port" for their ports. A relay in brackets may hold colons.
-func (c *config) readRoutes() error {
-	path, port := c.control("qmtproutes"), "209"
-	if _, err := os.Stat(path); err != nil && c.get("ROUTES", "") != "qmtp" {
-		path, port = c.control("smtproutes"), "25"
+		const dirField, least = 4, 6
+		fields := strings.Split(text, ":")
+		directory := ""
+		if len(fields) >= least {
+			directory = fields[dirField]
+		} else {
+			c.warnf("%s: want +domain-:domain:uid:gid:dir:-::", l.where)
+		}
+		c.assign[lower(strings.TrimSuffix(fields[0], "-"))] = directory
 	}
-	err := eachLine(path, func(line string) error {
-		domain, relay, ok := strings.Cut(line, ":")
-		if end := strings.IndexByte(relay, ']'); end > 0 && relay[0] == '[' {
-			relay = relay[end+1:]
-		}
-		f := append(strings.Split(relay, ":"), "")
-		n, err := strconv.ParseUint(or(f[1], port), 10, 16)
-		if !ok || err != nil {
-			return fmt.Errorf("want domain:relay:port, not %q", line)
-		}
-		c.routes = append(c.routes, route{lower(domain), strconv.FormatUint(n, 10)})
-		return nil
-	})
-	c.routes = append(c.routes, route{"", port}) // what holds where no line does
-	return err
 }
 
-// A pool is the connections to one database.
-type pool struct {
-	name  string // for people
-	db    *sql.DB
-	calls *callCounts
-	stmts sync.Map // text to *sql.Stmt
+// readRoutes reads the ports in qmail-remote's file smtproutes, or in qmtproutes:
+//
+//	domain:relay[:port][ user password]
+func (c *config) readRoutes() {
+	const smtpPort, qmtpPort = "25", "209"
+	file := "smtproutes"
+	c.routePort, c.distPort = smtpPort, smtpPort
+	_, err := os.Stat(c.control("qmtproutes"))
+	switch routes := c.get("ROUTES", ""); {
+	case routes == "qmtp":
+		file, c.distPort = "qmtproutes", qmtpPort
+	case routes == "" && err == nil:
+		file = "qmtproutes"
+	}
+	if file == "qmtproutes" {
+		c.routePort = qmtpPort
+	}
+	for _, l := range c.lines(c.control(file), false) {
+		text := strings.Fields(l.text)[0] // user and password may stand behind it
+		domain, relay, ok := strings.Cut(text, ":")
+		if !ok {
+			continue
+		}
+		_, port := cutHosts(relay)
+		if !isPort(port) {
+			c.warnf("%s: skipped, want domain:relay:port", l.where)
+			continue
+		}
+		c.routes = append(c.routes, route{lower(domain), cmp.Or(port, c.routePort)})
+	}
+}
 
-	mu      sync.Mutex // guards what follows
-	waiting []*asking
-	runners int
+// openPools gives each database a pool, one of keep if it fits. Databases that
+// differ only in password and TLS share one.
+func (c *config) openPools(keep []*pool, counts *selectCounts) {
+	byKey := make(map[database]*pool)
+	open := func(db database) *pool {
+		key := db
+		key.passwd, key.tls = "", false
+		p := byKey[key]
+		if p != nil {
+			return p
+		}
+		i := slices.IndexFunc(keep, func(p *pool) bool { return p.of == db })
+		if i >= 0 {
+			p = keep[i]
+		} else {
+			p = newPool(db, c, counts)
+		}
+		byKey[key] = p
+		c.pools = append(c.pools, p)
+		return p
+	}
+	c.local = open(c.localDB)
+	c.central = open(c.centralDB)
+	for i := range c.stores {
+		if c.stores[i].broken == nil {
+			c.stores[i].pool = open(c.stores[i].db)
+		}
+	}
 }
 
 const (
-	maxConns   = 16
-	maxRunners = 4  // SELECTs for batches at a time; a further one only when a full batch waits
-	maxBatch   = 32 // users in one SELECT
+	maxConns   = 16              // connections to one database
+	maxWaiting = 1024            // questions that want one of them
+	connLife   = 5 * time.Minute // so a name that moves and a new grant are followed
+	connIdle   = time.Minute     // less than what firewalls forget
 )
+
+// A pool is the connections to one database.
+type pool struct {
+	of      database
+	name    string // for people
+	db      *sql.DB
+	waiting chan struct{} // held by each question
+	slots   chan struct{} // held by each SELECT
+	counts  *selectCounts
+	config  *config // for its log
+	down    atomic.Bool
+}
+
+// newPool connects to nothing yet.
+func newPool(of database, c *config, counts *selectCounts) *pool {
+	p := &pool{
+		of:      of,
+		name:    of.name + " on " + of.hosts,
+		db:      sql.OpenDB(&connector{db: of, env: c.environ}),
+		waiting: make(chan struct{}, maxWaiting),
+		slots:   make(chan struct{}, maxConns),
+		counts:  counts,
+		config:  c,
+	}
+	p.db.SetMaxOpenConns(maxConns)
+	p.db.SetMaxIdleConns(maxConns)
+	p.db.SetConnMaxLifetime(connLife)
+	p.db.SetConnMaxIdleTime(connIdle)
+	return p
+}
 
 // MySQLStats counts SELECTs, those that failed, and the time they took together.
 type MySQLStats struct {
@@ -354,384 +562,368 @@ type MySQLStats struct {
 	Time          time.Duration
 }
 
-type callCounts struct {
-	mu sync.Mutex // guards what follows
-	MySQLStats
-}
-
-func (s *callCounts) count(start time.Time, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.Calls, s.Time, s.Errors = s.Calls+1, s.Time+time.Since(start), s.Errors+uint64(bit(err != nil))
-}
+type selectCounts struct{ calls, errors, nanoseconds atomic.Int64 }
 
 // Stats returns what was asked of MySQL so far.
 func (m *MySQL) Stats() MySQLStats {
-	m.calls.mu.Lock()
-	defer m.calls.mu.Unlock()
-	return m.calls.MySQLStats
-}
-
-// openPool connects to nothing yet.
-func openPool(db database, calls *callCounts) (*pool, error) {
-	h := &hosts{}
-	for _, host := range strings.Split(db.hosts, ",") {
-		host = strings.TrimSpace(host)
-		cfg := mysql.NewConfig()
-		cfg.User, cfg.Passwd, cfg.DBName, cfg.Logger = db.user, db.passwd, db.name, &mysql.NopLogger{}
-		port := strings.TrimLeft(db.port, "0")
-		cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(host, or(port, "3306"))
-		if host == "localhost" && (db.socket != "" || port == "") {
-			cfg.Net, cfg.Addr = "unix", or(db.socket, "usual socket")
-			cfg.DialFunc = func(ctx context.Context, network, _ string) (net.Conn, error) { // the server may come after us
-				return new(net.Dialer).DialContext(ctx, network, or(db.socket, usualSocket()))
-			}
-		}
-		if db.tls {
-			cfg.TLS = &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-		}
-		if db.tls && db.ca != "" {
-			pem, err := os.ReadFile(db.ca)
-			if cfg.TLS.RootCAs = x509.NewCertPool(); !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: no certificates in %s: %w", db.ca, err)
-			}
-		}
-		connector, err := mysql.NewConnector(cfg)
-		if err != nil {
-			return nil, fmt.Errorf("MySQL on %s: %w", host, err)
-		}
-		h.hosts = append(h.hosts, backend{Connector: connector, name: cfg.Addr})
+	return MySQLStats{
+		Calls:  uint64(m.counts.calls.Load()),
+		Errors: uint64(m.counts.errors.Load()),
+		Time:   time.Duration(m.counts.nanoseconds.Load()),
 	}
-	p := &pool{name: db.name + " on " + db.hosts, db: sql.OpenDB(h), calls: calls}
-	p.db.SetMaxOpenConns(maxConns)
-	p.db.SetMaxIdleConns(maxConns)
-	return p, nil
 }
 
-func usualSocket() string {
-	paths := []string{"/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"}
-	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
-	return paths[max(0, slices.IndexFunc(paths, there))]
+// A connector connects to one of several servers with the same data: to the last
+// good one first, then to the others in their order.
+type connector struct {
+	db   database
+	env  environ
+	good atomic.Int64 // index of the last good host
 }
 
-// hosts is a driver.Connector to several servers with the same data: the last good one first, then the others, of which
-// one that failed is left alone for a time that doubles with each failure up to 15 s. The last good one, and so an only
-// one, is tried for every question: its recovery is seen at once.
-type hosts struct {
-	hosts []backend
+// Driver is part of driver.Connector.
+func (*connector) Driver() driver.Driver { return mysql.MySQLDriver{} }
 
-	mu   sync.Mutex // guards good, and wait and until in hosts
-	good int
-}
-
-type backend struct {
-	driver.Connector
-	name  string
-	wait  time.Duration
-	until time.Time
-}
-
-func (h *hosts) Driver() driver.Driver { return h.hosts[0].Driver() }
-
-func (h *hosts) Connect(ctx context.Context) (driver.Conn, error) {
+// Connect gives each host its share of the time that is left.
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	end, _ := ctx.Deadline()
+	hosts := strings.Split(c.db.hosts, ",")
+	first := int(c.good.Load())
 	var failed error
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n, first, now := len(h.hosts), h.good, time.Now()
-	order := make([]int, 0, n) // those left alone come last: there is nothing better when the others fail
-	for _, alone := range []bool{false, true} {
-		for i := range n {
-			if at := (first + i) % n; alone == (i > 0 && now.Before(h.hosts[at].until)) {
-				order = append(order, at)
-			}
-		}
-	}
-	for i, at := range order {
-		b := &h.hosts[at]
-		start := time.Now()
-		h.mu.Unlock()
-		left := deadline // database/sql connects without one, too, when askers wait for a connection that died
-		if until, ok := ctx.Deadline(); ok {
-			left = time.Until(until)
-		}
-		one, cancel := context.WithTimeout(ctx, left/time.Duration(n-i)) // the others shall have their share of the time
-		conn, err := b.Connect(one)
-		if err == nil && n > 1 {
-			err = ready(one, conn)
-		}
+	for i := range hosts {
+		n := (first + i) % len(hosts)
+		share := time.Until(end) / time.Duration(len(hosts)-i)
+		one, cancel := context.WithTimeout(ctx, share)
+		conn, err := c.connect(one, strings.TrimSpace(hosts[n]))
 		cancel()
-		h.mu.Lock()
 		if err == nil {
-			h.good, b.wait, b.until = at, 0, time.Time{}
+			c.good.Store(int64(n))
 			return conn, nil
 		}
-		if err = fmt.Errorf("%s: %w", b.name, err); failed != nil {
-			err = fmt.Errorf("%w; %w", failed, err)
+		if failed == nil {
+			failed = err
+		} else {
+			failed = fmt.Errorf("%w; %w", failed, err)
 		}
-		if failed = err; ctx.Err() != nil {
-			break // the asker's time is up, which says nothing about this host
-		}
-		if start.After(b.until) { // those who tried at the same time are one failure
-			b.wait = min(max(2*b.wait, 250*time.Millisecond), 15*time.Second)
-			b.until = time.Now().Add(b.wait/2 + rand.N(b.wait/2)) // jitter: not all servers at the same time
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	return nil, failed
 }
 
-// ready finds out whether a server that let us in also answers: a Galera node that has lost the majority, or is not up
-// to date yet, lets everybody in and refuses what is asked, even this, which asks for nothing.
-func ready(ctx context.Context, conn driver.Conn) error {
-	_, err := conn.(driver.ExecerContext).ExecContext(ctx, "DO 0", nil)
+// connect connects to one host.
+func (c *connector) connect(ctx context.Context, host string) (driver.Conn, error) {
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Passwd, cfg.DBName = c.db.user, c.db.passwd, c.db.name
+	cfg.InterpolateParams = true // one round trip, and nothing that a proxy can forget
+	cfg.Logger = &mysql.NopLogger{}
+	cfg.Net, cfg.Addr = c.db.address(host)
+	if c.db.tls {
+		config, err := tlsConfig(c.env, host)
+		if err != nil {
+			return nil, err
+		}
+		cfg.TLS = config
+	}
+	opener, err := mysql.NewConnector(cfg)
 	if err != nil {
-		conn.Close()
+		return nil, fmt.Errorf("%s: %w", cfg.Addr, err)
+	}
+	conn, err := opener.Connect(ctx)
+	if err == nil {
+		err = pin(ctx, conn)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Addr, err)
+	}
+	return conn, nil
+}
+
+// statementTime is how long the server works on one SELECT: less than deadline, so
+// a SELECT that nobody waits for any more ends there too.
+const statementTime = 2500 * time.Millisecond
+
+// session pins every setting of server or init_connect that could change an answer.
+// The limits of time have other names in MariaDB and MySQL; in these comments each
+// of the two reads its own.
+const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1,
+	sql_select_limit=18446744073709551615
+	/*M!100101 , max_statement_time=2.5 */ /*!50708 , max_execution_time=2500 */`
+
+// pin prepares a new connection. The last statement asks for nothing; a Galera node
+// that is not ready refuses even that.
+func pin(ctx context.Context, conn driver.Conn) error {
+	statements := []string{
+		session,
+		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+		"DO 0",
+	}
+	for _, statement := range statements {
+		_, err := conn.(driver.ExecerContext).ExecContext(ctx, statement, nil)
+		if err != nil {
+			conn.Close()
+			return err
+		}
+	}
+	return nil
+}
+
+// address returns where a host is reached: by its socket if it is this machine.
+func (db database) address(host string) (network, addr string) {
+	bare := strings.Trim(host, "[]")
+	usual := db.socket == "" && db.port == "" && bare == "localhost"
+	if isThisMachine(bare) && (db.socket != "" || usual) {
+		return "unix", cmp.Or(db.socket, usualSocket())
+	}
+	port := strings.TrimLeft(db.port, "0")
+	return "tcp", net.JoinHostPort(bare, cmp.Or(port, "3306"))
+}
+
+func isThisMachine(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	if ip == nil || ip.IsLoopback() {
+		return ip != nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		own, ok := a.(*net.IPNet)
+		return ok && own.IP.Equal(ip)
+	})
+}
+
+// usualSocket returns the socket that a server of this machine has.
+func usualSocket() string {
+	const debian = "/run/mysqld/mysqld.sock"
+	for _, path := range []string{debian, "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return debian
+}
+
+// tlsConfig returns how a server must prove what it is. With MYSQL_OPT_SSL_CA its
+// chain must lead there; its name counts only if MYSQL_OPT_SSL_VERIFY_SERVER_CERT
+// asks for that, because IndiMail's certificates carry none. Without, the system's
+// roots and the name count.
+func tlsConfig(env environ, host string) (*tls.Config, error) {
+	config := &tls.Config{ServerName: strings.Trim(host, "[]"), MinVersion: tls.VersionTLS12}
+	path := env.get("MYSQL_OPT_SSL_CA", "")
+	if path == "" {
+		return config, nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: no certificates in %s", path)
+	}
+	config.RootCAs = roots
+	if env.get("MYSQL_OPT_SSL_VERIFY_SERVER_CERT", "0") != "0" {
+		return config, nil
+	}
+	config.InsecureSkipVerify = true // replaced by what follows
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+		for _, c := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(c)
+		}
+		_, err := state.PeerCertificates[0].Verify(options)
+		return err
+	}
+	return config, nil
+}
+
+// Errors of MySQL and MariaDB, by their names in the servers' manuals.
+const (
+	erConCount               = 1040 // no more connections
+	erDBAccessDenied         = 1044
+	erAccessDenied           = 1045
+	erBadDB                  = 1049
+	erBadField               = 1054
+	erParse                  = 1064
+	erTableAccessDenied      = 1142
+	erColumnAccessDenied     = 1143
+	erNoSuchTable            = 1146
+	erTooManyUserConnections = 1203
+	erUserLimitReached       = 1226 // MAX_USER_CONNECTIONS of the account
+	erCantAggregate          = 1267 // a letter that the column's character set lacks
+	erAccessDeniedNoPassword = 1698
+	erStatementTimeout       = 1969 // MariaDB
+	erQueryTimeout           = 3024 // MySQL
+	erCannotConvert          = 3988 // MySQL's name for erCantAggregate
+)
+
+// number returns the number of MySQL's error, 0 if it is none.
+func errorNumber(err error) uint16 {
+	var refused *mysql.MySQLError
+	if errors.As(err, &refused) {
+		return refused.Number
+	}
+	return 0
+}
+
+// isFinal reports whether asking again would give the same error.
+func isFinal(err error) bool {
+	switch errorNumber(err) {
+	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword,
+		erTableAccessDenied, erColumnAccessDenied,
+		erBadDB, erNoSuchTable, erBadField, erParse,
+		erCantAggregate, erCannotConvert,
+		erStatementTimeout, erQueryTimeout:
+		return true
+	}
+	return false
+}
+
+// isFull reports whether the server has no connection for us.
+func isFull(err error) bool {
+	switch errorNumber(err) {
+	case erConCount, erTooManyUserConnections, erUserLimitReached:
+		return true
+	}
+	return false
+}
+
+// A row is what a SELECT found.
+type row []sql.NullString
+
+// errBusy says that too many questions wait for one database.
+var errBusy = errors.New("too many questions wait for it")
+
+// query returns the rows of one SELECT. What failed at once is asked once more, on
+// a fresh connection, since the other idle ones are no better than the one that
+// died. When the server has no connection for us it waits for one of ours.
+func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row, err error) {
+	select {
+	case p.waiting <- struct{}{}:
+		defer func() { <-p.waiting }()
+	default:
+		return nil, p.failed(errBusy)
+	}
+	const shortest, longest = time.Millisecond, 50 * time.Millisecond
+	again := false
+	for wait := shortest; ; wait = min(2*wait, longest) {
+		rows, err = p.try(ctx, text, args)
+		if err == nil {
+			p.works()
+			return rows, nil
+		}
+		if ctx.Err() != nil || isFinal(err) {
+			break
+		}
+		if isFull(err) && p.db.Stats().OpenConnections > 0 {
+			time.Sleep(wait)
+			continue
+		}
+		if again {
+			break
+		}
+		again = true
+		p.db.SetMaxIdleConns(0)
+		p.db.SetMaxIdleConns(maxConns)
+	}
+	number := errorNumber(err)
+	if (number == erCantAggregate || number == erCannotConvert) && !isASCII(args) {
+		return nil, nil // no such letter in the column, so no such row
+	}
+	return nil, p.failed(err)
+}
+
+func isASCII(args []any) bool {
+	return !strings.ContainsFunc(fmt.Sprint(args...), func(r rune) bool { return r > unicode.MaxASCII })
+}
+
+// failed returns the error with the database's name, and notes that a database has
+// gone. MySQL's text for "access denied" is left out: it quotes the name of the
+// user, and a misplaced password may stand there.
+func (p *pool) failed(err error) error {
+	switch errorNumber(err) {
+	case erNoSuchTable:
+		return err // the table may be one that can be missing
+	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword:
+		err = &mysql.MySQLError{Number: errorNumber(err), Message: "access denied"}
+	}
+	err = fmt.Errorf("database %s: %w", p.name, err)
+	if err != errBusy && p.down.CompareAndSwap(false, true) {
+		p.config.logf("%v", err)
 	}
 	return err
 }
 
-// What MariaDB says to a question it does not get to, ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED and, of a Galera node that
-// is not ready, ER_UNKNOWN_COM_ERROR; to one that compares a column with what its character set lacks,
-// ER_CANT_AGGREGATE_2COLLATIONS (MySQL: 3988); and when it has no more connections, ER_CON_COUNT_ERROR and
-// ER_TOO_MANY_USER_CONNECTIONS.
-const errShutdown, errKilled, errNotReady, errCollations, errConversion, errFull, errFullUser = 1053, 1927, 1047, 1267, 3988, 1040, 1203
-
-// query returns the rows of one SELECT, NULL as "". What died with its connection, or took half of deadline, is asked
-// once more on another connection: it only reads. What MySQL itself refuses is not.
-func (p *pool) query(outer context.Context, text string, args ...any) (rows [][]string, err error) {
-	half, cancel := context.WithTimeout(outer, deadline/2)
-	defer cancel()
-	var refused *mysql.MySQLError
-	for _, ctx := range []context.Context{half, outer} {
-		for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-			rows = nil
-			err = p.each(ctx, text, args, func(row []string) bool {
-				rows = append(rows, slices.Clone(row))
-				return true
-			})
-			if !errors.As(err, &refused) || refused.Number != errFull && refused.Number != errFullUser || p.db.Stats().OpenConnections == 0 {
-				break
-			}
-			time.Sleep(wait) // no more connections to be had, but one of ours may be free
-		}
-		if err == nil || outer.Err() != nil || errors.As(err, &refused) && !slices.Contains([]uint16{errShutdown, errKilled, errNotReady}, refused.Number) {
-			break
-		}
-		p.db.SetMaxIdleConns(0) // the other connections to what died or hangs are no better
-		p.db.SetMaxIdleConns(maxConns)
+// works notes that the database answers.
+func (p *pool) works() {
+	if p.down.Load() && p.down.CompareAndSwap(true, false) {
+		p.config.logf("database %s: answers again", p.name)
 	}
-	switch {
-	case errors.As(err, &refused) && (refused.Number == errCollations || refused.Number == errConversion) && !ascii(fmt.Sprint(args...)):
-		return nil, nil // no such letter, no such row
-	case err != nil:
-		err = fmt.Errorf("database %s: %w", p.name, err)
+}
+
+// try asks once. The slot of a SELECT that took too long stays taken until the
+// server, too, has given up: there are never more sessions than slots.
+func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	start := time.Now()
+	rows, err := p.read(ctx, text, args)
+	took := time.Since(start)
+	p.counts.calls.Add(1)
+	p.counts.nanoseconds.Add(int64(took))
+	if err != nil {
+		p.counts.errors.Add(1)
+	}
+	if ctx.Err() != nil && took < statementTime {
+		time.AfterFunc(statementTime-took, func() { <-p.slots })
+	} else {
+		<-p.slots
 	}
 	return rows, err
 }
 
-func ascii(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
-}
-
-// each calls row for the rows of one SELECT as they come, until it returns false.
-func (p *pool) each(ctx context.Context, text string, args []any, row func([]string) bool) (err error) {
-	defer func(start time.Time) { p.calls.count(start, err) }(time.Now())
-	stmt, ok := p.stmts.Load(text)
-	if !ok {
-		prepared, err := p.db.PrepareContext(ctx, text)
-		if err != nil {
-			return err
-		}
-		if stmt, ok = p.stmts.LoadOrStore(text, prepared); ok {
-			prepared.Close()
-		}
-	}
-	rows, err := stmt.(*sql.Stmt).QueryContext(ctx, args...)
+func (p *pool) read(ctx context.Context, text string, args []any) (all []row, err error) {
+	rows, err := p.db.QueryContext(ctx, text, args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
 	columns, err := rows.Columns()
-	raw, to, values := make([]sql.RawBytes, len(columns)), make([]any, len(columns)), make([]string, len(columns))
-	for i := range raw {
-		to[i] = &raw[i]
+	if err != nil {
+		return nil, err
 	}
-	for more := true; more && err == nil && rows.Next(); more = err == nil && row(values) {
-		err = rows.Scan(to...)
-		for i := range raw {
-			values[i] = string(raw[i])
+	for rows.Next() {
+		r := make(row, len(columns))
+		to := make([]any, len(columns))
+		for i := range r {
+			to[i] = &r[i]
 		}
-	}
-	return errors.Join(err, rows.Err())
-}
-
-// An asking is a question about one user that waits for a SELECT.
-type asking struct {
-	*config
-	ctx           context.Context
-	local, domain string
-	alias         bool // look into valias as well
-	done          chan struct{}
-	user          userRow
-	err           error
-}
-
-// A userRow is what the tables say about a user.
-type userRow struct {
-	place int    // the table where it was found
-	gid   int    // as it stands there
-	entry string // passwd:uid:gid:gecos:dir:shell, in gid the flags of the domain's limits
-}
-
-const (
-	inUsers = iota
-	inInactive
-	inAlias
-	nowhere
-)
-
-// user looks a user up. Questions that come while a SELECT is under way wait, and then share the next one: the busier
-// MySQL is, the more do so. (16 askers get twice the answers a second that one SELECT each would give, and 1.25
-// times what two SELECTs at a time give, since larger ones are cheaper.)
-func (c *config) user(ctx context.Context, p *pool, local, domain string, alias bool) (userRow, error) {
-	a := &asking{config: c, ctx: ctx, local: local, domain: domain, alias: alias, done: make(chan struct{})}
-	p.mu.Lock()
-	if !ascii(local + domain) {
-		go p.selectUsers([]*asking{a}) // alone: MySQL may refuse it (errCollations)
-	} else if p.waiting = append(p.waiting, a); p.runners == 0 || p.runners < maxRunners && len(p.waiting) > maxBatch {
-		p.runners++
-		go p.run()
-	}
-	p.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.user, a.err
-	case <-ctx.Done():
-		return userRow{}, fmt.Errorf("database %s: %w", p.name, ctx.Err())
-	}
-}
-
-// run answers what waits, in batches, until nothing does.
-func (p *pool) run() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.waiting) > 0 {
-		n := min(len(p.waiting), maxBatch)
-		batch := slices.Clone(p.waiting[:n])
-		p.waiting = slices.Delete(p.waiting, 0, n)
-		p.mu.Unlock()
-		batch = slices.DeleteFunc(batch, func(a *asking) bool { return a.ctx.Err() != nil }) // nobody waits for it
-		if len(batch) > 0 {
-			p.selectUsers(batch)
+		if err := rows.Scan(to...); err != nil {
+			return nil, err
 		}
-		p.mu.Lock()
+		all = append(all, r)
 	}
-	p.runners--
+	return all, rows.Err()
 }
 
-// selectUsers answers a batch. The number of names in the statement is a power of two or three quarters of one, the last
-// name repeated, so that there are few statements to prepare. They are those of the latest configuration among who ask.
-func (p *pool) selectUsers(batch []*asking) {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	defer cancel()
-	size, names, alias := 1, []any{}, false
-	for size < len(batch) {
-		size *= 2
+// optional returns the rows of a table that may be missing: the C programs make it
+// when they first write to it.
+func optional(rows []row, err error) ([]row, error) {
+	if errorNumber(err) == erNoSuchTable {
+		return nil, nil
 	}
-	if size*3/4 >= len(batch) {
-		size = size * 3 / 4
-	}
-	shared := !slices.ContainsFunc(batch, func(a *asking) bool { return a.domain != batch[0].domain })
-	for i := range size {
-		a := batch[min(i, len(batch)-1)]
-		if i == 0 || !shared {
-			names = append(names, a.domain)
-		}
-		names, alias = append(names, a.local), alias || a.alias
-	}
-	texts := []string{batch[len(batch)-1].selects[size][bit(shared)][bit(alias)]}
-	if !ascii(batch[0].local + batch[0].domain) { // alone: one table's character set may lack a letter that another's has
-		texts = strings.Split(texts[0], unionAll)
-	}
-	var rows [][]string
-	var err error
-	for _, text := range texts {
-		more, failed := p.query(ctx, text, slices.Repeat(names, 1+strings.Count(text, unionAll))...)
-		rows, err = append(rows, more...), errors.Join(err, failed)
-	}
-	found := make(map[[2]string]userRow, len(batch))
-	for _, row := range rows {
-		place, err1 := strconv.Atoi(row[0])
-		gid, err2 := strconv.Atoi(row[3])
-		err = errors.Join(err, err1, err2)
-		key := [2]string{lower(row[1]), lower(row[2])} // MySQL finds "jürgen" for "jurgen": only who was asked for counts
-		if old, ok := found[key]; !ok || place < old.place {
-			found[key] = userRow{place, gid, row[4]}
-		}
-	}
-	for _, a := range batch {
-		user, ok := found[[2]string{a.local, a.domain}]
-		if !ok {
-			user.place = nowhere
-		}
-		a.user, a.err = user, err
-		close(a.done)
-	}
-}
-
-const unionAll = " UNION ALL "
-
-// userSQL is the SELECT for n users, for each of its tables with the placeholders of these. The entry comes in one column,
-// since each column costs about what its content does. With DOMAIN_LIMITS the limits of user or domain set flags in the
-// gid, unless the gid exempts the user.
-func (c *config) userSQL(n int, shared, alias bool) string {
-	gid, join := "IFNULL(pw_gid,0)", ""
-	if c.get("DOMAIN_LIMITS", "") != "" {
-		flags := gid
-		for i, name := range []string{"passwordchanging", "pop", "webmail", "imap", "", "relay", "dialup", "", "smtp"} {
-			if name != "" {
-				flags += fmt.Sprintf("|IF(COALESCE(u.disable_%s,d.disable_%[1]s,0),%d,0)", name, 1<<i)
-			}
-		}
-		gid = "IF(" + gid + "&0x2000," + gid + "," + flags + ")"
-		join = " LEFT JOIN vlimits u ON u.domain=CONCAT(pw_name,'@',pw_domain) LEFT JOIN vlimits d ON d.domain=pw_domain"
-	}
-	rows := func(place int, table string) string {
-		return fmt.Sprint("SELECT ", place, ",pw_name,pw_domain,IFNULL(pw_gid,0),CONCAT_WS(':',IF(scram IS NULL,pw_passwd,CONCAT(scram,',',pw_passwd)),",
-			"IFNULL(pw_uid,0),", gid, ",pw_gecos,IFNULL(pw_dir,''),IFNULL(pw_shell,'')) FROM ", table, join, " WHERE ", these("pw_domain", "pw_name", n, shared))
-	}
-	text := rows(inUsers, c.table("MYSQL_TABLE", "indimail")) + unionAll + rows(inInactive, c.table("MYSQL_INACTIVE_TABLE", "indibak"))
-	if alias {
-		text += fmt.Sprint(unionAll, "SELECT DISTINCT ", inAlias, ",alias,domain,0,'' FROM valias WHERE ", these("domain", "alias", n, shared))
-	}
-	return text
-}
-
-// these is the condition that a row is of one of n users. Its placeholders are the domain they share and the n names, or
-// n times a domain and a name. For a dozen MariaDB takes 0.8 times as long with IN as with OR, for 32 some 0.6 times. IN
-// with pairs, for users of several domains, would be as quick, but finds nothing in columns of the character sets ucs2,
-// utf16 and utf32 (seen with 10.11): a user who is there would be absent.
-func these(domain, name string, n int, shared bool) string {
-	if shared {
-		return domain + "=? AND " + name + " IN (?" + strings.Repeat(",?", n-1) + ")"
-	}
-	pair := domain + "=? AND " + name + "=?"
-	return strings.Repeat(pair+" OR ", n-1) + pair
-}
-
-const (
-	aliasSQL       = "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?"
-	limitsSQL      = "SELECT domain," + limitColumns + " FROM vlimits WHERE domain IN (?,?)"
-	aliasDomainSQL = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
-	portSQL        = "SELECT domain,port FROM smtp_port WHERE host=? AND domain=? AND src_host IN (?,'*') ORDER BY src_host='*'"
-)
-
-func (c *config) relaySQL() string {
-	return "SELECT email,ipaddr FROM " + c.table("RELAY_TABLE", "relay") + " WHERE ipaddr=? AND email=? AND timestamp>?"
-}
-
-func (c *config) hostSQL() string {
-	return "SELECT pw_name,pw_domain,h.host,ipaddr FROM " + c.table("CNTRL_TABLE", "hostcntrl") +
-		" h JOIN host_table t ON t.host=h.host WHERE pw_domain=? AND pw_name IN (?,'*') ORDER BY pw_name='*'"
+	return rows, err
 }
 
 // table returns the name of a table, quoted.
@@ -739,19 +931,179 @@ func (c *config) table(variable, def string) string {
 	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
 }
 
-// Resolve looks q up. What is not in the tables is an answer; where there is none, the error wraps ErrUnavailable and
-// names the database.
-func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
-	c, err := m.current()
-	if err == nil {
-		if until, ok := ctx.Deadline(); !ok || time.Until(until) > deadline { // Server's and Cache's contexts have one
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, deadline)
-			defer cancel()
+// A linkReader reads the links of domain directories. One may hang, on a file server
+// that has gone: then one thread hangs with it, not one for each question.
+type linkReader struct {
+	mu    sync.Mutex
+	reads map[string]*linkRead // those under way, by directory
+}
+
+type linkRead struct {
+	start  time.Time
+	done   chan struct{} // closed when target and err are set
+	target string
+	err    error
+}
+
+const linkTime = time.Second // for reading one link
+
+func (l *linkReader) read(ctx context.Context, dir string) (string, error) {
+	l.mu.Lock()
+	r := l.reads[dir]
+	if r == nil {
+		if l.reads == nil {
+			l.reads = make(map[string]*linkRead)
 		}
-		if a, err = c.resolve(ctx, q); err == nil && a.failed(q.Type) {
-			err = fmt.Errorf("the answer for %q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
+		r = &linkRead{start: time.Now(), done: make(chan struct{})}
+		l.reads[dir] = r
+		go l.finish(dir, r)
+	}
+	l.mu.Unlock()
+	ctx, cancel := context.WithDeadline(ctx, r.start.Add(linkTime))
+	defer cancel()
+	select {
+	case <-r.done:
+		return r.target, r.err
+	case <-ctx.Done():
+		return "", fmt.Errorf("%s hangs: %w", dir, ctx.Err())
+	}
+}
+
+func (l *linkReader) finish(dir string, r *linkRead) {
+	r.target, r.err = os.Readlink(dir)
+	l.mu.Lock()
+	delete(l.reads, dir)
+	l.mu.Unlock()
+	close(r.done)
+}
+
+// realDomain returns the domain behind an alias domain, else domain itself.
+func (c *config) realDomain(ctx context.Context, domain string) (string, error) {
+	if c.noAlias[domain] {
+		return domain, nil
+	}
+	if dir, listed := c.assign[domain]; listed {
+		target, err := c.links.read(ctx, dir)
+		if err == nil {
+			return lower(filepath.Base(target)), nil
 		}
+		// EINVAL: no link. A front end has no mail store, so none there is as good.
+		if errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrNotExist) {
+			return domain, nil
+		}
+		return "", err
+	}
+	if !c.aliasTable {
+		return domain, nil
+	}
+	const text = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
+	rows, err := optional(c.central.query(ctx, text, domain))
+	for _, r := range rows {
+		if strings.EqualFold(r[0].String, domain) && r[1].String != "" {
+			return lower(r[1].String), nil
+		}
+	}
+	return domain, err
+}
+
+// A place says where the rows of an address are.
+type place struct {
+	local  string
+	domain string // as it was asked for
+	real   string // the domain behind it
+	store  *store // nil: the address is nowhere
+	host   string // of a distributed user, by hostcntrl
+}
+
+func (at place) email() string { return at.local + "@" + at.real }
+
+func (at place) distributed() bool { return at.host != "" }
+
+// errNoHost says that host_table lacks a user's host.
+var errNoHost = errors.New("no such host in table host_table")
+
+// locate finds the place of an address, or of a domain if local is empty.
+func (c *config) locate(ctx context.Context, local, domain string) (place, error) {
+	at := place{local: local, domain: domain}
+	real, err := c.realDomain(ctx, domain)
+	if err != nil {
+		return at, err
+	}
+	at.real = real
+	first := slices.IndexFunc(c.stores, func(s store) bool { return s.domain == real })
+	if first >= 0 {
+		at.store = &c.stores[first]
+		if at.store.distributed && local != "" {
+			return at, c.distribute(ctx, &at)
+		}
+		return at, at.store.broken
+	}
+	// Where assign lists domains, rows of any other domain were left behind.
+	_, listed := c.assign[real]
+	if len(c.assign) == 0 || listed || local == "" {
+		at.store = &store{mdahost: c.hostIP, pool: c.local}
+	}
+	return at, nil
+}
+
+// distribute finds the store of a user of a distributed domain: hostcntrl names the
+// user's host, host_table its IP address, and mcdinfo the store there.
+func (c *config) distribute(ctx context.Context, at *place) error {
+	at.store = nil
+	host, err := c.hostOf(ctx, at.local, at.real)
+	if host == "" || err != nil {
+		return err
+	}
+	const text = "SELECT host,ipaddr FROM host_table WHERE host=?"
+	rows, err := c.central.query(ctx, text, host)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(rows, func(r row) bool { return strings.EqualFold(r[0].String, host) })
+	if i < 0 {
+		return fmt.Errorf("%w: %s of %s", errNoHost, host, at.email())
+	}
+	ip := rows[i][1].String
+	for n := range c.stores {
+		s := &c.stores[n]
+		if s.domain == at.real && s.mdahost == ip {
+			at.store, at.host = s, host
+			return s.broken
+		}
+	}
+	return fmt.Errorf("domain %s has no entry with mdahost %s in mcdinfo", at.real, ip)
+}
+
+// hostOf returns the host of a distributed user, or "". The row of * is for users
+// without one of their own.
+func (c *config) hostOf(ctx context.Context, local, real string) (host string, err error) {
+	text := "SELECT pw_name,pw_domain,host FROM " + c.table("CNTRL_TABLE", "hostcntrl") +
+		" WHERE pw_domain=? AND pw_name IN (?,'*')"
+	rows, err := c.central.query(ctx, text, real, local)
+	for _, r := range rows {
+		name := r[0].String
+		own := strings.EqualFold(name, local)
+		if !strings.EqualFold(r[1].String, real) || !own && name != "*" {
+			continue
+		}
+		if !r[2].Valid {
+			return "", fmt.Errorf("table hostcntrl: host of %s@%s is NULL", name, real)
+		}
+		if own || host == "" {
+			host = r[2].String
+		}
+	}
+	return host, err
+}
+
+// Resolve looks q up. What is not in the tables is an answer. Where there is none,
+// the error wraps ErrUnavailable and names the database.
+func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	a, err := m.lookUp(ctx, q)
+	if err == nil && a.isError(q.Type) {
+		err = fmt.Errorf("the answer for %q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
@@ -759,578 +1111,518 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (a Answer, err error) {
 	return a, nil
 }
 
-func (c *config) resolve(ctx context.Context, q Query) (Answer, error) {
-	local, domain := q.split(c.defaultDomain)
-	if !q.Type.known() || q.Type.extension() || q.Type == TypeRelay && q.IP == "" {
-		return "", fmt.Errorf("%w: the database cannot answer this", ErrInvalid)
+func (m *MySQL) lookUp(ctx context.Context, q Query) (Answer, error) {
+	c, err := m.current()
+	if err != nil {
+		return "", err
 	}
-	if !plausible(local, domain) || local == "" && q.Type != TypeLimit && q.Type != TypeDomain {
+	if !q.Type.known() || q.Type.extension() || q.Type == TypeRelay && q.IP == "" {
+		return "", fmt.Errorf("%w: no database can answer this", ErrInvalid)
+	}
+	local, domain := q.Split(c.defaultDomain)
+	ofDomain := q.Type == TypeLimit && separator([]byte(q.Email)) < 0
+	if !isPlausible(local, domain) || local == "" && !ofDomain && q.Type != TypeDomain {
 		return Absent(q), nil
 	}
-	real, err := c.realDomain(ctx, domain)
-	if q.Type == TypeDomain || err != nil {
+	if q.Type == TypeDomain {
+		real, err := c.realDomain(ctx, domain)
 		return NewData(q.Type, real), err
 	}
-	at, err := c.place(ctx, local, real)
-	switch {
-	case at == nil || err != nil:
+	at, err := c.locate(ctx, local, domain)
+	if q.Type == TypeAlias && errors.Is(err, errNoHost) {
+		return Absent(q), nil // as the C programs say
+	}
+	if err != nil || at.store == nil {
 		return Absent(q), err
-	case q.Type == TypeRelay:
-		return c.relay(ctx, at.pool, local+"@"+real, q.IP)
-	case q.Type == TypeAlias:
-		return alias(ctx, at.pool, local, real)
-	case local == "":
-		return limits(ctx, at.pool, real, real)
-	case q.Type == TypeHost && at.distributed:
-		return c.route(ctx, at, domain, real)
 	}
-	user, err := c.user(ctx, at.pool, local, real, q.Type == TypeUser)
-	switch {
-	case err != nil:
+	switch q.Type {
+	case TypeUser:
+		return c.status(ctx, at)
+	case TypeRelay:
+		return c.relay(ctx, at, q.IP)
+	case TypePasswd:
+		return c.passwd(ctx, at, q)
+	case TypeHost:
+		return c.host(ctx, at)
+	case TypeAlias:
+		return aliases(ctx, at)
+	}
+	return c.limits(ctx, at)
+}
+
+// isPlausible reports whether such an address could be in the tables at all.
+func isPlausible(local, domain string) bool {
+	return domain != "" && !strings.ContainsFunc(local+domain, func(r rune) bool {
+		return unicode.IsControl(r) || r == utf8.RuneError
+	})
+}
+
+// A userRow is a user's row in indimail or, for inactive users, in indibak.
+type userRow struct {
+	row
+	inactive bool
+}
+
+// The columns of userColumns.
+const (
+	userName = iota
+	userDomain
+	userPasswd
+	userUID
+	userGID
+	userGecos
+	userDir
+	userShell
+	userSCRAM
+)
+
+const userColumns = "pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell,scram"
+
+const overQuota = 0x10 // in pw_gid
+
+// user returns the user's row, nil if there is none.
+func (c *config) user(ctx context.Context, at place) (*userRow, error) {
+	tables := []string{
+		c.table("MYSQL_TABLE", "indimail"),
+		c.table("MYSQL_INACTIVE_TABLE", "indibak"),
+	}
+	for i, table := range tables {
+		text := "SELECT " + userColumns + " FROM " + table + " WHERE pw_name=? AND pw_domain=?"
+		rows, err := at.store.pool.query(ctx, text, at.local, at.real)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if r.isOf(at) {
+				return &userRow{row: r, inactive: i > 0}, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// isOf reports whether the first two columns name the address. MySQL also finds
+// "jurgen" for "jürgen".
+func (r row) isOf(at place) bool {
+	return strings.EqualFold(r[0].String, at.local) && strings.EqualFold(r[1].String, at.real)
+}
+
+// gid returns pw_gid; NULL is 0.
+func (u *userRow) gid() (int, error) { return u.integer(userGID, "pw_gid") }
+
+func (u *userRow) integer(column int, name string) (int, error) {
+	n, err := number(u.row[column].String)
+	if err != nil {
+		email := u.row[userName].String + "@" + u.row[userDomain].String
+		return 0, fmt.Errorf("%s of %s is no number", name, email)
+	}
+	return n, nil
+}
+
+func (c *config) status(ctx context.Context, at place) (Answer, error) {
+	user, err := c.user(ctx, at)
+	if err != nil {
 		return "", err
-	case q.Type == TypeUser:
-		return user.status(), nil
-	case user.place > inInactive:
-		return Absent(q), nil
-	case q.Type == TypePasswd:
-		return user.passwd(local + "@" + domain), nil
-	case q.Type == TypeHost:
-		return c.route(ctx, at, domain, real)
 	}
-	return limits(ctx, at.pool, local+"@"+real, real)
-}
-
-// plausible reports whether such an address could be in the tables at all, with their columns of 40 and 67
-// characters.
-func plausible(local, domain string) bool {
-	control := func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError }
-	return domain != "" && !strings.ContainsFunc(local+domain, control) &&
-		utf8.RuneCountInString(local) <= 40 && utf8.RuneCountInString(domain) <= 67
-}
-
-func (u userRow) status() Answer {
-	s := [...]Status{inUsers: StatusActive, inInactive: StatusInactive, inAlias: StatusAlias, nowhere: StatusAbsent}[u.place]
-	if u.place == inUsers && u.gid&0x10 != 0 {
-		s = StatusOverQuota
-	}
-	return NewAnswer(int(s))
-}
-
-func (u userRow) passwd(email string) Answer {
-	return NewData(TypePasswd, pwStruct+email+":"+u.entry+":"+strconv.Itoa(u.place))
-}
-
-// realDomain returns the domain behind an alias domain.
-func (c *config) realDomain(ctx context.Context, domain string) (string, error) {
-	if slices.Contains(strings.Split(lower(c.get("REAL_DOMAINS", "")), ":"), domain) {
-		return domain, nil
-	}
-	if dir, ok := c.assign[domain]; ok {
-		target, err := os.Readlink(dir)
-		switch {
-		case err == nil:
-			return lower(filepath.Base(target)), nil
-		case errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrNotExist): // no link: the domain is real
-			return domain, nil
+	if user == nil {
+		lines, err := aliasLines(ctx, at)
+		if len(lines) == 0 {
+			return NewAnswer(int(StatusAbsent)), err
 		}
-		return "", err // who knows whose domain this is
+		return NewAnswer(int(StatusAlias)), err
 	}
-	if !c.aliasTable {
-		return domain, nil
+	gid, err := user.gid()
+	switch {
+	case user.inactive:
+		return NewAnswer(int(StatusInactive)), nil
+	case gid&overQuota != 0:
+		return NewAnswer(int(StatusOverQuota)), nil
 	}
-	rows, err := c.central.query(ctx, aliasDomainSQL, domain)
-	for _, row := range rows {
-		if lower(row[0]) == domain && row[1] != "" {
-			domain = lower(row[1])
-		}
-	}
-	return domain, err
+	return NewAnswer(int(StatusActive)), err
 }
 
-// place returns the store with the user's rows, nil if the user is nowhere. The users of a distributed domain are
-// spread over its stores by table hostcntrl.
-func (c *config) place(ctx context.Context, local, real string) (*store, error) {
-	first := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == real })
-	if first < 0 {
-		return &store{mdahost: c.hostIP, pool: c.local}, nil
+// passwd answers with the entry. NULL is an empty field. A password that is NULL is
+// an error, which lets nobody in.
+func (c *config) passwd(ctx context.Context, at place, q Query) (Answer, error) {
+	user, err := c.user(ctx, at)
+	if user == nil || err != nil {
+		return Absent(q), err
 	}
-	if s := c.cluster[first]; !s.distributed || local == "" {
-		return &s, nil
+	f := user.row
+	email := at.local + "@" + at.domain
+	if !f[userPasswd].Valid {
+		return "", fmt.Errorf("pw_passwd of %s is NULL", email)
 	}
-	rows, err := c.central.query(ctx, c.hostSQL(), real, local)
-	for _, row := range rows {
-		if name := lower(row[0]); name != local && name != "*" || lower(row[1]) != real {
+	passwd := f[userPasswd].String
+	if f[userSCRAM].Valid {
+		passwd = f[userSCRAM].String + "," + passwd
+	}
+	if _, err := user.integer(userUID, "pw_uid"); err != nil {
+		return "", err
+	}
+	gid, err := c.gidWithLimits(ctx, at, user)
+	if err != nil {
+		return "", err
+	}
+	inactive := "0"
+	if user.inactive {
+		inactive = "1"
+	}
+	fields := []string{
+		email, passwd, f[userUID].String, gid,
+		f[userGecos].String, f[userDir].String, f[userShell].String, inactive,
+	}
+	return NewData(TypePasswd, pwStruct+strings.Join(fields, ":")), nil
+}
+
+// gidWithLimits returns pw_gid; with DOMAIN_LIMITS it carries flags of the domain's
+// limits, except for a user whose gid says that they do not hold.
+func (c *config) gidWithLimits(ctx context.Context, at place, user *userRow) (string, error) {
+	const exempt = 0x2000
+	text := user.row[userGID].String
+	gid, err := user.gid()
+	if err != nil || !c.domainLimits || gid&exempt != 0 {
+		return text, err
+	}
+	record, err := limitsOf(ctx, at.store.pool, at.real)
+	if record == "" || err != nil {
+		return text, err
+	}
+	l, err := record.Limits()
+	if err != nil {
+		return "", err
+	}
+	flags := []struct {
+		disabled int16
+		flag     int
+	}{
+		{l.DisablePasswordChanging, 0x01},
+		{l.DisablePop, 0x02},
+		{l.DisableWebmail, 0x04},
+		{l.DisableIMAP, 0x08},
+		{l.DisableRelay, 0x20},
+		{l.DisableDialup, 0x40},
+		{l.DisableSMTP, 0x100},
+	}
+	for _, f := range flags {
+		if f.disabled != 0 {
+			gid |= f.flag
+		}
+	}
+	return strconv.Itoa(gid), nil
+}
+
+// relay answers whether the user has logged in from ip lately.
+func (c *config) relay(ctx context.Context, at place, ip string) (Answer, error) {
+	if !at.distributed() {
+		user, err := c.user(ctx, at)
+		if user == nil || err != nil {
+			return NewAnswer(0), err
+		}
+	}
+	text := "SELECT email,ipaddr,timestamp FROM " + c.table("RELAY_TABLE", "relay") +
+		" WHERE ipaddr=? AND email=?"
+	rows, err := optional(at.store.pool.query(ctx, text, ip, at.email()))
+	since := time.Now().Add(-c.relayAge).Unix()
+	for _, r := range rows {
+		if !strings.EqualFold(r[0].String, at.email()) || r[1].String != ip {
 			continue
 		}
-		i := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == real && s.mdahost == row[3] })
-		if i < 0 {
-			return nil, fmt.Errorf("%s: domain %s has no entry with mdahost %s", c.control("mcdinfo"), real, row[3])
+		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
+		if err != nil {
+			return "", fmt.Errorf("table relay: timestamp of %s is no number", at.email())
 		}
-		s := c.cluster[i]
-		s.host = row[2]
-		return &s, nil
+		if login > since {
+			return NewAnswer(1), nil
+		}
 	}
-	return nil, err
+	return NewAnswer(0), err
 }
 
-func (c *config) relay(ctx context.Context, p *pool, email, ip string) (Answer, error) {
-	rows, err := p.query(ctx, c.relaySQL(), ip, email, time.Now().Unix()-int64(c.relayAge)*60)
-	there := slices.ContainsFunc(rows, func(row []string) bool { return lower(row[0]) == email && row[1] == ip })
-	return NewAnswer(bit(there)), err
-}
-
-func alias(ctx context.Context, p *pool, local, real string) (Answer, error) {
-	rows, err := p.query(ctx, aliasSQL, local, real)
+// aliasLines returns the lines of an alias in order.
+func aliasLines(ctx context.Context, at place) ([]string, error) {
+	const text = "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?"
+	rows, err := optional(at.store.pool.query(ctx, text, at.local, at.real))
 	var lines []string
-	for _, row := range rows {
-		if lower(row[0]) == local && lower(row[1]) == real {
-			lines = append(lines, row[2]+"\n")
+	for _, r := range rows {
+		if r.isOf(at) {
+			lines = append(lines, r[2].String+"\n")
 		}
 	}
 	slices.Sort(lines)
+	return lines, err
+}
+
+func aliases(ctx context.Context, at place) (Answer, error) {
+	lines, err := aliasLines(ctx, at)
 	return NewData(TypeAlias, strings.Join(lines, "")), err
 }
 
-// route returns the SMTP route.
-func (c *config) route(ctx context.Context, at *store, domain, real string) (Answer, error) {
-	port := "25"
-	if !at.distributed { // the last of the routes is for any domain
-		port = c.routes[slices.IndexFunc(c.routes, func(r route) bool { return r.domain == real || r.domain == "" })].port
-		return NewData(TypeHost, domain+":"+at.mdahost+":"+port), nil
-	}
-	rows, err := c.central.query(ctx, portSQL, at.host, real, c.hostIP)
-	for _, row := range slices.Backward(rows) { // the first counts
-		if lower(row[0]) == real && row[1] != "0" {
-			port = or(row[1], port)
-		}
-	}
-	return NewData(TypeHost, domain+":"+at.mdahost+":"+port), err
-}
-
-// limitColumns are the record's fields in their order, 11 of 64 bits and the others of 16. One column, perm_maillist,
-// holds three of them, 3 bits each.
-const limitColumns = "domain_expiry,passwd_expiry,maxpopaccounts,maxaliases,maxforwards,maxautoresponders,maxmailinglists," +
-	"diskquota,maxmsgcount,defaultquota,defaultmaxmsgcount," +
-	"disable_pop,disable_imap,disable_dialup,disable_passwordchanging,disable_webmail,disable_relay,disable_smtp," +
-	"perm_account,perm_alias,perm_forward,perm_autoresponder,perm_maillist&7,(perm_maillist>>3)&7,(perm_maillist>>6)&7,perm_quota,perm_defaultquota"
-
-// limits answers with the row of email, else that of its domain, else, unless the domain itself is asked about, with
-// the defaults.
-func limits(ctx context.Context, p *pool, email, domain string) (Answer, error) {
-	rows, err := p.query(ctx, limitsSQL, email, domain)
-	of := func(key string) int {
-		return slices.IndexFunc(rows, func(row []string) bool { return lower(row[0]) == key })
-	}
-	own, shared := of(email), of(domain)
-	row, kind := append(slices.Repeat([]string{"-1"}, 7), slices.Repeat([]string{"0"}, 20)...), "1"
-	switch {
-	case err != nil:
-		return "", err
-	case own >= 0 && email != domain:
-		row, kind = rows[own][1:], "2"
-	case shared >= 0:
-		row = rows[shared][1:]
-	case email == domain:
-		return NewAnswer(0), nil
-	}
-	var record [limitsSize]byte
-	at := record[:0]
-	for i, column := range append(row, kind) {
-		n, err := strconv.ParseInt(column, 10, 64)
-		if u, err2 := strconv.ParseUint(column, 10, 64); err2 == nil {
-			n, err = int64(u), nil // a BIGINT UNSIGNED may be beyond int64
-		}
+// host answers with the SMTP route.
+func (c *config) host(ctx context.Context, at place) (Answer, error) {
+	port := c.routePort
+	if at.distributed() {
+		p, err := c.smtpPort(ctx, at)
 		if err != nil {
-			return "", fmt.Errorf("table vlimits of database %s: %w", p.name, err)
+			return "", err
 		}
-		if i < 11 {
-			at = binary.NativeEndian.AppendUint64(at, uint64(n))
-		} else {
-			at = binary.NativeEndian.AppendUint16(at, uint16(n))
+		port = p
+	} else {
+		user, err := c.user(ctx, at)
+		if user == nil || err != nil {
+			return NewAnswer(0), err
+		}
+		i := slices.IndexFunc(c.routes, func(r route) bool {
+			return r.domain == at.real || r.domain == ""
+		})
+		if i >= 0 {
+			port = c.routes[i].port
 		}
 	}
-	return NewAnswer(limitsSize) + Answer(record[:]), nil
+	return NewData(TypeHost, at.domain+":"+at.store.mdahost+":"+port), nil
 }
 
-// Recent calls add with the password entries of those who logged in within the last age, latest first, until add
-// returns false. It leaves out distributed domains, of whose rows only the central database knows which one counts.
-func (m *MySQL) Recent(ctx context.Context, age time.Duration, add func(Query, Answer) bool) error {
-	c, err := m.current()
-	if err != nil {
-		return err
-	}
-	text, _, _ := strings.Cut(c.userSQL(1, true, false), " WHERE ")
-	text += " JOIN (SELECT user,domain,MAX(timestamp) latest FROM lastauth WHERE service IN ('imap','pop3','webm')" +
-		" AND timestamp>=NOW()-INTERVAL ? SECOND GROUP BY user,domain) l ON l.user=pw_name AND l.domain=pw_domain ORDER BY latest DESC"
-	more, isReal := true, make(map[string]bool) // rows left under what is now an alias domain do not count
-	for _, p := range c.pools {
-		if p != c.local && !slices.ContainsFunc(c.cluster, func(s store) bool { return s.pool == p && !s.distributed }) {
-			continue // there may be no such tables
+// smtpPort returns the port of a distributed user's host: of the row for this
+// machine, else of the row for all.
+func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
+	const text = "SELECT host,domain,src_host,port FROM smtp_port" +
+		" WHERE host=? AND domain=? AND src_host IN (?,'*')"
+	rows, err := optional(c.central.query(ctx, text, at.host, at.real, c.hostIP))
+	port := c.distPort
+	for _, r := range rows {
+		known := strings.EqualFold(r[0].String, at.host) && strings.EqualFold(r[1].String, at.real)
+		if !known || number0(r[3]) {
+			continue
 		}
-		elsewhere := func(domain string) bool {
-			if _, ok := isReal[domain]; !ok {
-				real, err := c.realDomain(ctx, domain)
-				isReal[domain] = err == nil && real == domain
-			}
-			i := slices.IndexFunc(c.cluster, func(s store) bool { return s.domain == domain })
-			return !isReal[domain] || i < 0 && p != c.local || i >= 0 && (c.cluster[i].distributed || c.cluster[i].pool != p)
+		if !isPort(r[3].String) {
+			return "", fmt.Errorf("table smtp_port: port of %s is no number", at.host)
 		}
-		err = errors.Join(err, p.each(ctx, text, []any{int64(age.Seconds())}, func(row []string) bool {
-			if email := lower(row[1] + "@" + row[2]); !elsewhere(lower(row[2])) {
-				more = add(Query{Type: TypePasswd, Email: email}, userRow{entry: row[4]}.passwd(email))
-			}
-			return more
-		}))
-		if !more {
+		port = r[3].String
+		if r[2].String == c.hostIP {
 			break
 		}
 	}
-	return err
+	return port, err
 }
 
-// Check asks every configured database all that the seven queries may ask it, about nobody, and calls say with each
-// outcome: the database, what was asked, the error if any, and how long it took.
-func (m *MySQL) Check(ctx context.Context, say func(database, what string, took time.Duration, err error)) error {
+func number0(column sql.NullString) bool { return cmp.Or(column.String, "0") == "0" }
+
+// limits answers with the record of the address as it was asked for, else of the
+// address in the real domain, else of the real domain, else with the defaults. Of a
+// domain it answers with its own record, or with that of the real one.
+func (c *config) limits(ctx context.Context, at place) (Answer, error) {
+	p := at.store.pool
+	if at.local == "" {
+		a, err := limitsOf(ctx, p, at.domain, at.real)
+		return cmp.Or(a, NewAnswer(0)), err
+	}
+	if !at.distributed() {
+		user, err := c.user(ctx, at)
+		if user == nil || err != nil {
+			return NewAnswer(0), err
+		}
+	}
+	asked := at.local + "@" + at.domain
+	a, err := limitsOf(ctx, p, asked, at.email(), at.real)
+	if a == "" && err == nil {
+		return limitsAnswer(make(row, limitColumns))
+	}
+	return a, err
+}
+
+// limitsSQL has the columns of the record in its order. One column, perm_maillist,
+// holds three fields.
+const limitsSQL = "SELECT domain,domain_expiry,passwd_expiry,maxpopaccounts,maxaliases," +
+	"maxforwards,maxautoresponders,maxmailinglists,diskquota,maxmsgcount,defaultquota," +
+	"defaultmaxmsgcount,disable_pop,disable_imap,disable_dialup,disable_passwordchanging," +
+	"disable_webmail,disable_relay,disable_smtp,perm_account,perm_alias,perm_forward," +
+	"perm_autoresponder,perm_maillist,perm_quota,perm_defaultquota" +
+	" FROM vlimits WHERE domain IN (?,?,?)"
+
+// The columns of limitsSQL.
+const (
+	limitDiskQuota    = 8  // from here the default is 0
+	limitDisablePop   = 12 // from here a field has 16 bits
+	limitPermMaillist = 23
+	limitColumns      = 26
+)
+
+// limitsOf returns the answer with the record of the first of up to three names that
+// has one, or "".
+func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
+	const most = 3
+	var args []any
+	for i := range most {
+		args = append(args, names[min(i, len(names)-1)])
+	}
+	rows, err := optional(p.query(ctx, limitsSQL, args...))
+	for _, name := range names {
+		for _, r := range rows {
+			if strings.EqualFold(r[0].String, name) {
+				return limitsAnswer(r)
+			}
+		}
+	}
+	return "", err
+}
+
+// limitsAnswer makes the record of a row. NULL is the column's default: no limit. So
+// a row of NULLs gives the defaults.
+func limitsAnswer(r row) (Answer, error) {
+	var b []byte
+	for i := 1; i < limitColumns; i++ {
+		n := int64(0)
+		if i < limitDiskQuota {
+			n = -1
+		}
+		if text := r[i]; text.Valid {
+			var err error
+			if n, err = parseLimit(text.String); err != nil {
+				return "", fmt.Errorf("table vlimits, column %d of %q: %w", i+1, r[0].String, err)
+			}
+		}
+		if i < limitDisablePop {
+			b = binary.NativeEndian.AppendUint64(b, uint64(n))
+			continue
+		}
+		fields := []int64{n}
+		if i == limitPermMaillist {
+			fields = []int64{n & 7, n >> 3 & 7, n >> 6 & 7}
+		}
+		for _, field := range fields {
+			b = binary.NativeEndian.AppendUint16(b, uint16(field))
+		}
+	}
+	limitType := LimitsOfDomain
+	if separator([]byte(r[0].String)) >= 0 {
+		limitType = LimitsOfUser
+	}
+	b = binary.NativeEndian.AppendUint16(b, uint16(limitType))
+	padding := make([]byte, limitsSize-len(b))
+	return NewAnswer(limitsSize) + Answer(append(b, padding...)), nil
+}
+
+// parseLimit reads a number. A BIGINT UNSIGNED may be beyond int64.
+func parseLimit(text string) (int64, error) {
+	if u, err := strconv.ParseUint(text, 10, 64); err == nil {
+		return int64(u), nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, errors.New("this is no number")
+	}
+	return n, nil
+}
+
+// Recent returns the addresses of those who logged in within the last age, latest
+// first, each perhaps more than once.
+func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error) {
+	c, err := m.current()
+	if err != nil {
+		return nil, err
+	}
+	const text = "SELECT user,domain FROM lastauth WHERE service IN ('imap','pop3','webm')" +
+		" AND timestamp>=FROM_UNIXTIME(?) ORDER BY timestamp DESC"
+	var emails []string
+	for _, p := range c.userPools() {
+		rows, err := p.query(ctx, text, time.Now().Add(-age).Unix())
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			emails = append(emails, lower(r[0].String+"@"+r[1].String))
+		}
+	}
+	return emails, nil
+}
+
+// userPools returns the databases that hold users.
+func (c *config) userPools() []*pool {
+	pools := []*pool{c.local}
+	for _, s := range c.stores {
+		if s.pool != nil && !slices.Contains(pools, s.pool) {
+			pools = append(pools, s.pool)
+		}
+	}
+	return pools
+}
+
+// Check asks every database what the seven queries ask it, about nobody. It calls
+// say with each outcome: the database, what was asked for, the time it took, and the
+// error if there is one.
+func (m *MySQL) Check(
+	ctx context.Context, say func(database, what string, took time.Duration, err error),
+) error {
 	c, err := m.current()
 	if err != nil {
 		return err
 	}
-	spread := slices.ContainsFunc(c.cluster, func(s store) bool { return s.distributed })
-	for _, p := range c.pools {
-		users := p == c.local || slices.ContainsFunc(c.cluster, func(s store) bool { return s.pool == p })
-		for _, of := range []struct {
-			what, text string
-			here       bool
-		}{
-			{"users", c.userSQL(1, true, true), users}, {"relay", c.relaySQL(), users}, {"aliases", aliasSQL, users}, {"limits", limitsSQL, users},
-			{"alias domains", aliasDomainSQL, p == c.central && c.aliasTable},
-			{"distributed users", c.hostSQL(), p == c.central && spread}, {"ports", portSQL, p == c.central && spread},
-		} {
-			if start := time.Now(); of.here {
-				one, cancel := context.WithTimeout(ctx, deadline)
-				_, err := p.query(one, of.text, slices.Repeat([]any{"0"}, strings.Count(of.text, "?"))...)
-				cancel()
-				say(p.name, of.what, time.Since(start), err)
-				if err != nil && !errors.As(err, new(*mysql.MySQLError)) {
-					break // who does not answer this one will not answer the others
-				}
-			}
-		}
+	check := func(p *pool, what string, ask func(context.Context, place) error) {
+		ctx, cancel := context.WithTimeout(ctx, deadline)
+		defer cancel()
+		nobody := place{local: "0", real: "0", domain: "0", host: "0", store: &store{pool: p}}
+		start := time.Now()
+		err := ask(ctx, nobody)
+		say(p.name, what, time.Since(start), err)
+	}
+	for _, p := range c.userPools() {
+		check(p, "users", func(ctx context.Context, at place) error {
+			_, err := c.user(ctx, at)
+			return err
+		})
+		check(p, "aliases", func(ctx context.Context, at place) error {
+			_, err := aliases(ctx, at)
+			return err
+		})
+		check(p, "limits", func(ctx context.Context, at place) error {
+			_, err := c.limits(ctx, at)
+			return err
+		})
+		check(p, "relay", func(ctx context.Context, at place) error {
+			_, err := c.relay(ctx, at, "0")
+			return err
+		})
+	}
+	if c.aliasTable {
+		check(c.central, "alias domains", func(ctx context.Context, at place) error {
+			_, err := c.realDomain(ctx, at.domain)
+			return err
+		})
+	}
+	if slices.ContainsFunc(c.stores, func(s store) bool { return s.distributed }) {
+		check(c.central, "distributed users", func(ctx context.Context, at place) error {
+			return c.distribute(ctx, &at)
+		})
+		check(c.central, "ports", func(ctx context.Context, at place) error {
+			_, err := c.smtpPort(ctx, at)
+			return err
+		})
 	}
 	return nil
 }
 
-// A Place says where MySQL would look an address up.
-type Place struct {
+// A Location says where MySQL would look an address up.
+type Location struct {
 	RealDomain  string
-	Database    string // name and host; "" if the address can be nowhere
-	MailStore   string
+	Database    string // name and host; "" if the address is nowhere
+	MailStore   string // IP address
 	Distributed bool
 }
 
-// Place finds out where the answer to q would come from.
-func (m *MySQL) Place(ctx context.Context, q Query) (w Place, err error) {
+// Locate finds out where the answer to q would come from.
+func (m *MySQL) Locate(ctx context.Context, q Query) (Location, error) {
 	c, err := m.current()
 	if err != nil {
-		return w, err
+		return Location{}, err
 	}
-	local, domain := q.split(c.defaultDomain)
-	if w.RealDomain = domain; !plausible(local, domain) {
-		return w, nil
+	local, domain := q.Split(c.defaultDomain)
+	if !isPlausible(local, domain) {
+		return Location{RealDomain: domain}, nil
 	}
-	if w.RealDomain, err = c.realDomain(ctx, domain); err != nil {
-		return w, err
-	}
-	at, err := c.place(ctx, local, w.RealDomain)
-	if at != nil {
-		w.Database, w.MailStore, w.Distributed = at.pool.name, at.mdahost, at.distributed
+	at, err := c.locate(ctx, local, domain)
+	w := Location{RealDomain: at.real, Distributed: at.distributed()}
+	if at.store != nil && at.store.pool != nil {
+		w.Database, w.MailStore = at.store.pool.name, at.store.mdahost
 	}
 	return w, err
-}
-
-// A Server answers requests from FIFOs with what Resolver says. If that is a Cache, a hit is answered by the thread
-// that read the request.
-type Server struct {
-	Resolver  Resolver
-	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
-	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
-	Getenv    func(string) string // nil: os.Getenv
-	Log       *log.Logger         // faults, one line a second at most; nil: none
-	Out       io.Writer           // debug lines, each one Write, from several goroutines at once; nil: none
-	Debug     atomic.Bool         // whether there are debug lines
-
-	// About answers TypeStatus, TypeFlush and TypeExplain, which are about the server itself; nil: "error".
-	About func(ctx context.Context, q Query) (string, error)
-
-	fifos   []*requestFIFO
-	replies replies
-	slots   chan struct{} // held by each request that was not answered at once
-	turns   chan struct{} // held by those of them that are being resolved
-	logged  atomic.Int64  // when, Unix seconds
-
-	mu    sync.Mutex // guards stats
-	stats ServerStats
-}
-
-const (
-	maxWaiting = 2048 // requests not answered at once
-	maxTurns   = 64   // of those, how many Resolver sees at a time: two full batches
-)
-
-// ServerStats counts requests since Started.
-type ServerStats struct {
-	Started       time.Time
-	Queries       [TypeDomain + 1]uint64 // by Type; [0] unused
-	Refused       uint64                 // bytes that were no request
-	Undeliverable uint64                 // replies without a reader, or without room
-	Busy          uint64                 // refused because too many waited
-	Unavailable   uint64                 // answered with an error
-	Waiting       int                    // now
-}
-
-// Stats returns the counts.
-func (s *Server) Stats() ServerStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stats.Waiting = len(s.slots)
-	return s.stats
-}
-
-// Listen makes and opens the request FIFOs. Serve does it if it was not done.
-func (s *Server) Listen() error {
-	e := environ{s.Getenv}
-	mode, err := strconv.ParseUint(e.get("FIFO_MODE", "660"), 8, 9)
-	if err != nil {
-		return fmt.Errorf("FIFO_MODE: want an octal mode: %w", err)
-	}
-	dir := e.get("REPLYDIR", "")
-	if s.replies.dir = strings.TrimRight(dir, "/"); dir != "" && (s.replies.dir == "" || dir[0] != '/') {
-		return fmt.Errorf("REPLYDIR: want the absolute path of a directory below /, not %q", dir)
-	}
-	path, _ := fifoPath(e, s.Infifo)
-	for i := range max(1, s.Instances) {
-		name := path
-		if s.Instances > 1 {
-			name += "." + strconv.Itoa(i+1)
-		}
-		f, err := openRequestFIFO(name, fs.FileMode(mode))
-		if err != nil {
-			s.close()
-			return err
-		}
-		if s.Instances <= 64 { // 8 MB: all pipes of a user share 64 MB, and are small when he has more (pipe(7))
-			f.enlarge()
-		}
-		s.fifos, s.replies.own = append(s.fifos, f), append(s.replies.own, f)
-	}
-	s.slots, s.turns, s.stats.Started = make(chan struct{}, maxWaiting), make(chan struct{}, maxTurns), time.Now()
-	return nil
-}
-
-// close removes and closes the FIFOs.
-func (s *Server) close() {
-	for _, f := range s.fifos {
-		f.stop()
-		f.close()
-	}
-	s.fifos, s.replies.own = nil, nil
-}
-
-// Serve answers until ctx is done. Then it removes the FIFOs, answers what was asked before that, and returns nil.
-func (s *Server) Serve(ctx context.Context) error {
-	if s.fifos == nil {
-		if err := s.Listen(); err != nil {
-			return err
-		}
-	}
-	defer s.close()
-	errs := make(chan error, len(s.fifos))
-	for _, f := range s.fifos {
-		go func() { errs <- s.read(f) }()
-	}
-	var err error
-	left := len(s.fifos)
-	select {
-	case <-ctx.Done():
-	case err = <-errs:
-		left--
-	}
-	for _, f := range s.fifos {
-		f.stop()
-	}
-	for range left {
-		err = errors.Join(err, <-errs)
-	}
-	for range maxWaiting {
-		s.slots <- struct{}{} // ends: who holds one has a deadline
-	}
-	return err
-}
-
-// read answers what comes from one FIFO, until it is stopped.
-func (s *Server) read(f *requestFIFO) error {
-	buf, have := make([]byte, 2*requestPipe), 0 // one read empties it
-	scratch := make([]byte, 0, 4*maxRequest)    // for keys
-	cache, _ := s.Resolver.(*Cache)
-	for left := pipeMax + len(buf); left > 0; {
-		if len(s.slots) > 0 {
-			runtime.Gosched() // misses first: the read may block and, until the runtime notices, keep their processor
-		}
-		n, err := f.read(buf[have:])
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return nil
-		}
-		if f.stopping.Load() {
-			left -= n // what was asked before is among these: who keeps it open and goes on asking shall not hold us up
-		}
-		have += n
-		used, refused := frames(buf[:have], have == len(buf), func(r request) { s.answer(f, r, cache, scratch) })
-		have = copy(buf, buf[used:have])
-		if refused > 0 && !f.stopping.Load() {
-			s.count(&s.stats.Refused, refused)
-			s.logf("%s: %d bytes that are no request", f.path, refused)
-		}
-	}
-	return nil
-}
-
-// answer answers one request: here if the answer is in memory, else from a goroutine.
-func (s *Server) answer(f *requestFIFO, r request, cache *Cache, scratch []byte) {
-	var a Answer
-	if cache != nil {
-		a, _ = cache.peek(scratch, r.typ, r.email)
-	}
-	if !r.typ.extension() {
-		s.count(&s.stats.Queries[r.typ], 1)
-	}
-	if s.Debug.Load() && s.Out != nil {
-		s.debug(f, r, a != "")
-	}
-	if a != "" {
-		s.deliver(r.reply, func() Answer { return a })
-		return
-	}
-	q, reply := Query{r.typ, string(r.email), string(r.ip)}, bytes.Clone(r.reply)
-	select {
-	case s.slots <- struct{}{}:
-		go s.miss(reply, q)
-	default:
-		s.count(&s.stats.Busy, 1)
-		s.logf("%d requests wait already: a %v is refused", maxWaiting, q.Type)
-		s.deliver(reply, func() Answer { return failed(q.Type) })
-	}
-}
-
-// miss answers one request when it has its turn. Questions about the server itself do not wait for one: they are asked
-// when the others do.
-func (s *Server) miss(reply []byte, q Query) {
-	defer func() { <-s.slots }()
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	defer cancel()
-	a := func() Answer { return s.resolve(ctx, q) }
-	if !q.Type.extension() {
-		select {
-		case s.turns <- struct{}{}:
-			defer func() { <-s.turns }()
-		case <-ctx.Done():
-			s.count(&s.stats.Unavailable, 1)
-			a = func() Answer { return failed(q.Type) }
-		}
-	}
-	s.deliver(reply, a)
-}
-
-// deliver opens the reply FIFO, finds out the answer and writes it: in that order, so that an asker who has gone
-// costs no SQL.
-func (s *Server) deliver(reply []byte, answer func() Answer) {
-	fd, err := s.replies.open(reply)
-	if err == nil {
-		err = s.replies.send(fd, answer())
-	}
-	if err != nil {
-		s.count(&s.stats.Undeliverable, 1)
-	}
-	if err == syscall.EACCES || err == syscall.EMFILE || err == syscall.ENFILE { // the asker may be there
-		s.logf("open reply FIFO %q: %v", reply, err)
-	}
-}
-
-// count adds to one of stats.
-func (s *Server) count(n *uint64, by int) {
-	s.mu.Lock()
-	*n += uint64(by)
-	s.mu.Unlock()
-}
-
-// resolve returns the answer that travels, with errors as the wire has them.
-func (s *Server) resolve(ctx context.Context, q Query) (a Answer) {
-	var err error
-	switch {
-	case !q.Type.extension():
-		a, err = s.Resolver.Resolve(ctx, q)
-	case s.About != nil:
-		var text string
-		text, err = s.About(ctx, q)
-		a = NewData(q.Type, text)
-	default:
-		err = fmt.Errorf("%w: %v", ErrInvalid, q.Type)
-	}
-	if err != nil {
-		s.count(&s.stats.Unavailable, 1)
-		s.logf("%v", err)
-		return failed(q.Type)
-	}
-	return a
-}
-
-// ServeConn answers one request that comes over r with one answer on w, as tcpserver(1) wants it.
-func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error {
-	b, have := make([]byte, maxRequest), 0
-	for {
-		req, size := parseRequest(b[:have])
-		if size == 0 {
-			return fmt.Errorf("%w: what came is no request", ErrInvalid)
-		}
-		if size > 0 {
-			_, err := io.WriteString(w, string(s.resolve(ctx, Query{req.typ, string(req.email), string(req.ip)})))
-			return err
-		}
-		n, err := r.Read(b[have:])
-		if have += n; n == 0 && err != nil {
-			return fmt.Errorf("reading the request: %w", err)
-		}
-	}
-}
-
-// logf writes a line, at most one a second.
-func (s *Server) logf(format string, args ...any) {
-	now := time.Now().Unix()
-	if last := s.logged.Load(); s.Log != nil && now != last && s.logged.CompareAndSwap(last, now) {
-		s.Log.Printf(format, args...)
-	}
-}
-
-// debug writes the lines that IndiMail's graphing program parses.
-func (s *Server) debug(f *requestFIFO, r request, hit bool) {
-	printable := func(b []byte) string { // what could end the line or steer a terminal is not
-		return strings.Map(func(c rune) rune {
-			if strconv.IsPrint(c) {
-				return c
-			}
-			return '?'
-		}, string(b))
-	}
-	from, ip := filepath.Base(f.path)+"->"+printable(r.reply), "N/A"
-	if r.typ == TypeRelay {
-		ip = printable(r.ip)
-	}
-	size := 2 + len(r.email) + len(r.reply) + len(r.ip) + 3
-	line := fmt.Sprintf("%s, Bytes %d, Query ['%v'], User %s, RemoteIp %s\n", from, size, r.typ, printable(r.email), ip)
-	if hit {
-		line += from + ", cache hit\n"
-	}
-	io.WriteString(s.Out, line)
 }

@@ -1,37 +1,41 @@
 package inlookup
 
-// The asking side: what a question and an answer are, how they look on the wire, and Client, which asks a running
-// server.
+// Questions and answers: what they are, how they look on the wire, and the
+// typed values that a Go program wants.
 //
-// An answer is kept as it travels. The server's cache then holds the very bytes that go into the pipe and a hit costs
-// no encoding; only the asker, who alone knows which typed value it wants, decodes. Because one small interface,
-// Resolver, stands for everyone who can answer, the same program text asks a server, asks MySQL itself, or keeps the
-// cache inside the program.
+// An answer is kept as it travels. So the server's cache holds the very bytes
+// that go into the pipe, a hit costs no encoding, and only the client decodes.
+// One small interface, Resolver, stands for everything that can answer. The same
+// program can therefore ask a server, ask MySQL itself, or keep a cache in its
+// own memory.
 //
-// The frames, integers in the machine's own byte order:
+// The frames; integers are C ints in the machine's own byte order:
 //
 //	request   len:4  type:1  0:1  email NUL  reply FIFO NUL  ip NUL
-//	          └ counts what follows it; all of it in one write(2), so that
-//	            requests of different askers never mix (pipe(7): PIPE_BUF)
+//	          len counts what follows it. A request is one write(2) of at most
+//	          PIPE_BUF bytes, so requests of different clients never mix (pipe(7)).
 //	reply     code:4  [code bytes of data, the last one NUL]
-//	          └ data only for types 3 and up, and only when code > 0
+//	          Data only for types 3 and up, and only if code > 0.
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
-// The errors of this package. All others name the operation and the file or host, and wrap one of these where one
-// fits.
+// The errors of this package. Every error that a Directory returns wraps one of
+// the first four.
 var (
 	ErrNotFound    = errors.New("no such address")
 	ErrUnavailable = errors.New("lookup unavailable")
@@ -40,18 +44,23 @@ var (
 	ErrServed      = errors.New("another server holds this FIFO")
 )
 
-// A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache (in front of another) are Resolvers;
-// a Server serves any of them. Where the wire has a code for "error", Resolve returns an error that wraps
-// ErrUnavailable, never an answer; what does not exist is an answer too, see Absent. Many goroutines may use it at once.
+// A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache
+// (in front of another) are Resolvers; a Server serves any of them.
+//
+// A Server, a Cache and a Directory give it addresses in lower case. What does
+// not exist is an answer too: see Absent. Where the wire has a code for "error",
+// Resolve returns an error that wraps ErrUnavailable, never an answer. Many
+// goroutines may use a Resolver at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
 
-// A Type says what is asked. Types 1 to 7 are those of the C programs.
+// A Type says what is asked. Types 1 to 7 are those of the C programs; the
+// others are ours and ask about the server itself.
 type Type byte
 
 const (
-	TypeUser   Type = 1 + iota // may mail be delivered: a Status
+	TypeUser   Type = 1 + iota // can mail be delivered: a Status
 	TypeRelay                  // has IP logged in as Email lately: yes or no
 	TypePasswd                 // the password entry
 	TypeHost                   // the SMTP route, domain:host:port
@@ -64,88 +73,186 @@ const (
 	TypeExplain Type = 'X' // where the answer to type IP ("1" to "7") would come from
 )
 
-// The names that debug lines carry and IndiMail's graphs parse.
-var typeNames = map[Type]string{TypeUser: "User Query", TypeRelay: "Relay Query", TypePasswd: "Password Query", TypeHost: "Host Query",
-	TypeAlias: "Alias Query", TypeLimit: "Domain Limits Query", TypeDomain: "Domain Query",
-	TypeStatus: "Status Query", TypeFlush: "Flush Query", TypeExplain: "Explain Query"}
+// String returns the name that debug lines carry. IndiMail's graphs parse those
+// of types 1 to 7.
+func (t Type) String() string {
+	switch t {
+	case TypeUser:
+		return "User Query"
+	case TypeRelay:
+		return "Relay Query"
+	case TypePasswd:
+		return "Password Query"
+	case TypeHost:
+		return "Host Query"
+	case TypeAlias:
+		return "Alias Query"
+	case TypeLimit:
+		return "Domain Limits Query"
+	case TypeDomain:
+		return "Domain Query"
+	case TypeStatus:
+		return "Status Query"
+	case TypeFlush:
+		return "Flush Query"
+	case TypeExplain:
+		return "Explain Query"
+	}
+	return "query of unknown type " + strconv.Itoa(int(t))
+}
 
-func (t Type) String() string { return or(typeNames[t], "query of unknown type "+strconv.Itoa(int(t))) }
+// extension reports whether t asks about the server itself.
+func (t Type) extension() bool {
+	return t == TypeStatus || t == TypeFlush || t == TypeExplain
+}
 
-// extension reports whether t is a question about the server itself, known whether there is such a type.
-func (t Type) extension() bool { return t == TypeStatus || t == TypeFlush || t == TypeExplain }
-func (t Type) known() bool     { return t >= TypeUser && t <= TypeDomain || t.extension() }
+// known reports whether there is such a type.
+func (t Type) known() bool {
+	return t >= TypeUser && t <= TypeDomain || t.extension()
+}
 
 // Sizes on the wire, in bytes.
 const (
 	headerSize = 4
-	maxRequest = 4096     // PIPE_BUF of Linux, the length word included
+	maxRequest = 4096     // PIPE_BUF of Linux, header included
 	maxReply   = 4096     // data of a reply to types 3 to 7
-	maxText    = 60 << 10 // data of a reply to an extension: fits an empty pipe
-	limitsSize = 128      // data of a reply to type 6
+	maxText    = 60 << 10 // data of a reply to an extension; fits an empty pipe
+	limitsSize = 128      // data of a reply to TypeLimit
 )
 
-// A Query is one question. Case does not matter in Email: an answer repeats it in lower case.
+// A Query is one question. Case does not matter in Email: answers have it in
+// lower case.
 type Query struct {
 	Type  Type
-	Email string // local@domain, where % or : may stand for @; bare: of DEFAULT_DOMAIN; TypeDomain and TypeLimit: or a domain
-	IP    string // for TypeRelay the address asked about, else empty
+	Email string // local@domain, or as Split has it
+	IP    string // for TypeRelay the IP address asked about, else empty
+}
+
+// Split returns the two halves of Email in lower case. The last @ separates
+// them, else the last % or colon; without a separator the domain is
+// defaultDomain. TypeDomain, and TypeLimit without a separator, ask about a
+// domain: local is then empty.
+func (q Query) Split(defaultDomain string) (local, domain string) {
+	email := lower(q.Email)
+	if q.Type == TypeDomain {
+		return "", email
+	}
+	i := separator([]byte(email))
+	if i >= 0 {
+		return email[:i], email[i+1:]
+	}
+	if q.Type == TypeLimit {
+		return "", email
+	}
+	return email, lower(defaultDomain)
+}
+
+// separator returns the index of what separates local part and domain, or -1. A
+// local part may itself hold an @, in quotes.
+func separator(email []byte) int {
+	if i := bytes.LastIndexByte(email, '@'); i >= 0 {
+		return i
+	}
+	return bytes.LastIndexAny(email, "%:")
+}
+
+// lower returns s in lower case.
+func lower(s string) string { return string(appendLower(nil, s)) }
+
+// appendLower appends s in lower case. In text that is not UTF-8 only A to Z
+// change, so that two different texts stay different.
+func appendLower[S string | []byte](b []byte, s S) []byte {
+	begin := len(b)
+	b = append(b, s...)
+	ascii := true
+	for i := begin; i < len(b); i++ {
+		c := b[i]
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+		if c >= utf8.RuneSelf {
+			ascii = false
+		}
+	}
+	if ascii || !utf8.Valid(b[begin:]) {
+		return b
+	}
+	return append(b[:begin], bytes.ToLower(b[begin:])...)
 }
 
 // appendFrame appends the request frame that asks for an answer at reply.
 func (q Query) appendFrame(b []byte, reply string) ([]byte, error) {
-	n := 2 + len(q.Email) + len(reply) + len(q.IP) + 3
-	switch {
-	case !q.Type.known() || strings.Contains(q.Email+q.IP, "\x00") || q.Type == TypeRelay && q.IP == "":
-		return b, fmt.Errorf("%w: a %v of %q, ip %q", ErrInvalid, q.Type, q.Email, q.IP)
-	case headerSize+n > maxRequest:
-		return b, fmt.Errorf("%w: a request of %d bytes, %d at most", ErrTooLong, headerSize+n, maxRequest)
+	if !q.Type.known() {
+		return b, fmt.Errorf("%w: %v", ErrInvalid, q.Type)
 	}
-	b = binary.NativeEndian.AppendUint32(b, uint32(n))
-	return append(b, string([]byte{byte(q.Type), 0})+q.Email+"\x00"+reply+"\x00"+q.IP+"\x00"...), nil
+	if strings.Contains(q.Email+q.IP, "\x00") {
+		return b, fmt.Errorf("%w: a NUL in %q or %q", ErrInvalid, q.Email, q.IP)
+	}
+	if q.Type == TypeRelay && q.IP == "" {
+		return b, fmt.Errorf("%w: a %v without an IP address", ErrInvalid, q.Type)
+	}
+	body := string([]byte{byte(q.Type), 0})
+	body += q.Email + "\x00" + reply + "\x00" + q.IP + "\x00"
+	size := headerSize + len(body)
+	if size > maxRequest {
+		return b, fmt.Errorf("%w: a request of %d bytes, at most %d", ErrTooLong, size, maxRequest)
+	}
+	b = binary.NativeEndian.AppendUint32(b, uint32(len(body)))
+	return append(b, body...), nil
 }
 
-// split returns the two halves of the address in lower case, def standing in for a missing domain. A domain query,
-// and a limits query without a separator, are about a domain: local is then empty.
-func (q Query) split(def string) (local, domain string) {
-	email := lower(q.Email)
-	i := separator(email)
-	switch {
-	case q.Type == TypeDomain, q.Type == TypeLimit && i < 0:
-		return "", email
-	case i < 0:
-		return email, def
-	}
-	return email[:i], email[i+1:]
+// A request is a frame taken apart. Its slices lie in the reader's buffer.
+type request struct {
+	typ   Type
+	email []byte
+	reply []byte // path of the reply FIFO
+	ip    []byte
 }
 
-// separator returns the index of what separates local part and domain, or -1: the last @ (a local part may hold one
-// in quotes), else the last % or colon.
-func separator(email string) int {
-	if i := strings.LastIndexByte(email, '@'); i >= 0 {
-		return i
-	}
-	return strings.LastIndexAny(email, "%:")
+func (r request) query() Query {
+	return Query{Type: r.typ, Email: lower(string(r.email)), IP: string(r.ip)}
 }
 
-// lower returns s with A to Z in lower case and all other bytes as they are: strings.ToLower would also fold letters
-// that MySQL and mail keep apart.
-func lower(s string) string {
-	for i := 0; i < len(s); i++ {
-		if s[i]-'A' < 26 {
-			return string(lowerBytes([]byte(s)))
-		}
+// What parseRequest returns for bytes that are no whole frame.
+const (
+	noFrame   = 0
+	cutFrame  = -1             // b ends before that can be told
+	minRest   = 5              // type, 0 and three NULs
+	typeAt    = headerSize     // offset of the type
+	zeroAt    = headerSize + 1 // of the 0 behind it
+	stringsAt = headerSize + 2
+)
+
+// parseRequest takes b for the beginning of a frame. It returns the size of the
+// frame, noFrame or cutFrame.
+func parseRequest(b []byte) (r request, size int) {
+	if len(b) < headerSize {
+		return r, cutFrame
 	}
-	return s
+	rest := binary.NativeEndian.Uint32(b)
+	if rest < minRest || rest > maxRequest-headerSize {
+		return r, noFrame
+	}
+	if len(b) > typeAt && !Type(b[typeAt]).known() {
+		return r, noFrame
+	}
+	if len(b) > zeroAt && b[zeroAt] != 0 {
+		return r, noFrame
+	}
+	size = headerSize + int(rest)
+	if len(b) < size {
+		return r, cutFrame
+	}
+	email, text, ok1 := bytes.Cut(b[stringsAt:size], nul)
+	reply, text, ok2 := bytes.Cut(text, nul)
+	ip, text, ok3 := bytes.Cut(text, nul)
+	if !(ok1 && ok2 && ok3) || len(text) > 0 {
+		return r, noFrame
+	}
+	return request{typ: Type(b[typeAt]), email: email, reply: reply, ip: ip}, size
 }
 
-func lowerBytes(b []byte) []byte {
-	for i, c := range b {
-		if c-'A' < 26 {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return b
-}
+var nul = []byte{0}
 
 // An Answer is a reply as it travels: the code, and the data if it has any.
 type Answer string
@@ -155,8 +262,9 @@ func NewAnswer(code int) Answer {
 	return Answer(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
 }
 
-// NewData returns the answer with that data and a closing NUL. What is too long for a reply to type t becomes code
-// -1, as with the C programs; the text of an extension is cut instead.
+// NewData returns the answer with that data and a closing NUL. What is too long
+// for a reply to type t becomes code -1, as with the C programs; the text of an
+// extension is cut off instead.
 func NewData(t Type, data string) Answer {
 	if t.extension() {
 		data = data[:min(len(data), maxText-1)]
@@ -166,13 +274,21 @@ func NewData(t Type, data string) Answer {
 	return NewAnswer(len(data)+1) + Answer(data) + "\x00"
 }
 
-// failed is the answer that says "error" to an asker of type t.
-func failed(t Type) Answer { return NewAnswer(bit(t == TypePasswd) - 1) }
+// errorAnswer returns the answer that says "error" to a client that asked for
+// type t.
+func errorAnswer(t Type) Answer {
+	if t == TypePasswd {
+		return NewAnswer(0)
+	}
+	return NewAnswer(-1)
+}
 
-// failed reports whether a says so.
-func (a Answer) failed(t Type) bool { return a.Code() < 0 || t == TypePasswd && a.Code() == 0 }
+// isError reports whether a says "error" to a client that asked for type t.
+func (a Answer) isError(t Type) bool {
+	return a.Code() < 0 || t == TypePasswd && a.Code() == 0
+}
 
-// Code returns the code, or -1 if a is no answer at all.
+// Code returns the code, or -1 if a is shorter than one.
 func (a Answer) Code() int {
 	if len(a) < headerSize {
 		return -1
@@ -182,17 +298,15 @@ func (a Answer) Code() int {
 
 // Data returns the data without its closing NUL.
 func (a Answer) Data() string {
-	return strings.TrimSuffix(string(a[min(headerSize, len(a)):]), "\x00")
+	if len(a) < headerSize {
+		return ""
+	}
+	return strings.TrimSuffix(string(a[headerSize:]), "\x00")
 }
 
-// NewPasswd returns the answer with that entry. Where a colon is not part of a SCRAM password or of Gecos, the asker
-// cannot tell it from the end of a field.
-func NewPasswd(p Passwd) Answer {
-	return NewData(TypePasswd, fmt.Sprintf("%s%s:%s:%d:%d:%s:%s:%s:%d", pwStruct, p.Email, p.Passwd, p.UID, p.GID, p.Gecos, p.Dir, p.Shell, bit(p.Inactive)))
-}
-
-// Absent returns the answer to q that says there is no such thing: for TypeDomain, that no other domain is behind it. A
-// Cache keeps such answers shorter, in a room of their own.
+// Absent returns the answer to q that says there is no such thing: for
+// TypeDomain, that no other domain is behind it. A Cache keeps such answers for a
+// shorter time, in a share of its own.
 func Absent(q Query) Answer {
 	switch q.Type {
 	case TypeUser:
@@ -207,12 +321,13 @@ func Absent(q Query) Answer {
 	return NewAnswer(0)
 }
 
-// bad is the error for an answer that has no value of the type asked for.
-func (a Answer) bad() error {
-	switch {
-	case len(a) != headerSize || a.Code() > 0:
-		return fmt.Errorf("%w: a reply of %d bytes with code %d", ErrInvalid, len(a), a.Code())
-	case a.Code() == 0:
+// noValue returns the error for an answer that has no value of its type.
+func (a Answer) noValue() error {
+	code := a.Code()
+	if code > 0 || len(a) > headerSize {
+		return fmt.Errorf("%w: a reply of %d bytes with code %d", ErrInvalid, len(a), code)
+	}
+	if code == 0 {
 		return ErrNotFound
 	}
 	return ErrUnavailable
@@ -222,7 +337,8 @@ func (a Answer) bad() error {
 type Status int
 
 const (
-	StatusActive Status = iota
+	StatusUnknown Status = iota - 1 // beside an error
+	StatusActive
 	StatusAbsent
 	StatusInactive
 	StatusOverQuota
@@ -230,29 +346,46 @@ const (
 )
 
 func (s Status) String() string {
-	return [...]string{"active", "absent", "inactive", "over quota", "alias", "unknown"}[min(uint(s), 5)]
+	switch s {
+	case StatusActive:
+		return "active"
+	case StatusAbsent:
+		return "absent"
+	case StatusInactive:
+		return "inactive"
+	case StatusOverQuota:
+		return "over quota"
+	case StatusAlias:
+		return "alias"
+	}
+	return "unknown"
 }
 
-// Status decodes an answer to TypeUser.
+// Status decodes an answer to TypeUser. With an error it is StatusUnknown.
 func (a Answer) Status() (Status, error) {
-	if c := a.Code(); c < int(StatusActive) || c > int(StatusAlias) {
-		return 0, a.bad()
+	s := Status(a.Code())
+	if s < StatusActive || s > StatusAlias {
+		return StatusUnknown, a.noValue()
 	}
-	return Status(a.Code()), nil
+	return s, nil
 }
 
 // Relay decodes an answer to TypeRelay.
 func (a Answer) Relay() (bool, error) {
-	if c := a.Code(); c != 0 && c != 1 {
-		return false, a.bad()
+	switch a.Code() {
+	case 0:
+		return false, nil
+	case 1:
+		return true, nil
 	}
-	return a.Code() == 1, nil
+	return false, a.noValue()
 }
 
-// A Passwd is a user's entry. Passwd is a password hash, with the SCRAM keys and a comma in front where there are
-// any: never print it in a log.
+// A Passwd is a user's password entry. Its field Passwd is a password hash, with
+// the SCRAM keys and a comma in front if there are any. Printing a Passwd leaves
+// it out.
 type Passwd struct {
-	Email    string // name@domain, the domain as it was asked
+	Email    string // name@domain, the domain as it was asked for
 	Passwd   string
 	UID, GID int
 	Gecos    string
@@ -261,42 +394,99 @@ type Passwd struct {
 	Inactive bool // the row is in the table of inactive users
 }
 
-const (
-	pwStruct   = "PWSTRUCT="
-	noSuchUser = pwStruct + "No such user "
-)
-
-// Passwd decodes an answer to TypePasswd. A SCRAM string may hold two colons of its own, so fields are counted: with
-// more than eight of them and a password that begins with a SCRAM scheme, the next two belong to it. Colons that are
-// still too many are the gecos field's, the only one in which a person writes.
-func (a Answer) Passwd() (p Passwd, err error) {
-	s, ok := strings.CutPrefix(a.Data(), pwStruct)
-	switch {
-	case strings.HasPrefix(a.Data(), noSuchUser):
-		return p, ErrNotFound
-	case a.failed(TypePasswd):
-		return p, ErrUnavailable
-	}
-	f := strings.Split(s, ":")
-	if len(f) > 9 && strings.HasPrefix(f[1], "{SCRAM-SHA-") {
-		f = append([]string{f[0], strings.Join(f[1:4], ":")}, f[4:]...)
-	}
-	n := len(f)
-	if !ok || n < 8 || f[n-1] != "0" && f[n-1] != "1" {
-		return p, a.bad()
-	}
-	uid, err1 := strconv.Atoi(f[2])
-	gid, err2 := strconv.Atoi(f[3])
-	if err1 != nil || err2 != nil {
-		return p, a.bad()
-	}
-	return Passwd{f[0], f[1], uid, gid, strings.Join(f[4:n-3], ":"), f[n-3], f[n-2], f[n-1] == "1"}, nil
+// String returns the entry without its hash.
+func (p Passwd) String() string {
+	return fmt.Sprintf("%s uid=%d gid=%d gecos=%q dir=%q shell=%q inactive=%t",
+		p.Email, p.UID, p.GID, p.Gecos, p.Dir, p.Shell, p.Inactive)
 }
 
-// Text decodes an answer to TypeHost, "domain:host:port", to TypeDomain, or to one of the extensions.
+// GoString does the same for the verb %#v.
+func (p Passwd) GoString() string { return "inlookup.Passwd{" + p.String() + "}" }
+
+const (
+	pwStruct    = "PWSTRUCT="
+	noSuchUser  = pwStruct + "No such user "
+	scramScheme = "{SCRAM-SHA-"
+)
+
+// The fields of PWSTRUCT=name@domain:passwd:uid:gid:gecos:dir:shell:inactive.
+const (
+	fieldEmail = iota
+	fieldPasswd
+	fieldUID
+	fieldGID
+	fieldGecos
+	pwFields        = 8
+	fieldsAfterName = 3 // dir, shell and inactive, counted from the end
+)
+
+// NewPasswd returns the answer with that entry. A colon outside the gecos field
+// and a SCRAM password cannot be told from the end of a field.
+func NewPasswd(p Passwd) Answer {
+	inactive := "0"
+	if p.Inactive {
+		inactive = "1"
+	}
+	fields := []string{
+		p.Email, p.Passwd, strconv.Itoa(p.UID), strconv.Itoa(p.GID),
+		p.Gecos, p.Dir, p.Shell, inactive,
+	}
+	return NewData(TypePasswd, pwStruct+strings.Join(fields, ":"))
+}
+
+// Passwd decodes an answer to TypePasswd.
+//
+// A SCRAM string may hold two colons of its own, so fields are counted: if there
+// are more than eight, and the password begins with a SCRAM scheme, the next two
+// belong to it. Further colons belong to the gecos field, the only one in which
+// people write.
+func (a Answer) Passwd() (Passwd, error) {
+	if a.isError(TypePasswd) {
+		return Passwd{}, ErrUnavailable
+	}
+	if strings.HasPrefix(a.Data(), noSuchUser) {
+		return Passwd{}, ErrNotFound
+	}
+	text, ok := strings.CutPrefix(a.Data(), pwStruct)
+	f := strings.Split(text, ":")
+	if len(f) > pwFields+1 && strings.HasPrefix(f[fieldPasswd], scramScheme) {
+		scram := strings.Join(f[fieldPasswd:fieldPasswd+3], ":")
+		f = append([]string{f[fieldEmail], scram}, f[fieldPasswd+3:]...)
+	}
+	if !ok || len(f) < pwFields {
+		return Passwd{}, a.noValue()
+	}
+	last := f[len(f)-fieldsAfterName:]
+	uid, err1 := number(f[fieldUID])
+	gid, err2 := number(f[fieldGID])
+	inactive := last[2]
+	if err1 != nil || err2 != nil {
+		return Passwd{}, a.noValue()
+	}
+	if inactive != "0" && inactive != "1" {
+		return Passwd{}, a.noValue()
+	}
+	return Passwd{
+		Email:    f[fieldEmail],
+		Passwd:   f[fieldPasswd],
+		UID:      uid,
+		GID:      gid,
+		Gecos:    strings.Join(f[fieldGecos:len(f)-fieldsAfterName], ":"),
+		Dir:      last[0],
+		Shell:    last[1],
+		Inactive: inactive == "1",
+	}, nil
+}
+
+// number reads an integer. An empty field, which stands for NULL, is 0.
+func number(field string) (int, error) { return strconv.Atoi(cmp.Or(field, "0")) }
+
+// Text decodes an answer to TypeHost, "domain:host:port", to TypeDomain, or to
+// an extension.
 func (a Answer) Text() (string, error) {
-	if a.Code() < 1 || len(a) != headerSize+a.Code() {
-		return "", a.bad()
+	code := a.Code()
+	if code < 1 || len(a) != headerSize+code {
+		return "", a.noValue()
 	}
 	return a.Data(), nil
 }
@@ -310,49 +500,107 @@ func (a Answer) Alias() ([]string, error) {
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), nil
 }
 
-// Limits is the record that answers TypeLimit, field by field as the C struct has it on a 64-bit machine: 128 bytes,
-// the last 6 of them padding. Expiries are Unix seconds, quotas bytes. No limit is -1, and in the quotas 0.
+// Limits is the record that answers TypeLimit, field by field as the C struct
+// has it on a 64-bit machine. Expiries are Unix seconds, quotas bytes. "No limit"
+// is -1, in the quotas 0. The bits of a Perm field deny: 1 create, 2 modify,
+// 4 delete.
 type Limits struct {
-	DomainExpiry, PasswdExpiry, MaxPopAccounts, MaxAliases                               int64
-	MaxForwards, MaxAutoresponders, MaxMailinglists                                      int64
-	DiskQuota, MaxMsgCount, DefaultQuota, DefaultMaxMsgCount                             uint64
-	DisablePop, DisableIMAP, DisableDialup, DisablePasswordChanging                      int16
-	DisableWebmail, DisableRelay, DisableSMTP                                            int16
-	PermAccount, PermAlias, PermForward, PermAutoresponder                               int16 // bits: 1 no create, 2 no modify, 4 no delete
-	PermMaillist, PermMaillistUsers, PermMaillistModerators, PermQuota, PermDefaultQuota int16
-	LimitType                                                                            int16 // 1 of the domain, 2 of the address itself
-	_                                                                                    [6]byte
+	DomainExpiry       int64
+	PasswdExpiry       int64
+	MaxPopAccounts     int64
+	MaxAliases         int64
+	MaxForwards        int64
+	MaxAutoresponders  int64
+	MaxMailinglists    int64
+	DiskQuota          uint64
+	MaxMsgCount        uint64
+	DefaultQuota       uint64
+	DefaultMaxMsgCount uint64
+
+	DisablePop              int16
+	DisableIMAP             int16
+	DisableDialup           int16
+	DisablePasswordChanging int16
+	DisableWebmail          int16
+	DisableRelay            int16
+	DisableSMTP             int16
+
+	PermAccount            int16
+	PermAlias              int16
+	PermForward            int16
+	PermAutoresponder      int16
+	PermMaillist           int16
+	PermMaillistUsers      int16
+	PermMaillistModerators int16
+	PermQuota              int16
+	PermDefaultQuota       int16
+
+	LimitType int16   // LimitsOfDomain or LimitsOfUser
+	_         [6]byte // padding of the C struct
 }
+
+// Values of Limits.LimitType.
+const (
+	LimitsOfDomain = 1 // the domain's record, or the defaults
+	LimitsOfUser   = 2 // a record of the address itself
+)
 
 // NewLimits returns the answer with that record.
 func NewLimits(l Limits) Answer {
-	b, _ := binary.Append(nil, binary.NativeEndian, l) // errs only for types without a fixed size
+	b, err := binary.Append(nil, binary.NativeEndian, l)
+	if err != nil {
+		panic(err) // only for a type without a fixed size
+	}
 	return NewAnswer(len(b)) + Answer(b)
 }
 
 // Limits decodes an answer to TypeLimit.
-func (a Answer) Limits() (l Limits, err error) {
+func (a Answer) Limits() (Limits, error) {
+	var l Limits
 	if a.Code() != limitsSize || len(a) != headerSize+limitsSize {
-		return l, a.bad()
+		return l, a.noValue()
 	}
-	_, err = binary.Decode([]byte(a[headerSize:]), binary.NativeEndian, &l)
+	_, err := binary.Decode([]byte(a[headerSize:]), binary.NativeEndian, &l)
 	return l, err
 }
 
-// A Directory asks the seven questions of any Resolver and decodes the answers. An absent address is ErrNotFound,
-// except for Status, Relay, Alias and Domain, which have a value for it. Every other error wraps ErrUnavailable,
-// ErrInvalid or ErrTooLong: never take it for "no such user".
+// A Directory asks the seven questions of any Resolver and decodes the answers.
+//
+// An absent address is ErrNotFound, except for Status, Relay, Alias and Domain,
+// which have a value for it. Every other error wraps ErrUnavailable, ErrInvalid
+// or ErrTooLong: never take it for "no such user".
 type Directory struct{ Resolver Resolver }
 
-func ask[T any](ctx context.Context, d Directory, q Query, decode func(Answer) (T, error)) (value T, err error) {
-	a, err := d.Resolver.Resolve(ctx, q)
-	if err == nil {
-		value, err = decode(a)
+// ask returns what decode makes of the answer to q. After an error that is what
+// it makes of no answer: the value for "not known".
+func ask[T any](
+	ctx context.Context, d Directory, q Query, decode func(Answer) (T, error),
+) (T, error) {
+	none, _ := decode("")
+	if d.Resolver == nil {
+		return none, fmt.Errorf("%w: the Directory has no Resolver", ErrInvalid)
 	}
-	return value, err
+	q.Email = lower(q.Email)
+	a, err := d.Resolver.Resolve(ctx, q)
+	if err != nil {
+		return none, unavailable(err)
+	}
+	return decode(a)
 }
 
-// Status tells whether mail for email can be delivered.
+// unavailable returns err if it wraps an error of this package, else an
+// ErrUnavailable that wraps it.
+func unavailable(err error) error {
+	for _, ours := range []error{ErrNotFound, ErrUnavailable, ErrTooLong, ErrInvalid} {
+		if errors.Is(err, ours) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// Status tells whether mail for email can be delivered. With an error it is
+// StatusUnknown.
 func (d Directory) Status(ctx context.Context, email string) (Status, error) {
 	return ask(ctx, d, Query{Type: TypeUser, Email: email}, Answer.Status)
 }
@@ -362,18 +610,23 @@ func (d Directory) Relay(ctx context.Context, email, ip string) (bool, error) {
 	return ask(ctx, d, Query{Type: TypeRelay, Email: email, IP: ip}, Answer.Relay)
 }
 
-// Passwd returns the password entry of email. One of somebody else is ErrInvalid: never let him in.
+// Passwd returns the password entry of email. An entry of another address is
+// ErrInvalid: it must let nobody in.
 func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 	q := Query{Type: TypePasswd, Email: email}
-	return ask(ctx, d, q, func(a Answer) (Passwd, error) {
-		p, err := a.Passwd()
-		local, domain := q.split("")
-		name, of := Query{Email: p.Email}.split("")
-		if err == nil && (name != local || domain != "" && of != domain) { // a bare name's domain only the server knows
-			return Passwd{}, fmt.Errorf("%w: an entry of %q, not of %q", ErrInvalid, p.Email, email)
-		}
-		return p, err
-	})
+	p, err := ask(ctx, d, q, Answer.Passwd)
+	if err == nil && !p.isOf(q) {
+		return Passwd{}, fmt.Errorf("%w: an entry of %q, not of %q", ErrInvalid, p.Email, email)
+	}
+	return p, err
+}
+
+// isOf reports whether p is the entry that q asks for. Only the server knows the
+// domain of an address without one.
+func (p Passwd) isOf(q Query) bool {
+	local, domain := q.Split("")
+	gotLocal, gotDomain := Query{Email: p.Email}.Split("")
+	return gotLocal == local && (gotDomain == domain || domain == "")
 }
 
 // Host returns the SMTP route of email, "domain:host:port".
@@ -386,200 +639,51 @@ func (d Directory) Alias(ctx context.Context, email string) ([]string, error) {
 	return ask(ctx, d, Query{Type: TypeAlias, Email: email}, Answer.Alias)
 }
 
-// Limits returns the limits of an address or, without a separator, a domain.
+// Limits returns the limits of an address or, without a separator, of a domain.
 func (d Directory) Limits(ctx context.Context, email string) (Limits, error) {
 	return ask(ctx, d, Query{Type: TypeLimit, Email: email}, Answer.Limits)
 }
 
-// Domain returns the real domain of an alias domain, else domain itself.
+// Domain returns the real domain behind an alias domain, else domain itself.
 func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
 }
 
-// Inquery asks q of FromEnv(): of the running server, or of MySQL itself.
-func Inquery(ctx context.Context, q Query) (Answer, error) { return FromEnv().Resolve(ctx, q) }
+// Inquery asks q as the C function of that name does: FromEnv().Resolve(ctx, q).
+func Inquery(ctx context.Context, q Query) (Answer, error) {
+	return FromEnv().Resolve(ctx, q)
+}
 
-// FromEnv returns the Resolver that the environment chooses, always the same one: with QUERY_CACHE set a Client of
-// the running server, else MySQL itself.
+// FromEnv returns the Resolver that the environment chooses, always the same
+// one: a Client of the running server if QUERY_CACHE is set, else MySQL itself.
 func FromEnv() Resolver { return fromEnv() }
 
 var fromEnv = sync.OnceValue(func() Resolver {
-	if _, ok := os.LookupEnv("QUERY_CACHE"); ok {
+	if _, set := os.LookupEnv("QUERY_CACHE"); set {
 		return new(Client)
 	}
 	return new(MySQL)
 })
 
-// A Client asks a running server, ours or the C one. The zero Client goes by the environment; under tcpclient
-// (TCPCLIENT and TCPREMOTEIP set) it asks over descriptors 6 and 7. Fields may not change after the first question.
-//
-// It keeps the reply FIFOs it made for its next questions. What makes that safe is that a FIFO over which anything
-// went wrong, a timeout above all, is never used again, and none in which something lies before the question is asked: a
-// late answer finds no reader, a foreign one is not taken.
-type Client struct {
-	Infifo  string              // name or path of the request FIFO; "": INFIFO, else infifo
-	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
-	Getenv  func(string) string // nil: os.Getenv
+// environ reads the settings that client, server and MySQL share.
+type environ struct{ getenv func(string) string } // nil: os.Getenv
 
-	init sync.Once
-	env  environ
-	tcp  bool  // under tcpclient
-	err  error // of init
-
-	mu    sync.Mutex // guards what follows
-	paths []string   // request FIFOs, any of which will do
-	idle  []*replyFIFO
-	once  bool // each reply FIFO serves one question: the server unlinks it, or the client is closed
-}
-
-const maxIdle = 64 // reply FIFOs kept between questions
-
-// Resolve asks the server. The error wraps ErrUnavailable when nobody listens, when the server says so, or when no
-// answer comes in time.
-func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
-	if c.init.Do(c.configure); c.err != nil {
-		return "", c.err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	for {
-		in, kept, err := c.take()
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		a, err := c.over(ctx, in, kept, q)
-		c.put(in, err)
-		switch {
-		case err == errUnlinked || err == errForeign: // asked again: ends, each time one of those that are kept goes
-		case errors.Is(err, ErrInvalid) || errors.Is(err, ErrTooLong):
-			return "", err
-		case err != nil:
-			return "", fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
-		case a.failed(q.Type):
-			return "", fmt.Errorf("%w: the server answers the %v with an error", ErrUnavailable, q.Type)
-		default:
-			return a, nil
-		}
-	}
-}
-
-// configure reads the environment once.
-func (c *Client) configure() {
-	c.env = environ{c.Getenv}
-	if c.Timeout == 0 {
-		c.Timeout, c.err = c.env.seconds("timeoutread", 4)
-	}
-	if c.env.get("TCPCLIENT", "") != "" && c.env.get("TCPREMOTEIP", "") != "" {
-		c.mu.Lock()
-		c.tcp, c.idle = true, []*replyFIFO{tcpclientReply()}
-		c.mu.Unlock()
-	}
-}
-
-// over asks q and waits for the answer at in.
-func (c *Client) over(ctx context.Context, in *replyFIFO, kept bool, q Query) (Answer, error) {
-	frame, err := q.appendFrame(nil, in.path)
-	if err != nil {
-		return "", err
-	}
-	if kept && in.unlinked() {
-		return "", errUnlinked
-	} else if kept && !in.clean() {
-		return "", errForeign
-	}
-	if in.out != nil {
-		_, err = in.out.Write(frame)
-	} else {
-		err = c.send(ctx, frame)
-	}
-	if err != nil {
-		return "", err
-	}
-	return in.receive(ctx, q.Type, kept)
-}
-
-// send writes the request to one of the server's instances, chosen evenly: the next one when that one has no reader,
-// and all are looked up anew when none has.
-func (c *Client) send(ctx context.Context, frame []byte) error {
-	var failed error // the first, that of an instance if there are any
-	c.mu.Lock()
-	paths := c.paths
-	c.mu.Unlock()
-	for range 2 {
-		n := len(paths) - 1 // instances; behind them the path without a number
-		first := rand.IntN(max(1, n))
-		for i, path := range paths {
-			if i < n {
-				path = paths[(first+i)%n]
-			}
-			err := sendRequest(ctx, path, frame)
-			if err == nil {
-				return nil
-			}
-			if i == 0 {
-				failed = err
-			}
-		}
-		paths = requestPaths(c.env, c.Infifo)
-		c.mu.Lock()
-		c.paths = paths
-		c.mu.Unlock()
-	}
-	return failed
-}
-
-// take returns a kept reply FIFO, or a new one.
-func (c *Client) take() (in *replyFIFO, kept bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n := len(c.idle); n > 0 {
-		in, c.idle = c.idle[n-1], c.idle[:n-1]
-		return in, in.out == nil, nil
-	}
-	if c.tcp {
-		return nil, false, errors.New("tcpclient's connection is used up, or busy")
-	}
-	in, err = newReplyFIFO(c.env.get("FIFOTMPDIR", "/tmp"))
-	return in, false, err
-}
-
-// put keeps in for another question if all went well, else removes it.
-func (c *Client) put(in *replyFIFO, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.once = c.once || err == errUnlinked
-	if err != nil || in.spoiled || c.once || len(c.idle) >= maxIdle {
-		in.remove()
-		return
-	}
-	c.idle = append(c.idle, in)
-}
-
-// Close removes the reply FIFOs that are kept; those in use follow when their question ends. The client may go on
-// asking, and then keeps none.
-func (c *Client) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, in := range c.idle {
-		in.remove()
-	}
-	c.idle, c.once = nil, true
-	return nil
-}
-
-// environ reads the settings that both ends share.
-type environ struct{ getenv func(string) string }
-
-// get returns the environment variable, or def when it is unset or empty.
+// get returns a variable, or def if it is unset or empty.
 func (e environ) get(name, def string) string {
 	if e.getenv == nil {
-		return or(os.Getenv(name), def)
+		return cmp.Or(os.Getenv(name), def)
 	}
-	return or(e.getenv(name), def)
+	return cmp.Or(e.getenv(name), def)
 }
+
+// set reports whether a variable is set to something.
+func (e environ) set(name string) bool { return e.get(name, "") != "" }
 
 // control returns the path of a control file.
 func (e environ) control(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
 	dir := e.get("CONTROLDIR", "control")
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(e.get("SYSCONFDIR", "/etc/indimail"), dir)
@@ -587,38 +691,25 @@ func (e environ) control(name string) string {
 	return filepath.Join(dir, name)
 }
 
-// value returns the first line of a control file, def if there is none.
+// value returns the first line of a control file, or def if there is none.
 func (e environ) value(name, def string) (string, error) {
 	b, err := os.ReadFile(e.control(name))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
+	if errors.Is(err, fs.ErrNotExist) {
+		return def, nil
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
-	return or(strings.TrimSpace(line), def), nil
+	return cmp.Or(strings.TrimSpace(line), def), err
 }
 
-// seconds returns the control file's value as a time, def seconds without one.
-func (e environ) seconds(name string, def int) (time.Duration, error) {
-	v, err := e.value(name, strconv.Itoa(def))
-	n, err2 := strconv.ParseUint(v, 10, 31)
-	if err == nil && (err2 != nil || n == 0) {
-		err = fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), v)
+// seconds returns the time in a control file, which is whole seconds, or def.
+func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
+	text, err := e.value(name, "")
+	if text == "" || err != nil {
+		return def, err
 	}
-	return time.Duration(n) * time.Second, err
-}
-
-// or returns v, or def if v is the zero value.
-func or[T comparable](v, def T) T {
-	if v == *new(T) {
-		return def
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || n == 0 {
+		return def, fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), text)
 	}
-	return v
-}
-
-// bit returns 1 for true.
-func bit(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
+	return time.Duration(n) * time.Second, nil
 }
