@@ -1010,14 +1010,15 @@ func (s *Server) openReply(path []byte) (int, error) {
 }
 
 // mayReplyTo reports whether the file is a FIFO, none of the server's own, and,
-// for a server that runs as root, one that others may write to as well: root must
-// not lend its rights to whoever names a path.
+// for a server that runs as root, open to others than its owner. Root must not lend
+// its rights to whoever names a path: FIFOs that control a program, such as those of
+// supervise(8), are private to their owner. Clients make theirs for a group.
 func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
-	const writableByOthers = 0o022
+	const openToOthers = 0o066
 	if !isFIFO(st) {
 		return false
 	}
-	if s.asRoot && st.Mode&writableByOthers == 0 {
+	if s.asRoot && st.Mode&openToOthers == 0 {
 		return false
 	}
 	id := idOf(st)

@@ -436,11 +436,17 @@ func (c *config) addStore(domain string, distributed bool, entry map[string]stri
 	c.stores = append(c.stores, s)
 }
 
+// AssignFile returns the path of the file that lists the domains of this machine. A
+// nil getenv stands for os.Getenv.
+func AssignFile(getenv func(string) string) string {
+	dir := environ{getenv}.get("ASSIGNDIR", "/etc/indimail/users")
+	return filepath.Join(dir, "assign")
+}
+
 // readAssign reads the lines "+domain-:domain:uid:gid:dir:-::".
 func (c *config) readAssign() {
 	c.assign = make(map[string]string)
-	dir := c.get("ASSIGNDIR", "/etc/indimail/users")
-	for _, l := range c.lines(filepath.Join(dir, "assign"), true) {
+	for _, l := range c.lines(AssignFile(c.getenv), true) {
 		text, ok := strings.CutPrefix(l.text, "+")
 		if !ok {
 			continue

@@ -679,7 +679,12 @@ func (e environ) get(name, def string) string {
 // set reports whether a variable is set to something.
 func (e environ) set(name string) bool { return e.get(name, "") != "" }
 
-// control returns the path of a control file.
+// ControlFile returns the path of a control file: of one in CONTROLDIR, which may be
+// relative to SYSCONFDIR. A nil getenv stands for os.Getenv.
+func ControlFile(getenv func(string) string, name string) string {
+	return environ{getenv}.control(name)
+}
+
 func (e environ) control(name string) string {
 	if filepath.IsAbs(name) {
 		return name

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"net"
 	"os"
 	"os/user"
@@ -44,7 +46,7 @@ func (c *checkup) say(v verdict, subject, format string, args ...any) {
 	if v == wrong {
 		c.status = exitUsage
 	} else if v == fault {
-		c.status, v = or(c.status, exitFault), wrong
+		c.status, v = cmp.Or(c.status, exitFault), wrong
 	}
 	fmt.Fprintf(c.w, "%-8s %-12s %s\n", v, subject, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
 }
@@ -52,22 +54,28 @@ func (c *checkup) say(v verdict, subject, format string, args ...any) {
 func check(o options, w io.Writer) int {
 	c := &checkup{w: w}
 	if os.Geteuid() == 0 {
-		c.say(warning, "user", "root may do everything: to see what the server may do, run this as its user (setuidgid indimail inlookup -t)")
+		c.say(warning, "user", "root can do everything: to see what the server can do, "+
+			"run this as its user (setuidgid indimail inlookup -t)")
 	} else {
 		c.say(ok, "user", "%s: what follows holds for this user", account(os.Geteuid()))
 	}
-	config := &inlookup.MySQL{} // without a Log: what it would warn of has lines of its own
+	var warnings strings.Builder
+	config := &inlookup.MySQL{Log: log.New(&warnings, "", 0)}
 	err := config.Reload(false)
 	defer config.Close()
-	c.files(problems(err))
+	c.files(strings.Split(warnings.String(), "\n"), problems(err))
+	c.ignored()
 	c.cache()
 	if err == nil {
 		c.databases(config)
 	} else {
-		c.say(warning, "database", "not asked: what is wrong above must be put right first")
+		c.say(warning, "database", "not asked: first put right what is wrong above")
+	}
+	if limit, few := inlookup.FewDescriptors(); few {
+		c.say(warning, "descriptors", "at most %d files can be open: under load answers will "+
+			"be lost; raise the limit (ulimit -n)", limit)
 	}
 	c.fifos(o)
-	c.replies()
 	return c.status
 }
 
@@ -79,13 +87,6 @@ func problems(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-func or[T comparable](v, def T) T {
-	if v == *new(T) {
-		return def
-	}
-	return v
-}
-
 // account names a user for people.
 func account(uid int) string {
 	n := strconv.Itoa(uid)
@@ -95,112 +96,145 @@ func account(uid int) string {
 	return "uid " + n
 }
 
-// files looks at the control files and assign. Faults is what the server finds
-// in them and in the environment.
-func (c *checkup) files(faults []string) {
-	control := or(os.Getenv("CONTROLDIR"), "control")
-	if !filepath.IsAbs(control) {
-		control = filepath.Join(or(os.Getenv("SYSCONFDIR"), "/etc/indimail"), control)
-	}
+// files says of each control file, and of assign, what the server finds in it.
+// Warnings and faults are what it says when it reads them.
+func (c *checkup) files(warnings, faults []string) {
+	control := filepath.Dir(inlookup.ControlFile(nil, "host.mysql"))
 	if _, err := os.Stat(control); err != nil && os.Getenv("CONTROLDIR") != "" {
 		c.say(warning, "CONTROLDIR", "%v: set it to the directory of the control files", err)
 	}
-	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo", "hostip", "smtproutes", "qmtproutes", "timeoutread", "assign"} {
-		path := filepath.Join(control, name)
-		if name == "assign" {
-			path = filepath.Join(or(os.Getenv("ASSIGNDIR"), "/etc/indimail/users"), name)
+	names := []string{
+		"host.mysql", "host.cntrl", "mcdinfo", "hostip", "smtproutes", "qmtproutes", "timeoutread",
+	}
+	for _, name := range names {
+		path := inlookup.ControlFile(nil, name)
+		if name == "mcdinfo" {
+			path = inlookup.ControlFile(nil, cmp.Or(os.Getenv("MCDFILE"), name))
 		}
-		right := true
-		faults = slices.DeleteFunc(faults, func(fault string) bool {
-			if !strings.Contains(" "+fault, " "+path+":") {
-				return false
-			}
-			right = false
-			c.say(wrong, name, "%s", fault)
-			return true
-		})
-		if right {
-			c.file(name, path)
+		c.file(name, path, &warnings, &faults)
+	}
+	c.file("assign", inlookup.AssignFile(nil), &warnings, &faults)
+	for _, text := range warnings {
+		if text = strings.TrimPrefix(text, "warning: "); text != "" {
+			c.say(warning, "environment", "%s", text)
 		}
 	}
-	for _, fault := range faults {
-		c.say(wrong, "environment", "%s", fault)
+	for _, text := range faults {
+		c.say(wrong, "environment", "%s", text)
 	}
 }
 
-// file looks at a file in which the server finds no fault.
-func (c *checkup) file(name, path string) {
-	text, err := os.ReadFile(path)
+// file says what there is to say of one file, and takes it out of both lists.
+func (c *checkup) file(name, path string, warnings, faults *[]string) {
+	said := false
+	tell := func(v verdict, list *[]string) {
+		*list = slices.DeleteFunc(*list, func(text string) bool {
+			if !strings.Contains(" "+text, " "+path+":") {
+				return false
+			}
+			said = true
+			c.say(v, name, "%s", strings.TrimPrefix(text, "warning: "))
+			return true
+		})
+	}
+	tell(wrong, faults)
+	tell(warning, warnings)
+	if said {
+		return
+	}
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.say(ok, name, "absent (%s)", path)
 		return
 	}
-	info, err2 := os.Stat(path)
+	text, err2 := os.ReadFile(path)
 	if err = errors.Join(err, err2); err != nil {
 		c.say(wrong, name, "%v", err)
 		return
 	}
-	value, _, _ := strings.Cut(string(text), "\n")
-	seconds, err := strconv.ParseUint(strings.TrimSpace(value), 10, 31)
-	switch mode := info.Mode().Perm(); {
-	case mode&0o004 != 0 && holdsPassword(name, string(text)):
-		c.say(wrong, name, "%s, mode %04o, holds a password and is readable by all: chmod o-r %[1]s", path, mode)
-	case name == "timeoutread" && (err != nil || seconds == 0): // the server does not read it, clients do
-		c.say(wrong, name, "%s:1: want seconds, at least 1, not %q", path, value)
-	case name == "timeoutread" && seconds < 4:
-		c.say(warning, name, "%s: %d s: the server takes up to 3 s to say that it has no answer: want 4 at least", path, seconds)
-	default:
-		c.say(ok, name, "%s, mode %04o", path, mode)
+	if name == "timeoutread" && !c.timeout(path, string(text)) {
+		return
 	}
+	c.say(ok, name, "%s, mode %04o", path, info.Mode().Perm())
 }
 
-// holdsPassword reports whether a control file without a fault has a password.
-func holdsPassword(name, text string) bool {
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-			continue
-		}
-		f := append(strings.Split(line, ":"), "", "")
-		return name == "mcdinfo" || strings.HasPrefix(name, "host.") && f[2] != "" // the first line counts; each entry of mcdinfo has one
+// timeout looks at a file that only clients read, and reports whether it is right.
+func (c *checkup) timeout(path, text string) bool {
+	const least = 4
+	value, _, _ := strings.Cut(text, "\n")
+	seconds, err := strconv.ParseUint(strings.TrimSpace(value), 10, 31)
+	switch {
+	case err != nil || seconds == 0:
+		c.say(wrong, "timeoutread", "%s:1: want seconds, at least 1, not %q", path, value)
+	case seconds < least:
+		c.say(warning, "timeoutread", "%s: %d s: the server takes up to 3 s to say that it "+
+			"has no answer: want at least %d", path, seconds, least)
+	default:
+		return true
 	}
 	return false
 }
 
+// ignored warns of settings of the C library that this program does not read.
+func (c *checkup) ignored() {
+	read := []string{"MYSQL_OPT_SSL_CA", "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"}
+	for _, setting := range os.Environ() {
+		name, value, _ := strings.Cut(setting, "=")
+		option := strings.HasPrefix(name, "MYSQL_OPT_") || strings.HasPrefix(name, "MYSQL_READ_DEFAULT_")
+		if option && value != "" && !slices.Contains(read, name) {
+			c.say(warning, name, "is set, and not read by this program")
+		}
+	}
+}
+
 func (c *checkup) cache() {
-	cache, err := newCache(nil)
+	cache, warnings, err := newCache(nil)
+	for _, text := range warnings {
+		c.say(warning, "cache", "%s", text)
+	}
 	for _, fault := range problems(err) {
 		c.say(wrong, "cache", "%s", fault)
 	}
-	if err == nil && cache == nil {
-		c.say(ok, "cache", "none, since USE_BTREE is 0: MySQL is asked for everything")
-	} else if err == nil {
-		set := "as by default"
-		for _, name := range []string{"CACHE_TTL", "CACHE_NEGATIVE_TTL", "CACHE_STALE", "CACHE_SIZE", "MAX_BTREE_COUNT"} {
-			if v := os.Getenv(name); v != "" {
-				set += ", but " + name + "=" + v
-			}
-		}
-		c.say(ok, "cache", "%s", set)
+	if err != nil {
+		return
 	}
+	if cache == nil {
+		c.say(ok, "cache", "none, since USE_BTREE is 0: MySQL is asked for everything")
+		return
+	}
+	set := "as by default"
+	variables := []string{
+		"CACHE_TTL", "CACHE_NEGATIVE_TTL", "CACHE_STALE", "CACHE_SIZE", "MAX_BTREE_COUNT",
+	}
+	for _, name := range variables {
+		if v := os.Getenv(name); v != "" {
+			set += ", but " + name + "=" + v
+		}
+	}
+	c.say(ok, "cache", "%s", set)
 }
 
 // databases asks each database what the server would ask it.
 func (c *checkup) databases(config *inlookup.MySQL) {
+	const slow = time.Second
 	said := "" // the last error: not again for each further question that does not get through
 	err := config.Check(context.Background(), func(database, what string, took time.Duration, err error) {
 		text := fmt.Sprintf("%s: %s, %v", database, what, took.Round(100*time.Microsecond))
 		v, advice := remedy(err)
-		if v == ok && took > time.Second {
-			c.say(warning, "database", "%s: slow: the server gives up after 3 s, its clients after 4", text)
-		} else if v == ok {
-			c.say(ok, "database", "%s", text)
-		} else {
-			why := strings.TrimPrefix(err.Error(), "database "+database+": ")
-			if database+why != said {
-				c.say(v, "database", "%s: %s: %s", text, why, advice)
-			}
-			said = database + why
+		if v == ok && took > slow {
+			c.say(warning, "database", "%s: slow: the server gives up after 3 s, its clients "+
+				"after 4", text)
+			return
 		}
+		if v == ok {
+			c.say(ok, "database", "%s", text)
+			return
+		}
+		why := strings.TrimPrefix(err.Error(), "database "+database+": ")
+		if database+why != said {
+			c.say(v, "database", "%s: %s: %s", text, why, advice)
+		}
+		said = database + why
 	})
 	if err != nil {
 		c.say(wrong, "database", "%v", err)
@@ -233,7 +267,7 @@ func remedy(err error) (v verdict, advice string) {
 		}
 		return wrong, "see what this error means in MySQL's manual"
 	case errors.As(err, &certificate):
-		return wrong, "name who vouches for it in MYSQL_OPT_SSL_CA, or the host as its certificate does"
+		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its certificate does"
 	case errors.Is(err, mysql.ErrNoTLS):
 		return wrong, "have MySQL speak TLS, or take ssl out of the control file"
 	case errors.As(err, &name) && name.IsNotFound:
@@ -245,34 +279,31 @@ func remedy(err error) (v verdict, advice string) {
 // What access(2) may be asked for.
 const mayRead, mayWrite, mayPass = 4, 2, 1
 
-// fifos looks at the request FIFOs and their directory.
+// fifos looks at the request FIFOs, their directory, and that of replies.
 func (c *checkup) fifos(o options) {
-	path := or(o.infifo, or(os.Getenv("INFIFO"), "infifo"))
-	if path[0] != '/' && path[0] != '.' {
-		path = filepath.Join(or(os.Getenv("INFIFODIR"), or(os.Getenv("FIFODIR"), "/var/indimail/inquery")), path)
-	}
-	mode, err := strconv.ParseUint(or(os.Getenv("FIFO_MODE"), "660"), 8, 9)
-	switch {
-	case err != nil:
-		c.say(wrong, "FIFO_MODE", "want an octal mode like 0660, not %q", os.Getenv("FIFO_MODE"))
+	server := &inlookup.Server{Infifo: o.infifo, Instances: o.instances}
+	settings, err := server.Settings()
+	if err != nil {
+		c.say(wrong, "environment", "%v", err)
 		return
-	case mode&0o600 != 0o600:
+	}
+	const ownerBoth, othersWrite = 0o600, 0o002
+	mode := settings.Mode
+	switch {
+	case mode&ownerBoth != ownerBoth:
 		c.say(wrong, "FIFO_MODE", "%04o: the server itself must read and write: want 0660", mode)
-	case mode&0o002 != 0:
-		c.say(warning, "FIFO_MODE", "%04o: everybody on this machine may ask, for the hashes of passwords too", mode)
+	case mode&othersWrite != 0:
+		c.say(warning, "FIFO_MODE", "%04o: everyone on this machine can ask, even for the hashes "+
+			"of passwords", mode)
 	default:
 		c.say(ok, "FIFO_MODE", "%04o", mode)
 	}
-	if !c.directory(filepath.Dir(path)) {
-		return
+	if c.directory(filepath.Dir(settings.FIFOs[0])) {
+		for _, path := range settings.FIFOs {
+			c.fifo(path, mode)
+		}
 	}
-	if o.instances == 1 {
-		c.fifo(path, fs.FileMode(mode))
-		return
-	}
-	for i := range o.instances {
-		c.fifo(path+"."+strconv.Itoa(i+1), fs.FileMode(mode))
-	}
+	c.replies(settings.ReplyDir)
 }
 
 // directory looks at the directory of the request FIFOs, and reports whether to
@@ -280,30 +311,45 @@ func (c *checkup) fifos(o options) {
 func (c *checkup) directory(dir string) bool {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		parent := filepath.Dir(dir)
-		for _, err = os.Stat(parent); errors.Is(err, fs.ErrNotExist); _, err = os.Stat(parent) { // ends: / and . exist
-			parent = filepath.Dir(parent)
-		}
-		if err = syscall.Access(parent, mayWrite|mayPass); err != nil {
-			c.say(wrong, "directory", "%s is absent and may not be made in %s: %v: make it and give it to the server's user", dir, parent, err)
-		} else {
-			c.say(ok, "directory", "%s is absent: the server will make it", dir)
-		}
+		c.absentDirectory(dir)
 		return false
 	}
-	if err != nil || !info.IsDir() {
-		c.say(wrong, "directory", "%s: %v: set INFIFODIR or INFIFO right", dir, or(err, error(syscall.ENOTDIR)))
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		c.say(wrong, "directory", "%s: %v: put INFIFODIR or INFIFO right", dir, err)
 		return false
 	}
 	text := fmt.Sprintf("%s, owner %s, mode %04o", dir, account(owner(info)), info.Mode().Perm())
+	othersWrite := info.Mode()&0o002 != 0
 	if err := syscall.Access(dir, mayWrite|mayPass); err != nil {
-		c.say(wrong, "directory", "%s: the server may not make a FIFO in it: %v: give it to the server's user", text, err)
-	} else if info.Mode()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		c.say(warning, "directory", "%s: everybody may put a FIFO of his own in place of the server's: chmod o-w %s", text, dir)
+		c.say(wrong, "directory", "%s: the server cannot make a FIFO in it: %v: "+
+			"give it to the server's user", text, err)
+	} else if othersWrite && info.Mode()&fs.ModeSticky == 0 {
+		c.say(warning, "directory", "%s: anyone can put another FIFO in place of the server's: "+
+			"chmod o-w %s", text, dir)
 	} else {
 		c.say(ok, "directory", "%s", text)
 	}
 	return true
+}
+
+// absentDirectory says whether the server can make dir.
+func (c *checkup) absentDirectory(dir string) {
+	parent := filepath.Dir(dir)
+	for { // ends: / and . exist
+		if _, err := os.Stat(parent); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		parent = filepath.Dir(parent)
+	}
+	if err := syscall.Access(parent, mayWrite|mayPass); err != nil {
+		c.say(wrong, "directory", "%s is absent and cannot be made in %s: %v: "+
+			"make it and give it to the server's user", dir, parent, err)
+		return
+	}
+	c.say(ok, "directory", "%s is absent: the server will make it", dir)
 }
 
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
@@ -314,40 +360,49 @@ func (c *checkup) fifo(path string, want fs.FileMode) {
 		c.say(ok, "FIFO", "%s is absent: the server will make it", path)
 		return
 	}
-	if err != nil || info.Mode().Type() != fs.ModeNamedPipe {
-		c.say(wrong, "FIFO", "%s: %v: move it away, or set INFIFO or -f right", path, or(err, errors.New("is no FIFO")))
+	if err == nil && info.Mode().Type() != fs.ModeNamedPipe {
+		err = errors.New("it is no FIFO")
+	}
+	if err != nil {
+		c.say(wrong, "FIFO", "%s: %v: move it away, or put INFIFO or -f right", path, err)
 		return
 	}
-	text := fmt.Sprintf("%s, owner %s, mode %04o", path, account(owner(info)), info.Mode().Perm())
-	other := os.Geteuid() != 0 && os.Geteuid() != owner(info)
-	switch who := holder(path); {
+	mode := info.Mode().Perm()
+	text := fmt.Sprintf("%s, owner %s, mode %04o", path, account(owner(info)), mode)
+	ours := os.Geteuid() == 0 || os.Geteuid() == owner(info)
+	who := holder(path)
+	switch {
 	case who != "":
 		c.say(ok, "FIFO", "%s: %s serves it", text, who)
-	case other && (info.Mode().Perm() != want || syscall.Access(path, mayRead|mayWrite) != nil):
-		c.say(wrong, "FIFO", "%s: the server may not take it over: remove it, the server will make another", text)
-	case info.Mode().Perm() != want:
-		c.say(warning, "FIFO", "%s: nobody serves it, and the server will change its mode to %04o", text, want)
+	case syscall.Access(path, mayRead|mayWrite) != nil:
+		c.say(wrong, "FIFO", "%s: the server cannot open it: remove it, the server will make "+
+			"another", text)
+	case mode != want && !ours:
+		c.say(warning, "FIFO", "%s: nobody serves it, and the server cannot change its mode "+
+			"to %04o", text, want)
+	case mode != want:
+		c.say(warning, "FIFO", "%s: nobody serves it, and the server will change its mode "+
+			"to %04o", text, want)
 	default:
 		c.say(ok, "FIFO", "%s: nobody serves it", text)
 	}
 }
 
-func (c *checkup) replies() {
-	dir := strings.TrimRight(os.Getenv("REPLYDIR"), "/")
+func (c *checkup) replies(dir string) {
 	if dir == "" {
-		c.say(ok, "REPLYDIR", "not set: reply FIFOs may lie anywhere")
+		c.say(ok, "REPLYDIR", "not set: reply FIFOs can be anywhere")
 		return
 	}
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
 		err = syscall.ENOTDIR
 	}
-	switch err = or(err, syscall.Access(dir, mayPass)); {
-	case !filepath.IsAbs(dir):
-		c.say(wrong, "REPLYDIR", "%s: want a path that begins with /", dir)
-	case err != nil:
-		c.say(wrong, "REPLYDIR", "%s: %v: no client will get an answer", dir, err)
-	default:
-		c.say(ok, "REPLYDIR", "%s: clients must have exactly this in FIFOTMPDIR", dir)
+	if err == nil {
+		err = syscall.Access(dir, mayPass)
 	}
+	if err != nil {
+		c.say(wrong, "REPLYDIR", "%s: %v: no client will get an answer", dir, err)
+		return
+	}
+	c.say(ok, "REPLYDIR", "%s: clients must have exactly this in FIFOTMPDIR", dir)
 }

@@ -44,9 +44,9 @@ func demo(mode demoFlag, w io.Writer) (err error) {
 	getenv := func(name string) string { return env[name] }
 
 	db, err := demoDatabase(ctx, dir, env)
-	about := &about{mysql: &inlookup.MySQL{Getenv: getenv}}
-	defer about.mysql.Close()
-	var resolver inlookup.Resolver = about.mysql
+	admin := &admin{mysql: &inlookup.MySQL{Getenv: getenv}}
+	defer admin.mysql.Close()
+	var resolver inlookup.Resolver = admin.mysql
 	switch {
 	case errors.Is(err, mariadb.ErrNotInstalled):
 		fmt.Fprintf(w, "There is no MariaDB on this machine. To see it with one:\n  apt-get update && apt-get install -y --no-install-recommends mariadb-server\n"+
@@ -58,18 +58,17 @@ func demo(mode demoFlag, w io.Writer) (err error) {
 		defer func() { err = errors.Join(err, db.Stop()) }()
 		fmt.Fprintf(w, "A private MariaDB runs in %s, with the sample domain example.com.\n", dir)
 	}
-	about.cache = &inlookup.Cache{Resolver: resolver, TTL: time.Second, DefaultDomain: "example.com"}
-	about.server = &inlookup.Server{Resolver: about.cache, Getenv: getenv, About: about.answer}
-	if err := about.server.Listen(); err != nil {
+	admin.cache = &inlookup.Cache{Resolver: resolver, TTL: time.Second, DefaultDomain: "example.com"}
+	admin.server = &inlookup.Server{Resolver: admin.cache, Getenv: getenv, Admin: admin.answer}
+	if err := admin.server.Listen(); err != nil {
 		return err
 	}
 	serving, done := context.WithCancel(context.Background())
 	served := make(chan error)
-	go func() { served <- about.server.Serve(serving) }()
+	go func() { served <- admin.server.Serve(serving) }()
 	defer func() { done(); err = errors.Join(err, <-served) }()
 
-	d := demonstration{w, paints(w), about.cache, &inlookup.Client{Getenv: getenv}}
-	defer d.client.Close()
+	d := demonstration{w, paints(w), admin.cache, &inlookup.Client{Getenv: getenv}}
 	d.tour(ctx, db)
 	d.status(ctx)
 	if mode == "serve" {

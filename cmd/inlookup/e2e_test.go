@@ -219,7 +219,6 @@ func (s *site) fifo(name string) string { return filepath.Join(s.env["INFIFODIR"
 // client returns a client of the site's server, to the end of the test.
 func (s *site) client() *inlookup.Client {
 	c := &inlookup.Client{Getenv: s.getenv}
-	s.t.Cleanup(func() { c.Close() })
 	return c
 }
 
@@ -390,7 +389,6 @@ func (s *site) serve(args ...string) *process {
 func (s *site) answers(p *process) {
 	s.t.Helper()
 	c := &inlookup.Client{Getenv: s.getenv, Timeout: time.Second}
-	defer c.Close()
 	eventually(s.t, "the server answers", func() bool {
 		select {
 		case <-p.done:

@@ -12,9 +12,8 @@ import (
 	"math"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
-	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,31 +31,35 @@ const usage = `inlookup answers what mail programs ask about IndiMail's users.
 usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
        inlookup -t [-f infifo] [-i instances]
        inlookup -demo[=serve]
+       inlookup -V
 
   -f infifo      name or path of the request FIFO (default: INFIFO, else infifo)
-  -i instances   so many request FIFOs, named infifo.1, infifo.2 ... (default 1:
-                 one, named infifo)
-  -c seconds     load into the cache at start, and after SIGHUP, who logged in
-                 within so many seconds
-  -v             write a line for each request, as SIGUSR2 turns it on and off
-  -t             check the configuration, the databases and the FIFOs, beside a
-                 running server too: a line for each, which begins with ok,
-                 warning or wrong; nothing is changed
+  -i instances   this many request FIFOs, named infifo.1, infifo.2 ... (default
+                 1: one, named infifo)
+  -c seconds     load into the cache, at start and after SIGHUP, those who
+                 logged in within this many seconds
+  -v             write a line for each request; SIGUSR2 turns this on and off
+  -t             check the configuration, the databases and the FIFOs, even
+                 beside a running server: a line for each, which begins with
+                 ok, warning or wrong; it changes nothing
   -demo          show it at work with a private MariaDB and a sample domain, in
                  a temporary directory, and leave nothing behind; with =serve
                  stay until interrupted
+  -V             print the version
 
 It is configured by its environment and by control files:
-  INFIFODIR, FIFODIR      directory of a request FIFO that is no path
-                          (default /var/indimail/inquery)
-  FIFO_MODE               mode of the request FIFOs, octal (default 0660)
-  REPLYDIR                the only directory where reply FIFOs may lie
+  INFIFODIR, FIFODIR      directory of a request FIFO that is no path (default
+                          /run/indimail/inlookup if that exists, else
+                          /var/indimail/inquery)
+  FIFO_MODE               mode of the FIFOs, octal (default 0660)
+  REPLYDIR                the only directory where reply FIFOs can be
   CONTROLDIR              control files host.mysql, host.cntrl, mcdinfo, hostip,
                           smtproutes, qmtproutes (default /etc/indimail/control)
   ASSIGNDIR               the file assign (default /etc/indimail/users)
   DEFAULT_DOMAIN          of an address without one
   MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT
-                          the database; each goes before host.mysql; several
+                          the database; MYSQL_HOST overrides host.mysql, and
+                          fields of either override the other variables; several
                           hosts with commas between them are tried in turn
   CNTRL_HOST ...          the same of a cluster's central database
   CACHE_TTL               life of an answer (default 10m)
@@ -64,7 +67,8 @@ It is configured by its environment and by control files:
   CACHE_STALE             how long an expired answer may be given while the
                           database is unavailable (at most, and by default: 1h
                           for status and password, 24h for the rest; 0: never)
-  CACHE_SIZE              bytes of memory for answers (default 268435456)
+  CACHE_SIZE              bytes of memory for answers; K, M and G stand for
+                          powers of 1024 (default 256M)
   MAX_BTREE_COUNT         answers kept at most (default: by CACHE_SIZE alone)
   USE_BTREE=0             keep none
   TCPREMOTEIP             set by tcpserver: answer one request on descriptors 0
@@ -81,7 +85,7 @@ A service manager that sets NOTIFY_SOCKET is told when requests are read.
 `
 
 func main() {
-	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the server, and the demo's cleaning up, go on
+	signal.Ignore(syscall.SIGPIPE) // the reader of our output may go: the server stays
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -91,6 +95,7 @@ type options struct {
 	recent    time.Duration
 	verbose   bool
 	test      bool
+	version   bool
 	demo      demoFlag
 }
 
@@ -103,6 +108,7 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&seconds, "c", 0, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.test, "t", false, "")
+	flags.BoolVar(&o.version, "V", false, "")
 	flags.Var(&o.demo, "demo", "")
 	if err = flags.Parse(args); err != nil {
 		return o, err
@@ -121,14 +127,8 @@ func parse(args []string) (o options, err error) {
 	return o, err
 }
 
-func run(args []string, stdout, stderr io.Writer) int {
+func run(args []string, stdout, stderr *os.File) int {
 	o, err := parse(args)
-	logger := log.New(stderr, "inlookup: ", 0)
-	if err == nil && o.demo == "" { // before any password is read
-		if err := keepSecrets(); err != nil {
-			logger.Printf("warning: other processes of this user may see this one's memory: %v", err)
-		}
-	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage)
@@ -136,183 +136,236 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err != nil:
 		fmt.Fprintf(stderr, "inlookup: %v (inlookup -h explains)\n", err)
 		return exitUsage
+	case o.version:
+		fmt.Fprintln(stdout, version())
+		return 0
 	case o.demo != "":
-		err = demo(o.demo, stdout)
+		return report(demo(o.demo, stdout), log.New(stderr, "inlookup: ", 0))
+	}
+	out, errors := newLineWriters(stdout, stderr)
+	logger := log.New(errors, "inlookup: ", 0)
+	if err := keepSecrets(); err != nil { // before any password is read
+		logger.Printf("warning: other processes of this user may see this one's memory: %v", err)
+	}
+	status := 0
+	switch {
 	case o.test:
-		return check(o, stdout)
+		status = check(o, stdout)
 	case os.Getenv("TCPREMOTEIP") != "":
-		// Whoever connects and says nothing would hold one of tcpserver's places.
-		time.AfterFunc(30*time.Second, func() { os.Exit(exitFault) })
-		server := &inlookup.Server{Resolver: inlookup.FromEnv(), Log: logger}
-		err = server.ServeConn(context.Background(), os.Stdin, os.Stdout)
+		status = report(serveConn(logger), logger)
 	default:
-		err = serve(o, stdout, logger)
+		status = report(serve(o, out, errors, logger), logger)
+	}
+	out.flush(lastLines)
+	errors.flush(lastLines)
+	return status
+}
+
+const lastLines = time.Second // how long the end waits for a reader of the log
+
+// report logs why a command failed, and returns its exit status.
+func report(err error, logger *log.Logger) int {
+	if err == nil {
+		return 0
 	}
 	for _, fault := range problems(advise(err)) {
 		logger.Print(fault)
 	}
-	if err != nil {
-		return exitFault
-	}
-	return 0
+	return exitFault
+}
+
+// serveConn answers one request, as tcpserver wants it. A client that connects and
+// says nothing must not hold one of tcpserver's places.
+func serveConn(logger *log.Logger) error {
+	const patience = 30 * time.Second
+	time.AfterFunc(patience, func() { os.Exit(exitFault) })
+	server := &inlookup.Server{Resolver: inlookup.FromEnv(), Log: logger}
+	return server.ServeConn(context.Background(), os.Stdin, os.Stdout)
+}
+
+// catch returns a channel for one signal. It holds one: a signal that comes while
+// another of its kind waits asks for nothing new. Nothing ever gives the signal
+// back its power to kill.
+func catch(sig os.Signal) <-chan os.Signal {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, sig)
+	return c
+}
+
+// A service is a server with what belongs to it.
+type service struct {
+	options
+	admin
+	out    *lineWriter
+	logger *log.Logger
 }
 
 // serve runs the server until SIGTERM.
-func serve(o options, stdout io.Writer, logger *log.Logger) error {
-	// First of all, so that a signal at the start does not kill.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
-	// The cache is most of the heap, lives long and is all pointers: let the
-	// collector run when it has grown by a fifth, not when it has doubled: a
-	// million users then take less than 200 bytes each beyond their key and
-	// answer. Of a small cache a fifth is soon used up, 50 times a second at full
-	// load; what counts as heap and is never touched, so that it takes no memory,
-	// makes that 8 (3 % more answers from MySQL).
+func serve(o options, out, errors *lineWriter, logger *log.Logger) error {
+	// First of all, so that no signal at the start kills.
+	term := catch(syscall.SIGTERM)
+	hup, interrupt := catch(syscall.SIGHUP), catch(syscall.SIGINT)
+	usr1, usr2 := catch(syscall.SIGUSR1), catch(syscall.SIGUSR2)
+	// The cache is most of the heap, lives long and is all pointers. So let the
+	// collector run when it has grown by a fifth, not when it has doubled: a million
+	// users then take less than 200 bytes each beyond key and answer.
 	debug.SetGCPercent(20)
-	defer runtime.KeepAlive(make([]byte, 32<<20))
-	mysql := &inlookup.MySQL{Log: logger}
-	if err := mysql.Reload(false); err != nil {
+
+	s := &service{options: o, out: out, logger: logger}
+	s.lost = func() uint64 {
+		if out == errors {
+			return out.total.Load()
+		}
+		return out.total.Load() + errors.total.Load()
+	}
+	if err := s.listen(); err != nil {
 		return err
 	}
-	defer mysql.Close()
-	cache, err := newCache(mysql)
-	if err != nil {
-		return err
-	}
-	server := &inlookup.Server{Resolver: mysql, Infifo: o.infifo, Instances: o.instances, Out: stdout, Log: logger}
-	if cache != nil {
-		server.Resolver = cache
-	}
-	about := &about{server, cache, mysql}
-	server.About = about.answer
-	server.Debug.Store(o.verbose || os.Getenv("DEBUG") != "")
-	if err := server.Listen(); err != nil {
-		return err
-	}
-	preload := func() {}
-	if cache != nil && o.recent > 0 {
-		preload = filler(ctx, cache, mysql, o.recent, logger)
-	}
-	preload() // before any SIGHUP asks for another
+	defer s.mysql.Close()
+	ctx, stop := context.WithCancel(context.Background())
 	go func() {
-		for sig := range signals {
-			switch sig {
-			case syscall.SIGHUP:
-				reload(mysql, false, logger)
-				if cache != nil {
-					cache.Flush("") // after reload, so that nothing is kept that went by the old files
-				}
-				preload()
-			case syscall.SIGINT:
-				reload(mysql, true, logger)
-			case syscall.SIGUSR1:
-				about.statistics(stdout)
-			case syscall.SIGUSR2:
-				server.Debug.Store(!server.Debug.Load())
+		<-term
+		notify("STOPPING=1", logger) // first, since the process may end soon after
+		stop()
+	}()
+	go s.start(ctx)
+	go s.reloadOn(ctx, hup, interrupt)
+	go func() {
+		for {
+			select {
+			case <-usr1:
+				s.statistics(out)
+			case <-usr2:
+				s.server.Debug.Store(!s.server.Debug.Load())
 			}
 		}
 	}()
 	notify("READY=1", logger)
-	serving, end := context.WithCancel(context.Background())
-	context.AfterFunc(ctx, func() {
-		notify("STOPPING=1", logger) // first, since the process may end soon after
-		end()
-	})
-	err = server.Serve(serving)
-	signal.Stop(signals)
-	about.statistics(stdout)
+	err := s.server.Serve(ctx)
+	s.statistics(out)
 	return err
 }
 
-// reload applies changed control files, or says what is wrong with them.
-func reload(mysql *inlookup.MySQL, reconnect bool, logger *log.Logger) {
-	if err := mysql.Reload(reconnect); err != nil {
-		logger.Printf("the configuration stays as it was: %v", err)
+// listen reads the configuration and makes the FIFOs.
+func (s *service) listen() error {
+	s.mysql = &inlookup.MySQL{Log: s.logger}
+	if err := s.mysql.Reload(false); err != nil {
+		return err
 	}
-}
-
-// filler returns what loads those who logged in lately, in the background. One
-// load ends before the next begins: each SIGHUP asks for one, and a burst of them
-// must not take all connections.
-func filler(ctx context.Context, cache *inlookup.Cache, mysql *inlookup.MySQL, recent time.Duration, logger *log.Logger) func() {
-	stop, done := func() {}, make(chan struct{})
-	close(done)
-	return func() {
-		stop()
-		before := done
-		done = make(chan struct{})
-		var one context.Context
-		one, stop = context.WithCancel(ctx)
-		go func(done chan struct{}) {
-			defer close(done)
-			<-before
-			fill(one, cache, mysql, recent, logger)
-		}(done)
-	}
-}
-
-func fill(ctx context.Context, cache *inlookup.Cache, mysql *inlookup.MySQL, recent time.Duration, logger *log.Logger) {
-	start := time.Now()
-	n, err := cache.Fill(func(add func(inlookup.Query, inlookup.Answer) bool) error {
-		return mysql.Recent(ctx, recent, add)
-	})
-	if ctx.Err() != nil {
-		return // the next one has the say
+	cache, warnings, err := newCache(s.mysql)
+	for _, w := range warnings {
+		s.logger.Printf("warning: %s", w)
 	}
 	if err != nil {
-		logger.Printf("loading recent users: %v", err)
+		return err
 	}
-	logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))
+	s.cache = cache
+	s.server = &inlookup.Server{
+		Resolver:  s.mysql,
+		Infifo:    s.infifo,
+		Instances: s.instances,
+		Out:       s.out,
+		Log:       s.logger,
+		Admin:     s.answer,
+	}
+	if cache != nil {
+		s.server.Resolver = cache
+	}
+	s.server.Debug.Store(s.verbose || os.Getenv("DEBUG") != "")
+	return s.server.Listen()
 }
 
-// newCache returns the cache that the environment asks for, nil for none.
-func newCache(r inlookup.Resolver) (*inlookup.Cache, error) {
-	if os.Getenv("USE_BTREE") == "0" {
-		return nil, nil
+// start says in one line what runs.
+func (s *service) start(ctx context.Context) {
+	settings, err := s.server.Settings()
+	if err != nil {
+		return // Listen went by them already
 	}
-	c := &inlookup.Cache{Resolver: r, DefaultDomain: os.Getenv("DEFAULT_DOMAIN")}
-	var errs [5]error
-	c.TTL, errs[0] = duration("CACHE_TTL")
-	c.NegativeTTL, errs[1] = duration("CACHE_NEGATIVE_TTL")
-	c.Stale, errs[2] = duration("CACHE_STALE")
-	for name, d := range map[string]*time.Duration{"CACHE_TTL": &c.TTL, "CACHE_NEGATIVE_TTL": &c.NegativeTTL, "CACHE_STALE": &c.Stale} {
-		if os.Getenv(name) != "" && *d == 0 {
-			*d = -1 // 0 forbids
+	fifos := settings.FIFOs[0]
+	if n := len(settings.FIFOs); n > 1 {
+		fifos += fmt.Sprintf(" to .%d", n)
+	}
+	cache := "no cache"
+	if s.cache != nil {
+		cache = "a cache"
+	}
+	answers := make(map[string]string)
+	var databases []string
+	s.mysql.Check(ctx, func(database, _ string, _ time.Duration, err error) {
+		if answers[database] == "" {
+			databases = append(databases, database)
 		}
+		if err != nil {
+			answers[database] = "does not answer"
+		} else if answers[database] == "" {
+			answers[database] = "answers"
+		}
+	})
+	for i, name := range databases {
+		databases[i] = name + " " + answers[name]
 	}
-	size, err := number("CACHE_SIZE")
-	c.Size, errs[3] = int64(size), err
-	c.MaxEntries, errs[4] = number("MAX_BTREE_COUNT")
-	return c, errors.Join(errs[:]...)
+	s.logger.Printf("%s serves %s (mode %04o) with %s; database %s",
+		version(), fifos, settings.Mode, cache, strings.Join(databases, ", "))
 }
 
-// duration reads a variable that holds a Go duration or plain seconds.
-func duration(name string) (time.Duration, error) {
-	v := os.Getenv(name)
-	if v == "" {
-		return 0, nil
+// reloadOn acts on SIGHUP and SIGINT, one after the other. At first, and after each
+// SIGHUP, it has the cache loaded; a load ends before the next begins.
+func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal) {
+	cancel := s.preload(ctx)
+	for {
+		select {
+		case <-interrupt:
+			s.reload(true)
+			continue
+		case <-hup:
+		}
+		cancel()
+		s.reload(false)
+		if s.cache != nil {
+			s.cache.Flush("") // after it, so that nothing is kept that went by the old files
+		}
+		cancel = s.preload(ctx)
 	}
-	d, err := time.ParseDuration(v)
-	if n, err2 := strconv.Atoi(v); err2 == nil {
-		d, err = time.Duration(n)*time.Second, nil
-	}
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%s: want seconds or a duration like 10m, not %q", name, v)
-	}
-	return d, nil
 }
 
-// number reads a variable that holds a number, 0 if it is empty.
-func number(name string) (int, error) {
-	v := os.Getenv(name)
-	if v == "" {
-		return 0, nil
+// reload applies changed control files, or says what is wrong with them.
+func (s *service) reload(reconnect bool) {
+	if err := s.mysql.Reload(reconnect); err != nil {
+		s.logger.Printf("the configuration stays as it was: %v", err)
 	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%s: want a number, not %q", name, v)
+}
+
+// preloadTime is how long a preload takes at most.
+const preloadTime = 5 * time.Minute
+
+// preload loads those who logged in lately, in the background. The function it
+// returns ends that, and returns when it has ended.
+func (s *service) preload(ctx context.Context) (cancel func()) {
+	if s.cache == nil || s.recent == 0 {
+		return func() {}
 	}
-	return n, nil
+	ctx, stop := context.WithTimeout(ctx, preloadTime)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		start := time.Now()
+		emails, err := s.mysql.Recent(ctx, s.recent)
+		n := 0
+		if err == nil {
+			n, err = s.cache.Preload(ctx, emails)
+		}
+		emails = nil
+		debug.FreeOSMemory() // the list may have been as large as the cache
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return // another one follows, or the end
+		}
+		if err != nil {
+			s.logger.Printf("loading recent users: %v", err)
+		}
+		s.logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))
+	}()
+	return func() {
+		stop()
+		<-done
+	}
 }

@@ -274,7 +274,6 @@ func TestMigrationSupervise(t *testing.T) {
 	ready := func() {
 		t.Helper()
 		c := &inlookup.Client{Getenv: asked.getenv, Timeout: time.Second}
-		defer c.Close()
 		eventually(t, "ours answers", func() bool {
 			_, err := c.Resolve(context.Background(), inlookup.Query{Type: inlookup.TypeStatus})
 			return err == nil

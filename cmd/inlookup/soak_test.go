@@ -470,9 +470,6 @@ func (s *soak) run(seed uint64, length time.Duration, hostile []string) {
 		}
 	})
 	all.Wait()
-	for _, c := range clients {
-		c.Close()
-	}
 }
 
 func (s *soak) asked() (n int64) {

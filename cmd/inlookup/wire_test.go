@@ -190,7 +190,7 @@ func testTypes(t *testing.T, s *served) {
 	// What nobody here answers is answered with an error; it is a request all the same.
 	for _, typ := range []inlookup.Type{inlookup.TypeStatus, inlookup.TypeFlush, inlookup.TypeExplain} {
 		if a, err := s.ask("infifo", inlookup.Query{Type: typ}); a.Code() != -1 || err != nil {
-			t.Errorf("%v without About: code %d, %v", typ, a.Code(), err)
+			t.Errorf("%v without Admin: code %d, %v", typ, a.Code(), err)
 		}
 	}
 }

@@ -369,7 +369,7 @@ func (p *program) ownServer(client *inlookup.Client) (source, error) {
 		m.Close()
 		return s, err
 	}
-	s.close = func() { client.Close(); stop(); m.Close() }
+	s.close = func() { stop(); m.Close() }
 	return s, nil
 }
 

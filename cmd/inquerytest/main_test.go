@@ -59,7 +59,7 @@ func environment(t *testing.T) map[string]string {
 func serve(t *testing.T, env map[string]string, r inlookup.Resolver) {
 	t.Helper()
 	s := &inlookup.Server{Resolver: r, Getenv: func(name string) string { return env[name] }}
-	s.About = func(_ context.Context, q inlookup.Query) (string, error) {
+	s.Admin = func(_ context.Context, q inlookup.Query) (string, error) {
 		return fmt.Sprintf("%v, %q, %q\n\n", q.Type, q.Email, q.IP), nil
 	}
 	if err := s.Listen(); err != nil {

@@ -11,15 +11,16 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// about answers questions about the server itself: statistics, and the
+// An admin answers questions about the server itself: statistics, and the
 // extensions of the wire protocol.
-type about struct {
+type admin struct {
 	server *inlookup.Server
 	cache  *inlookup.Cache // nil: there is none
 	mysql  *inlookup.MySQL
+	lost   func() uint64 // lines of the log; nil: none
 }
 
-func (a *about) answer(ctx context.Context, q inlookup.Query) (string, error) {
+func (a *admin) answer(ctx context.Context, q inlookup.Query) (string, error) {
 	switch {
 	case q.Type == inlookup.TypeStatus:
 		return a.status(), nil
@@ -31,7 +32,7 @@ func (a *about) answer(ctx context.Context, q inlookup.Query) (string, error) {
 	return fmt.Sprintf("%d entries flushed\n", a.cache.Flush(q.Email)), nil
 }
 
-func (a *about) cacheStats() (s inlookup.CacheStats) {
+func (a *admin) cacheStats() (s inlookup.CacheStats) {
 	if a.cache != nil {
 		s = a.cache.Stats()
 	}
@@ -40,7 +41,7 @@ func (a *about) cacheStats() (s inlookup.CacheStats) {
 
 // statistics writes what SIGUSR1 asks for. IndiMail's graphing program parses
 // the first line.
-func (a *about) statistics(w io.Writer) {
+func (a *admin) statistics(w io.Writer) {
 	s, c := a.server.Stats(), a.cacheStats()
 	n := s.Queries
 	total, now := uint64(0), time.Now()
@@ -51,7 +52,7 @@ func (a *about) statistics(w io.Writer) {
 	fmt.Fprintf(w, "User:Relay:Password:Limit:Alias:Host:Domain %d %d %d %d %d %d %d Cached Nodes %d\n"+
 		"Start Time: %s\nEnd   Time: %s\nQueries: %d\nSeconds: %.3f\nQuery/Sec = %.2f\n",
 		n[inlookup.TypeUser], n[inlookup.TypeRelay], n[inlookup.TypePasswd], n[inlookup.TypeLimit],
-		n[inlookup.TypeAlias], n[inlookup.TypeHost], n[inlookup.TypeDomain], c.Entries[0]+c.Entries[1],
+		n[inlookup.TypeAlias], n[inlookup.TypeHost], n[inlookup.TypeDomain], c.Present.Entries+c.Absent.Entries,
 		s.Started.Format(time.RFC3339), now.Format(time.RFC3339), total, seconds, float64(total)/seconds)
 }
 
@@ -60,31 +61,40 @@ var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit",
 
 // status returns all counts in the exposition format of Prometheus, which a
 // person can read as well.
-func (a *about) status() string {
+func (a *admin) status() string {
 	s, c, m := a.server.Stats(), a.cacheStats(), a.mysql.Stats()
+	lost := uint64(0)
+	if a.lost != nil {
+		lost = a.lost()
+	}
 	var w exposition
+	w.add("build_info", "gauge", "the version", `version="`+version()+`"`, 1)
 	w.add("start_time_seconds", "gauge", "when the server started, Unix time", "", s.Started.Unix())
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
 		w.add("queries_total", "counter", "requests read", `type="`+labels[t]+`"`, s.Queries[t])
 	}
 	w.add("waiting", "gauge", "requests that wait for an answer", "", s.Waiting)
-	w.add("refused_bytes_total", "counter", "bytes in the request FIFOs that were no request", "", s.Refused)
+	w.add("refused_bytes_total", "counter",
+		"bytes in the request FIFOs that were no request", "", s.Refused)
 	w.add("undeliverable_total", "counter", "replies without a reader, or without room", "", s.Undeliverable)
+	w.add("replies_unopened_total", "counter",
+		"replies not opened for want of descriptors or rights", "", s.Unopened)
 	w.add("busy_total", "counter", "requests refused because too many waited", "", s.Busy)
 	w.add("unavailable_total", "counter", "requests answered with an error", "", s.Unavailable)
+	w.add("fifos_remade_total", "counter", "request FIFOs made anew", "", s.Remade)
+	w.add("log_lines_lost_total", "counter", "lines for which the log's reader was too slow", "", lost)
 	w.add("cache_hits_total", "counter", "answers from memory", "", c.Hits)
 	w.add("cache_misses_total", "counter", "answers that were loaded", "", c.Misses)
-	w.add("cache_coalesced_total", "counter", "askers who shared the load of another", "", c.Coalesced)
-	w.add("cache_stale_total", "counter", "expired answers given while the database was unavailable", "", c.Stale)
+	w.add("cache_coalesced_total", "counter", "questions that shared the load of another", "", c.Coalesced)
+	w.add("cache_stale_total", "counter",
+		"expired answers given while the database was unavailable", "", c.Stale)
 	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
 	w.add("cache_evicted_total", "counter", "entries evicted for room", "", c.Evicted)
 	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
-	for i, kind := range []string{`kind="present"`, `kind="absent"`} {
-		w.add("cache_entries", "gauge", "entries in the cache", kind, c.Entries[i])
-	}
-	for i, kind := range []string{`kind="present"`, `kind="absent"`} {
-		w.add("cache_bytes", "gauge", "bytes of heap that the entries take", kind, c.Bytes[i])
-	}
+	w.add("cache_entries", "gauge", "entries in the cache", `kind="present"`, c.Present.Entries)
+	w.add("cache_entries", "gauge", "", `kind="absent"`, c.Absent.Entries)
+	w.add("cache_bytes", "gauge", "bytes of heap that entries take", `kind="present"`, c.Present.Bytes)
+	w.add("cache_bytes", "gauge", "", `kind="absent"`, c.Absent.Bytes)
 	w.add("mysql_errors_total", "counter", "SELECTs that failed", "", m.Errors)
 	w.addTo("mysql_select_seconds", "_sum", "summary", "how long SELECTs took", "", m.Time.Seconds())
 	w.addTo("mysql_select_seconds", "_count", "summary", "", "", m.Calls)
@@ -113,42 +123,51 @@ func (w *exposition) addTo(name, suffix, kind, help, label string, value any) {
 }
 
 // explain says where the answer to a question would come from.
-func (a *about) explain(ctx context.Context, q inlookup.Query) (string, error) {
+func (a *admin) explain(ctx context.Context, q inlookup.Query) (string, error) {
 	t, err := strconv.Atoi(q.IP)
 	if err != nil || t < int(inlookup.TypeUser) || t > int(inlookup.TypeDomain) {
 		return fmt.Sprintf("cannot explain type %q: want 1 to 7\n", q.IP), nil
 	}
 	q = inlookup.Query{Type: inlookup.Type(t), Email: q.Email}
-	w := fmt.Sprintf("query:       %v of %s\n", q.Type, strconv.QuoteToGraphic(q.Email))
-	e, there := inlookup.Entry{}, false
-	if a.cache != nil {
-		e, there = a.cache.Explain(q)
-	}
-	switch {
-	case a.cache == nil:
-		w += "cache:       none\n"
-	case q.Type == inlookup.TypeRelay:
-		w += "cache:       never, this is always looked up\n"
-	case !there:
-		w += "cache:       miss\n"
-	case e.Left > 0:
-		w += fmt.Sprintf("cache:       hit\ntime left:   %v\n", e.Left.Round(time.Millisecond))
-	case e.Stale > 0:
-		w += fmt.Sprintf("cache:       stale, given only while the database is unavailable\ntime left:   %v\n", e.Stale.Round(time.Millisecond))
-	default:
-		w += "cache:       miss, what is here has expired\n"
-	}
-	if there {
-		w += fmt.Sprintf("age:         %v\nbytes:       %d\nabsent:      %v\n", e.Age.Round(time.Millisecond), e.Bytes, e.Absent)
-	}
-	place, err := a.mysql.Place(ctx, q)
+	var w strings.Builder
+	fmt.Fprintf(&w, "query:       %v of %s\n", q.Type, strconv.QuoteToGraphic(q.Email))
+	a.explainCache(&w, q)
+	at, err := a.mysql.Locate(ctx, q)
 	switch {
 	case err != nil:
-		w += fmt.Sprintf("database:    %v\n", err)
-	case place.Database == "":
-		w += "database:    none, the address can be nowhere\n"
+		fmt.Fprintf(&w, "database:    %v\n", err)
+	case at.Database == "":
+		w.WriteString("database:    none, the address can be nowhere\n")
 	default:
-		w += fmt.Sprintf("real domain: %s\ndatabase:    %s\nmail store:  %s\ndistributed: %v\n", place.RealDomain, place.Database, place.MailStore, place.Distributed)
+		fmt.Fprintf(&w, "real domain: %s\ndatabase:    %s\nmail store:  %s\ndistributed: %v\n",
+			at.RealDomain, at.Database, at.MailStore, at.Distributed)
 	}
-	return w, nil
+	return w.String(), nil
+}
+
+// explainCache says what the cache has for a question.
+func (a *admin) explainCache(w io.Writer, q inlookup.Query) {
+	if a.cache == nil {
+		fmt.Fprintln(w, "cache:       none")
+		return
+	}
+	if q.Type == inlookup.TypeRelay {
+		fmt.Fprintln(w, "cache:       never, this is always looked up")
+		return
+	}
+	e, there := a.cache.Explain(q)
+	round := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+	switch {
+	case !there:
+		fmt.Fprintln(w, "cache:       miss")
+		return
+	case e.Left > 0:
+		fmt.Fprintf(w, "cache:       hit\ntime left:   %v\n", round(e.Left))
+	case e.Stale > 0:
+		fmt.Fprintf(w, "cache:       stale, given only while the database is unavailable\n"+
+			"time left:   %v\n", round(e.Stale))
+	default:
+		fmt.Fprintln(w, "cache:       miss, what is here has expired")
+	}
+	fmt.Fprintf(w, "age:         %v\nbytes:       %d\nabsent:      %v\n", round(e.Age), e.Bytes, e.Absent)
 }
