@@ -3,10 +3,11 @@ package main
 // -compare asks two servers the same questions and prints where the answers
 // differ. It is the proof to have before one server takes over from another.
 //
-// One goroutine reads addresses, and several clients ask about one address each:
-// types 1 to 6, then types 6 and 7 of its domain. Answers are compared as
-// decoded, and a password hash is never printed. known.go knows where the C
-// server is wrong. The memory does not grow with the number of addresses.
+// One goroutine reads addresses, and several clients ask about one address
+// each, with types 1 to 6, then with types 6 and 7 about its domain. Answers
+// are compared as decoded, and a password hash is never printed. known.go knows
+// where the C server is wrong. The memory does not grow with the number of
+// addresses.
 
 import (
 	"bufio"
@@ -167,7 +168,7 @@ func (p *program) recentAddresses(age time.Duration) feed {
 	}
 }
 
-// recent returns the addresses that logged in within the last age, latest first.
+// recent returns the addresses that logged in within this time, latest first.
 func recent(ctx context.Context, m *inlookup.MySQL, age time.Duration) ([]string, error) {
 	var emails []string
 	err := m.Recent(ctx, age, func(q inlookup.Query, _ inlookup.Answer) bool {
@@ -183,8 +184,8 @@ type job struct {
 	domain string // to be asked too; empty if it was asked before
 }
 
-// askAll asks about all addresses, with so many clients at the same time. When
-// ctx ends it returns at once, although feed may still wait for a line.
+// askAll asks about all addresses, with this many clients at the same time. It
+// returns at once when ctx ends, although feed may still wait for a line.
 func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
 	c.progress = c.program.showProgress(c.status())
 	defer c.progress.stop()
@@ -563,6 +564,7 @@ func (c *comparison) report(took time.Duration) {
 	row("known", c.counts[known].Load())
 	row("errors", c.counts[faulty].Load())
 	fmt.Fprintf(c.program.out, "%-12s %v\n", "took", short(took))
+	c.program.out.Flush() // its error is kept for the last Flush
 	if n := c.withoutIP.Load(); n > 0 {
 		c.program.say("relay was not asked for %d addresses: no IP address follows them", n)
 	}

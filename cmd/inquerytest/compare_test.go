@@ -35,9 +35,9 @@ func (a answers) with(changes answers) answers {
 	return changed
 }
 
-// goldenAnswers returns what was recorded of the C server, and the addresses. The
-// recorded hashes have English words in them. Here they are changed, so that a
-// word of the output is never taken for a part of a hash.
+// goldenAnswers returns what was recorded of the C server, and the addresses.
+// The recorded hashes have English words in them. They are changed here, so
+// that a word of the output is never taken for a part of a hash.
 func goldenAnswers(t *testing.T) (a answers, lines string) {
 	t.Helper()
 	a = wire(t)
@@ -97,7 +97,7 @@ func (d *duel) compare(t *testing.T, input string, args ...string) (int, string,
 	return status, stdout, stderr
 }
 
-// noSecret checks that no part of the answer's password hash is in what was printed.
+// noSecret checks that no part of the answer's password hash was printed.
 func noSecret(t *testing.T, answer inlookup.Answer, printed string) {
 	t.Helper()
 	e, err := answer.Passwd()
@@ -155,24 +155,23 @@ func passwd(email, entry string) answers {
 	}
 }
 
-func TestCompareDifferences(t *testing.T) {
-	recorded, _ := goldenAnswers(t)
-	const user = "user@example.com"
-	query := func(typ inlookup.Type) inlookup.Query { return inlookup.Query{Type: typ, Email: user} }
+// A differenceTest is one answer of B that differs, and what is printed.
+type differenceTest struct {
+	b    answers
+	want string
+}
+
+const user = "user@example.com"
+
+func ofUser(typ inlookup.Type) inlookup.Query { return inlookup.Query{Type: typ, Email: user} }
+
+func differentUsers() []differenceTest {
 	relay := inlookup.Query{Type: inlookup.TypeRelay, Email: user, IP: "192.0.2.10"}
-	limits, err := recorded[query(inlookup.TypeLimit)].Limits()
-	if err != nil {
-		t.Fatal(err)
-	}
-	limits.MaxAliases = 7
 	home := ":1:0:Test User:/home/mail/A2E/example.com/user:5000000S:0"
-	for _, test := range []struct {
-		b    answers
-		want string
-	}{
-		{answers{query(inlookup.TypeUser): inlookup.NewAnswer(2)},
+	return []differenceTest{
+		{answers{ofUser(inlookup.TypeUser): inlookup.NewAnswer(2)},
 			"differs: status of \"user@example.com\"\n  status: active / inactive\n"},
-		{answers{query(inlookup.TypeUser): inlookup.NewAnswer(1)},
+		{answers{ofUser(inlookup.TypeUser): inlookup.NewAnswer(1)},
 			"differs: status of \"user@example.com\"\n  A: status active\n  B: absent\n"},
 		{answers{relay: inlookup.NewAnswer(0)},
 			"differs: relay permission of \"user@example.com\" from 192.0.2.10\n" +
@@ -194,23 +193,35 @@ func TestCompareDifferences(t *testing.T) {
 			"  A: name \"user@example.com\", passwd (hash, 36 bytes), uid 1, gid 0, " +
 				"gecos \"Test User\", dir \"/home/mail/A2E/example.com/user\", " +
 				"shell \"5000000S\", inactive no\n  B: not understood: invalid message"},
-		{answers{query(inlookup.TypePasswd): inlookup.Absent(query(inlookup.TypePasswd))},
+		{answers{ofUser(inlookup.TypePasswd): inlookup.Absent(ofUser(inlookup.TypePasswd))},
 			"inactive no\n  B: absent\n"},
-		{answers{query(inlookup.TypeHost): inlookup.NewData(inlookup.TypeHost, "example.com:h:25")},
+	}
+}
+
+func differentRoutes(recorded answers) []differenceTest {
+	limits, _ := recorded[ofUser(inlookup.TypeLimit)].Limits()
+	limits.MaxAliases = 7
+	return []differenceTest{
+		{answers{ofUser(inlookup.TypeHost): inlookup.NewData(inlookup.TypeHost, "example.com:h:25")},
 			"differs: SMTP route of \"user@example.com\"\n" +
 				"  route: \"example.com:192.0.2.25:2525\" / \"example.com:h:25\"\n"},
-		{answers{query(inlookup.TypeHost): recorded[query(inlookup.TypePasswd)]},
+		{answers{ofUser(inlookup.TypeHost): recorded[ofUser(inlookup.TypePasswd)]},
 			"  route: \"example.com:192.0.2.25:2525\" / (a password entry)\n"},
-		{answers{query(inlookup.TypeAlias): inlookup.NewData(inlookup.TypeAlias, "&a@b\n/m\n")},
+		{answers{ofUser(inlookup.TypeAlias): inlookup.NewData(inlookup.TypeAlias, "&a@b\n/m\n")},
 			"differs: alias lines of \"user@example.com\"\n  A: absent\n  B: lines \"&a@b\" \"/m\"\n"},
-		{answers{query(inlookup.TypeLimit): inlookup.NewLimits(limits)},
+		{answers{ofUser(inlookup.TypeLimit): inlookup.NewLimits(limits)},
 			"differs: limits of \"user@example.com\"\n  MaxAliases: 101 / 7\n"},
-		{answers{query(inlookup.TypeLimit): inlookup.NewAnswer(0)},
+		{answers{ofUser(inlookup.TypeLimit): inlookup.NewAnswer(0)},
 			"  A: DomainExpiry 2000000000, MaxPopAccounts 100,"},
 		{answers{{Type: inlookup.TypeDomain, Email: "example.com"}: inlookup.NewData(
 			inlookup.TypeDomain, "example.org")},
 			"differs: real domain of \"example.com\"\n  domain: \"example.com\" / \"example.org\"\n"},
-	} {
+	}
+}
+
+func TestCompareDifferences(t *testing.T) {
+	recorded, _ := goldenAnswers(t)
+	for _, test := range append(differentUsers(), differentRoutes(recorded)...) {
 		d := newDuel(t, recorded, recorded.with(test.b))
 		status, stdout, stderr := d.compare(t, "user@example.com 192.0.2.10\n")
 		if status != exitNo {
@@ -229,7 +240,8 @@ func TestCompareDifferences(t *testing.T) {
 // like it does not.
 func TestCompareKnown(t *testing.T) {
 	recorded, _ := goldenAnswers(t)
-	for _, test := range knownTests(recorded) {
+	tests := slices.Concat(knownAddresses(recorded), knownLimits(recorded), knownEntries())
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			ours := recorded.with(test.ours)
 			d := newDuel(t, ours.with(test.c), ours)
@@ -256,38 +268,28 @@ type knownTest struct {
 	unlike            answers // over c: makes it a difference
 }
 
-func knownTests(recorded answers) []knownTest {
-	const (
-		user, alias, over = "user@example.com", "alias@example.com", "over@example.com"
-		upper, percent    = "USER@Example.com", "user%example.com"
-		aliasDomain       = "alias.example.org"
-	)
-	query := func(typ inlookup.Type, email string) inlookup.Query {
-		return inlookup.Query{Type: typ, Email: email}
-	}
+const (
+	alias, over        = "alias@example.com", "over@example.com"
+	upperCase, percent = "USER@Example.com", "user%example.com"
+	aliasDomain        = "alias.example.org"
+	hash               = "$5$nopqrstu$HfreUnfu"
+)
+
+func query(typ inlookup.Type, email string) inlookup.Query {
+	return inlookup.Query{Type: typ, Email: email}
+}
+
+func knownAddresses(recorded answers) []knownTest {
 	text := inlookup.NewData
 	host := func(email, route string) answers {
 		return answers{query(inlookup.TypeHost, email): text(inlookup.TypeHost, route)}
 	}
 	overLimits := recorded[query(inlookup.TypeLimit, over)]
-	domainLimits := recorded[query(inlookup.TypeLimit, "example.com")]
-	real := answers{query(inlookup.TypeDomain, aliasDomain): text(inlookup.TypeDomain, "example.com")}
-	defaults := inlookup.Limits{
-		DomainExpiry: -1, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,
-		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1, LimitType: 1,
-	}
-	ofUser := func(l inlookup.Limits, typ int16) answers {
-		l.LimitType = typ
-		return answers{query(inlookup.TypeLimit, user): inlookup.NewLimits(l)}
-	}
-	more := defaults
-	more.MaxAliases = 5
-	const hash = "$5$nopqrstu$HfreUnfu"
 	return []knownTest{
 		{
-			name: "upper case", input: upper, want: "wants lower case, and an @ before the domain",
-			ours:   answers{query(inlookup.TypeUser, upper): inlookup.NewAnswer(0)},
-			c:      answers{query(inlookup.TypeUser, upper): inlookup.NewAnswer(1)},
+			name: "upper case", input: upperCase, want: "wants lower case, and an @ before the domain",
+			ours:   answers{query(inlookup.TypeUser, upperCase): inlookup.NewAnswer(0)},
+			c:      answers{query(inlookup.TypeUser, upperCase): inlookup.NewAnswer(1)},
 			unlike: answers{query(inlookup.TypeUser, user): inlookup.NewAnswer(2)},
 		},
 		{
@@ -317,6 +319,25 @@ func knownTests(recorded answers) []knownTest {
 			c:      answers{query(inlookup.TypeAlias, alias): text(inlookup.TypeAlias, "")},
 			unlike: answers{query(inlookup.TypeUser, alias): inlookup.NewAnswer(0)},
 		},
+	}
+}
+
+func knownLimits(recorded answers) []knownTest {
+	text := inlookup.NewData
+	overLimits := recorded[query(inlookup.TypeLimit, over)]
+	domainLimits := recorded[query(inlookup.TypeLimit, "example.com")]
+	real := answers{query(inlookup.TypeDomain, aliasDomain): text(inlookup.TypeDomain, "example.com")}
+	defaults := inlookup.Limits{
+		DomainExpiry: -1, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,
+		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1, LimitType: 1,
+	}
+	withType := func(l inlookup.Limits, typ int16) answers {
+		l.LimitType = typ
+		return answers{query(inlookup.TypeLimit, user): inlookup.NewLimits(l)}
+	}
+	more := defaults
+	more.MaxAliases = 5
+	return []knownTest{
 		{
 			name: "own limits", input: "over@" + aliasDomain,
 			want: "ignores a user's own limits under an alias domain",
@@ -335,8 +356,13 @@ func knownTests(recorded answers) []knownTest {
 		},
 		{
 			name: "limit_type", input: user, want: "does not set limit_type in the defaults",
-			ours: ofUser(defaults, 1), c: ofUser(defaults, 0), unlike: ofUser(more, 0),
+			ours: withType(defaults, 1), c: withType(defaults, 0), unlike: withType(more, 0),
 		},
+	}
+}
+
+func knownEntries() []knownTest {
+	return []knownTest{
 		{
 			name: "dialup", input: user, want: "turns POP off where disable_dialup is set",
 			ours: passwd(user, hash+":1:64:g:/d:s:0"), c: passwd(user, hash+":1:2:g:/d:s:0"),
@@ -486,7 +512,7 @@ func TestDomains(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends it although standard input waits for more, and the counts are right.
+// Ctrl-C ends it although standard input waits for more. The counts are right.
 func TestCompareInterrupted(t *testing.T) {
 	recorded, _ := goldenAnswers(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -524,7 +550,7 @@ func TestReadRoutes(t *testing.T) {
 	}
 }
 
-// Ours against ours, on a table that was changed, for those who logged in lately.
+// Ours against ours on a changed table, for those who logged in lately.
 func TestCompareMariaDB(t *testing.T) {
 	db := mariadbtest.ForTest(t)
 	err := db.Exec(`CREATE TABLE changed AS SELECT * FROM indimail;

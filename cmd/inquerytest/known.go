@@ -25,7 +25,7 @@ type suspicion struct {
 	says     reply // of the other side
 }
 
-// knownFaults are looked at in this order. Before each what belongs "the C server".
+// knownFaults are looked at in this order. "The C server" begins each sentence.
 var knownFaults = []struct {
 	what  string
 	holds func(*suspicion) bool
@@ -58,7 +58,7 @@ func (c *comparison) knownFault(ctx context.Context, q inlookup.Query, r [2]repl
 	return ""
 }
 
-// answered reports whether the question is of type t and both sides answered it.
+// answered reports whether this is a question of type t that both answered.
 func (s *suspicion) answered(t inlookup.Type) bool {
 	return s.q.Type == t && s.cSays.err == nil && s.says.err == nil
 }
@@ -97,7 +97,7 @@ func (s *suspicion) spelling() bool {
 	return s.cAnswers(s.q.Type, usual).same(s.says)
 }
 
-// Of relay:port the C server reads the number from the second letter of relay on.
+// In relay:port the C server reads the port from the second letter of relay on.
 func (s *suspicion) wrongPort() bool {
 	if !s.answered(inlookup.TypeHost) || s.cSays.absent || s.says.absent {
 		return false
@@ -238,7 +238,8 @@ func cutLast(text string) (before, after string) {
 	return text, ""
 }
 
-// leadingNumber returns the digits at the beginning of text, "0" if there are none.
+// leadingNumber returns the digits at the beginning of text, "0" if there are
+// none.
 func leadingNumber(text string) string {
 	end := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' })
 	if end < 0 {

@@ -1,9 +1,9 @@
 package main
 
-// The load tool: many clients ask as fast as they get answers, and it prints what
-// they saw. It must not slow down what it measures. So a client shares only the
-// resolver and one counter with the others, and its memory does not grow with the
-// number of questions.
+// The load tool: many clients ask as fast as they get answers, and it prints
+// what they saw. It must not slow down what it measures. So a client shares
+// only the resolver and one counter with the others, and its memory does not
+// grow with the number of questions.
 
 import (
 	"context"
@@ -112,9 +112,9 @@ func (l *load) query(i int64) inlookup.Query {
 	return q
 }
 
-// stride returns a number without a common divisor with users, near their golden
-// section. So questions that follow each other are about users far apart, as in
-// real use, and every run asks the same.
+// stride returns a number without a common divisor with users, near their
+// golden section. So questions that follow each other are about users far
+// apart, as in real use, and every run asks the same.
 func stride(users int64) int64 {
 	for s := users * 618 / 1000; s > 1; s-- {
 		a, b := users, s
@@ -196,8 +196,8 @@ func (t *tally) merge(o *tally) {
 	}
 }
 
-// A histogram counts times in buckets. Each power of two has 32 of them, so times
-// are exact below 64 ns, and within 3 % above. Adding a time costs a few
+// A histogram counts times in buckets. Each power of two has 32 of them, so
+// times are exact below 64 ns, and within 3 % above. Adding a time costs a few
 // nanoseconds and no memory, however long the run.
 type histogram struct {
 	counts [buckets]int64

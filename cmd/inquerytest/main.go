@@ -142,13 +142,15 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return exitStatus(err)
 }
 
-// version returns the version of the module, or the revision that was built.
+// version returns the version of the module, or the revision that was built. A
+// build without either is "(devel)".
 func version() string {
+	const none = "(devel)"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return none
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
+	if v := info.Main.Version; v != "" && v != none {
 		return v
 	}
 	for _, setting := range info.Settings {
@@ -156,7 +158,7 @@ func version() string {
 			return setting.Value
 		}
 	}
-	return "unknown"
+	return none
 }
 
 // say writes one line to standard error, even if the text has several.
@@ -449,8 +451,8 @@ func (o *options) otherwise() string {
 	return ", or unset QUERY_CACHE to ask MySQL itself"
 }
 
-// ownServer starts a server in this process, for a client whose FIFO nobody
-// serves. The question then takes the whole way from client to MySQL.
+// ownServer starts a server in this process, for a client whose FIFO no
+// server reads. The question then takes the whole way from client to MySQL.
 func (p *program) ownServer(client *inlookup.Client) (source, error) {
 	s := newSource(client, "a server of our own on "+client.Infifo)
 	m := &inlookup.MySQL{Getenv: p.getenv}
@@ -472,8 +474,9 @@ func (p *program) ownServer(client *inlookup.Client) (source, error) {
 	return s, nil
 }
 
-// serve starts a server in this process. stop ends it, when it has answered what
-// it has read. Ctrl-C ends the question first, so its context is not used here.
+// serve starts a server in this process. stop ends it, when it has answered
+// what it has read. Ctrl-C ends the question first, so its context is not used
+// here.
 func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop func(), err error) {
 	s := &inlookup.Server{
 		Resolver:  r,
@@ -499,8 +502,8 @@ func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop fun
 var errNobody = errors.New("no server listens")
 
 // listener returns the FIFO on which a server listens, for a name by the rules
-// of INFIFO: the FIFO itself, or the first one alive of a server with instances.
-// With errNobody it is the one on which a server would.
+// of INFIFO: the FIFO itself, or the first one alive of a server with
+// instances. With errNobody it is the one on which a server would.
 func (p *program) listener(name string) (fifo string, err error) {
 	name = cmp.Or(name, p.getenv("INFIFO"), "infifo")
 	if name[0] != '/' && name[0] != '.' {
@@ -523,9 +526,9 @@ func (p *program) listener(name string) (fifo string, err error) {
 	return name, err
 }
 
-// listens reports errNobody unless a process reads the FIFO. The kernel tells it
-// by ENXIO (fifo(7)). It refuses what is not a FIFO: a question written into a
-// file would overwrite its beginning.
+// listens reports errNobody unless a process reads the FIFO. The kernel tells
+// it by ENXIO (fifo(7)). It refuses what is not a FIFO: a question written into
+// a file would overwrite its beginning.
 func listens(fifo string) error {
 	f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENOENT) {
@@ -541,7 +544,8 @@ func listens(fifo string) error {
 	return nil
 }
 
-// advise adds to the error of a question to a server the reason, or where it is.
+// advise adds to the error of a question to a server the reason, or where it
+// is.
 func advise(err error, q inlookup.Query, from source) error {
 	switch {
 	case !from.server || !errors.Is(err, inlookup.ErrUnavailable):

@@ -97,7 +97,8 @@ func fifos(t *testing.T, dir string) []string {
 	return names
 }
 
-// oneLine checks that a message is one line that begins with our name and says want.
+// oneLine checks that a message is one line that begins with our name and says
+// want.
 func oneLine(t *testing.T, stderr, want string) {
 	t.Helper()
 	one := strings.HasPrefix(stderr, "inquerytest: ") && strings.Count(stderr, "\n") == 1
@@ -106,51 +107,53 @@ func oneLine(t *testing.T, stderr, want string) {
 	}
 }
 
+var wrongUsage = []struct{ args, want string }{
+	{"", "-q is missing"},
+	{"u@example.com", "-q is missing"},
+	{"-q 0 u@example.com", "-q 0: there is no such type"},
+	{"-q 8 u@example.com", "-q 8: there is no such type"},
+	{"-q 01 u@example.com", "-q 01: there is no such type"},
+	{"-q", "flag needs an argument: -q"},
+	{"-z", "not defined: -z"},
+	{"-q 1", "address is missing"},
+	{"-q 1 ''", "address is missing"},
+	{"-q 1 u@example.com 192.0.2.1 more", `"more" is too much`},
+	{"-q 2 u@example.com", "asks about an IP address"},
+	{"-q 2 u@example.com ''", "asks about an IP address"},
+	{"-q 1 u@example.com -v", "-v comes after the address"},
+	{"u@example.com -q 1", "-q comes after the address"},
+	{"-F u@example.com -q 1", "-F and -q exclude each other"},
+	{"-F u@example.com -s", "-F and -s exclude each other"},
+	{"-F u@example.com example.org", `"example.org" is too much`},
+	{"-F", "flag needs an argument: -F"},
+	{"-s u@example.com", `"u@example.com" is too much`},
+	{"-s -x", "-s and -x exclude each other"},
+	{"-s -n 3", "-n and -s exclude each other"},
+	{"-x u@example.com", "-q is missing"},
+	{"-x -n 3 -q 1 u@example.com", "-x asks once"},
+	{"-n x -q 1 u@example.com", "invalid value \"x\" for flag -n"},
+	{"-n 0 -q 1 u@example.com", "-n 0: want 1 to"},
+	{"-p 0 -q 1 u@example.com", "-p 0: want 1 to"},
+	{"-u -1 -q 1 u%d@example.com", "-u -1: want 1 to"},
+	{"-u 5 -q 1 u@example.com", "counts through nothing"},
+	{"-V u@example.com", `"u@example.com" is too much`},
+	{"-V -q 1", "-V and -q exclude each other"},
+	{"-c 60 -q 1 u@example.com", "it needs -compare"},
+	{"-compare ''", "-compare needs the FIFO"},
+	{"-compare mysql -q 1", "-compare and -q exclude each other"},
+	{"-compare mysql -n 5", "-compare and -n exclude each other"},
+	{"-compare mysql u@example.com", `"u@example.com" is too much`},
+	{"-compare mysql -p 0", "-p 0: want 1 to"},
+	{"-compare mysql -c 0", "-c 0: want seconds"},
+	{"-compare mysql", "both sides are MySQL itself"},
+}
+
 func TestUsage(t *testing.T) {
 	s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) {
 		t.Error("asked")
 		return "", errors.New("asked")
 	})}
-	for _, test := range []struct{ args, want string }{
-		{"", "-q is missing"},
-		{"u@example.com", "-q is missing"},
-		{"-q 0 u@example.com", "-q 0: there is no such type"},
-		{"-q 8 u@example.com", "-q 8: there is no such type"},
-		{"-q 01 u@example.com", "-q 01: there is no such type"},
-		{"-q", "flag needs an argument: -q"},
-		{"-z", "not defined: -z"},
-		{"-q 1", "address is missing"},
-		{"-q 1 ''", "address is missing"},
-		{"-q 1 u@example.com 192.0.2.1 more", `"more" is too much`},
-		{"-q 2 u@example.com", "asks about an IP address"},
-		{"-q 2 u@example.com ''", "asks about an IP address"},
-		{"-q 1 u@example.com -v", "-v comes after the address"},
-		{"u@example.com -q 1", "-q comes after the address"},
-		{"-F u@example.com -q 1", "-F and -q exclude each other"},
-		{"-F u@example.com -s", "-F and -s exclude each other"},
-		{"-F u@example.com example.org", `"example.org" is too much`},
-		{"-F", "flag needs an argument: -F"},
-		{"-s u@example.com", `"u@example.com" is too much`},
-		{"-s -x", "-s and -x exclude each other"},
-		{"-s -n 3", "-n and -s exclude each other"},
-		{"-x u@example.com", "-q is missing"},
-		{"-x -n 3 -q 1 u@example.com", "-x asks once"},
-		{"-n x -q 1 u@example.com", "invalid value \"x\" for flag -n"},
-		{"-n 0 -q 1 u@example.com", "-n 0: want 1 to"},
-		{"-p 0 -q 1 u@example.com", "-p 0: want 1 to"},
-		{"-u -1 -q 1 u%d@example.com", "-u -1: want 1 to"},
-		{"-u 5 -q 1 u@example.com", "counts through nothing"},
-		{"-V u@example.com", `"u@example.com" is too much`},
-		{"-V -q 1", "-V and -q exclude each other"},
-		{"-c 60 -q 1 u@example.com", "it needs -compare"},
-		{"-compare ''", "-compare needs the FIFO"},
-		{"-compare mysql -q 1", "-compare and -q exclude each other"},
-		{"-compare mysql -n 5", "-compare and -n exclude each other"},
-		{"-compare mysql u@example.com", `"u@example.com" is too much`},
-		{"-compare mysql -p 0", "-p 0: want 1 to"},
-		{"-compare mysql -c 0", "-c 0: want seconds"},
-		{"-compare mysql", "both sides are MySQL itself"},
-	} {
+	for _, test := range wrongUsage {
 		args := strings.Fields(strings.ReplaceAll(test.args, "''", "\x00"))
 		for i := range args {
 			args[i] = strings.Trim(args[i], "\x00")

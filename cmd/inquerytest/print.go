@@ -1,7 +1,8 @@
 package main
 
 // What is printed: byte for byte what the C program prints, since scripts read
-// it. Every question is one line of a table, and so is every line of the limits.
+// it. Every question is one line of a table, and so is every line of the
+// limits.
 
 import (
 	"cmp"
