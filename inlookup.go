@@ -884,7 +884,7 @@ func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) 
 		return nil, ctx.Err()
 	}
 	start := time.Now()
-	rows, err := p.read(ctx, text, args)
+	rows, err := read(ctx, p.db, text, args)
 	took := time.Since(start)
 	p.counts.calls.Add(1)
 	p.counts.nanoseconds.Add(int64(took))
@@ -899,8 +899,13 @@ func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) 
 	return rows, err
 }
 
-func (p *pool) read(ctx context.Context, text string, args []any) (all []row, err error) {
-	rows, err := p.db.QueryContext(ctx, text, args...)
+// A querier is a connection, or a pool of them.
+type querier interface {
+	QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
+}
+
+func read(ctx context.Context, from querier, text string, args []any) (all []row, err error) {
+	rows, err := from.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -921,6 +926,22 @@ func (p *pool) read(ctx context.Context, text string, args []any) (all []row, er
 		all = append(all, r)
 	}
 	return all, rows.Err()
+}
+
+// queryLong returns the rows of a SELECT that may take a minute, on a connection of
+// its own.
+func (p *pool) queryLong(ctx context.Context, text string, args ...any) ([]row, error) {
+	const limits = "SET sql_mode='' /*M!100101 , max_statement_time=60 */" +
+		" /*!50708 , max_execution_time=60000 */"
+	conn, err := p.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Raw(func(any) error { return driver.ErrBadConn }) // it ends with its limits
+	if _, err := conn.ExecContext(ctx, limits); err != nil {
+		return nil, err
+	}
+	return read(ctx, conn, text, args)
 }
 
 // optional returns the rows of a table that may be missing: the C programs make it
@@ -1520,20 +1541,20 @@ func parseLimit(text string) (int64, error) {
 	return n, nil
 }
 
-// Recent returns the addresses of those who logged in within the last age, latest
-// first, each perhaps more than once.
+// Recent returns the addresses of those who logged in within the last age, each once,
+// latest first.
 func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error) {
 	c, err := m.current()
 	if err != nil {
 		return nil, err
 	}
 	const text = "SELECT user,domain FROM lastauth WHERE service IN ('imap','pop3','webm')" +
-		" AND timestamp>=FROM_UNIXTIME(?) ORDER BY timestamp DESC"
+		" AND timestamp>=FROM_UNIXTIME(?) GROUP BY user,domain ORDER BY MAX(timestamp) DESC"
 	var emails []string
 	for _, p := range c.userPools() {
-		rows, err := p.query(ctx, text, time.Now().Add(-age).Unix())
+		rows, err := p.queryLong(ctx, text, time.Now().Add(-age).Unix())
 		if err != nil {
-			return nil, err
+			return nil, p.failed(err)
 		}
 		for _, r := range rows {
 			emails = append(emails, lower(r[0].String+"@"+r[1].String))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/build"
 )
 
 // An admin answers questions about the server itself: statistics, and the
@@ -68,7 +69,7 @@ func (a *admin) status() string {
 		lost = a.lost()
 	}
 	var w exposition
-	w.add("build_info", "gauge", "the version", `version="`+version()+`"`, 1)
+	w.add("build_info", "gauge", "the version", `version="`+build.Version()+`"`, 1)
 	w.add("start_time_seconds", "gauge", "when the server started, Unix time", "", s.Started.Unix())
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
 		w.add("queries_total", "counter", "requests read", `type="`+labels[t]+`"`, s.Queries[t])

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/build"
 )
 
 // Exit statuses, those of the C program.
@@ -137,7 +138,7 @@ func run(args []string, stdout, stderr *os.File) int {
 		fmt.Fprintf(stderr, "inlookup: %v (inlookup -h explains)\n", err)
 		return exitUsage
 	case o.version:
-		fmt.Fprintln(stdout, version())
+		fmt.Fprintln(stdout, build.Version())
 		return 0
 	case o.demo != "":
 		return report(demo(o.demo, stdout), log.New(stderr, "inlookup: ", 0))
@@ -305,7 +306,7 @@ func (s *service) start(ctx context.Context) {
 		databases[i] = name + " " + answers[name]
 	}
 	s.logger.Printf("%s serves %s (mode %04o) with %s; database %s",
-		version(), fifos, settings.Mode, cache, strings.Join(databases, ", "))
+		build.Version(), fifos, settings.Mode, cache, strings.Join(databases, ", "))
 }
 
 // reloadOn acts on SIGHUP and SIGINT, one after the other. At first, and after each

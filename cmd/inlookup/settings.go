@@ -5,31 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/inlookup/inlookup"
 )
-
-// version returns the version of this build: of the module, or the revision that
-// it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return "devel"
-}
 
 // newCache returns the cache that the environment asks for, nil for none. Warnings
 // are about variables that the C program takes as well: a value that is of no use

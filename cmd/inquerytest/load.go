@@ -1,16 +1,15 @@
 package main
 
-// The load tool: many askers ask as fast as they get answers, and what they saw
-// is printed. It must not slow down what it measures, so an asker shares nothing
-// with the others but the resolver and one counter, and its memory does not grow
-// with the number of questions.
+// The load tool: many clients ask as fast as they get answers, and it prints
+// what they saw. It must not slow down what it measures. So a client shares
+// only the resolver and one counter with the others, and its memory does not
+// grow with the number of questions.
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"math/bits"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,27 +20,26 @@ import (
 )
 
 const (
-	maxAskers    = 4096
+	maxClients   = 4096
 	maxUsers     = 1 << 30 // the square of it fits an int64: see load.query
 	maxQuestions = 1<<31 - 1
 )
 
 func (o *options) checkLoad() error {
 	switch {
-	case o.given["x"]:
-		return errors.New("-x asks once: leave out -n, -p and -u")
 	case o.n < 1 || o.n > maxQuestions:
 		return fmt.Errorf("-n %d: want 1 to %d questions", o.n, maxQuestions)
-	case o.p < 1 || o.p > maxAskers:
-		return fmt.Errorf("-p %d: want 1 to %d askers", o.p, maxAskers)
+	case o.p < 1 || o.p > maxClients:
+		return fmt.Errorf("-p %d: want 1 to %d clients", o.p, maxClients)
 	case o.u < 1 || o.u > maxUsers:
 		return fmt.Errorf("-u %d: want 1 to %d users", o.u, maxUsers)
 	case strings.Contains(o.query.Email, "%d"):
 		return nil
 	case o.given["u"]:
-		return fmt.Errorf("-u %d counts through nothing: the address wants a %%d, as user%%d@example.com", o.u)
+		return fmt.Errorf("-u %d counts through nothing: the address needs a %%d, "+
+			"as in user%%d@example.com", o.u)
 	}
-	o.u = 1 // one address, asked again and again
+	o.u = 1 // one address, asked about again and again
 	return nil
 }
 
@@ -49,43 +47,45 @@ func (o *options) checkLoad() error {
 type load struct {
 	from       source
 	question   inlookup.Query
-	head, tail string // the address before and behind its %d
+	head, tail string // the address before and after its %d
 	numbered   bool
 	n          int64 // questions
 	users      int64
 	step       int64        // from one user's number to the next one's
-	next       atomic.Int64 // the question whose turn it is
+	next       atomic.Int64 // the number of the next question
 }
 
 // load asks o.n questions and prints how that went.
 func (p *program) load(ctx context.Context, o *options, from source) error {
-	l := &load{from: from, question: o.query, n: int64(o.n), users: int64(o.u), step: stride(int64(o.u))}
+	users := int64(o.u)
+	l := &load{from: from, question: o.query, n: int64(o.n), users: users, step: stride(users)}
 	l.head, l.tail, l.numbered = strings.Cut(o.query.Email, "%d")
-	stop := p.progress(l)
+	progress := p.showProgress(l.progress())
 	start := time.Now()
 	tallies := make([]tally, o.p)
-	var askers sync.WaitGroup
+	var clients sync.WaitGroup
 	for i := range tallies {
-		askers.Go(func() { l.asker(ctx, &tallies[i]) })
+		clients.Go(func() { l.client(ctx, &tallies[i]) })
 	}
-	askers.Wait()
+	clients.Wait()
 	took := time.Since(start)
-	stop()
+	progress.stop()
 	total := &tallies[0]
 	for i := range tallies[1:] {
 		total.merge(&tallies[1+i])
 	}
 	p.report(l, o.p, total, took)
 	if total.firstError != nil {
-		return fmt.Errorf("%w, the first because: %w", errFailures, advise(total.firstError, o.query, from))
+		first := advise(total.firstError, o.query, from)
+		return fmt.Errorf("%w, the first because: %w", errFailures, first)
 	}
 	return nil
 }
 
-// asker asks until all is asked or ctx is done. A question that is under way
-// then is still waited for, which its own time limit ends: cutting it short
-// would count as a failure, and costs time at every question.
-func (l *load) asker(ctx context.Context, t *tally) {
+// client asks until all is asked or ctx is done. It still waits for its last
+// answer, as long as a question may take: cutting it short would count as a
+// failure.
+func (l *load) client(ctx context.Context, t *tally) {
 	for ctx.Err() == nil {
 		i := l.next.Add(1) - 1
 		if i >= l.n {
@@ -112,9 +112,9 @@ func (l *load) query(i int64) inlookup.Query {
 	return q
 }
 
-// stride returns a number without a common divisor with users, near their golden
-// section: so questions that follow each other are about users far apart, as in
-// life, and every run asks the same.
+// stride returns a number without a common divisor with users, near their
+// golden section. So questions that follow each other are about users far
+// apart, as in real use, and every run asks the same.
 func stride(users int64) int64 {
 	for s := users * 618 / 1000; s > 1; s-- {
 		a, b := users, s
@@ -128,8 +128,8 @@ func stride(users int64) int64 {
 	return 1
 }
 
-// verdict decodes an answer, as any asker would, and tells by ErrNotFound that
-// the address is absent.
+// verdict decodes an answer, as any client would. ErrNotFound means that the
+// address is absent.
 func verdict(q inlookup.Query, a inlookup.Answer) (err error) {
 	switch q.Type {
 	case inlookup.TypeUser:
@@ -167,11 +167,11 @@ var kinds = [...]struct {
 	{"other", func(error) bool { return true }},
 }
 
-// A tally is what one asker saw.
+// A tally is what one client saw.
 type tally struct {
 	latency    histogram
 	kinds      [len(kinds)]int64
-	firstError error // that is not just an absent address
+	firstError error // other than an absent address
 }
 
 func (t *tally) count(err error) {
@@ -196,9 +196,9 @@ func (t *tally) merge(o *tally) {
 	}
 }
 
-// A histogram counts times in buckets that are a 32nd of their power of two
-// wide: exact below 64 ns, from there on within 3 %. Adding costs a few
-// nanoseconds, and no memory however long the run.
+// A histogram counts times in buckets. Each power of two has 32 of them, so
+// times are exact below 64 ns, and within 3 % above. Adding a time costs a few
+// nanoseconds and no memory, however long the run.
 type histogram struct {
 	counts [buckets]int64
 	n      int64
@@ -209,7 +209,7 @@ const (
 	fine     = 5 // bits: each power of two has 1<<fine buckets
 	longest  = 36
 	buckets  = (longest - fine + 1) << fine
-	tooLarge = 1<<longest - 1 // 69 s: what takes longer counts as this
+	tooLarge = 1<<longest - 1 // 69 s: a longer time counts as this
 )
 
 func bucket(d time.Duration) int {
@@ -238,7 +238,7 @@ func (h *histogram) merge(o *histogram) {
 	h.max = max(h.max, o.max)
 }
 
-// within returns the time within which that part of the questions was answered.
+// within returns the time in which that part of the questions was answered.
 func (h *histogram) within(part float64) time.Duration {
 	left := int64(part * float64(h.n))
 	for i, n := range h.counts {
@@ -249,8 +249,8 @@ func (h *histogram) within(part float64) time.Duration {
 	return h.max
 }
 
-// report prints what the askers saw together.
-func (p *program) report(l *load, askers int, t *tally, took time.Duration) {
+// report prints what all clients saw.
+func (p *program) report(l *load, clients int, t *tally, took time.Duration) {
 	h := &t.latency
 	row := func(label, format string, args ...any) {
 		fmt.Fprintf(p.out, "%-12s "+format+"\n", append([]any{label}, args...)...)
@@ -258,7 +258,7 @@ func (p *program) report(l *load, askers int, t *tally, took time.Duration) {
 	row("queries/s", "%.0f", float64(h.n)/took.Seconds())
 	row("asked", "%d of %d, %v, in %v", h.n, l.n, l.question.Type, short(took))
 	row("asked of", "%s", l.from.name)
-	row("askers", "%d", askers)
+	row("clients", "%d", clients)
 	row("users", "%d", l.users)
 	for i, kind := range kinds {
 		row(kind.name, "%d", t.kinds[i])
@@ -285,8 +285,9 @@ func (p *program) bars(h *histogram) {
 	}
 	for row := first; row <= last; row++ {
 		n := rows[row]
-		bar := strings.Repeat("#", int((n*width+most-1)/most)) // rounded up: few are not none
-		line := fmt.Sprintf("< %-9v %10d  %5.1f %%  %s", short(2<<row), n, 100*float64(n)/float64(h.n), bar)
+		percent := 100 * float64(n) / float64(h.n)
+		bar := strings.Repeat("#", int((n*width+most-1)/most)) // rounded up: few is not none
+		line := fmt.Sprintf("< %-9v %10d  %5.1f %%  %s", short(2<<row), n, percent, bar)
 		fmt.Fprintln(p.out, strings.TrimRight(line, " "))
 	}
 }
@@ -300,31 +301,12 @@ func short(d time.Duration) time.Duration {
 	return d.Round(unit)
 }
 
-// progress shows on a terminal how far the askers are, until stop is called.
-func (p *program) progress(l *load) (stop func()) {
-	f, ok := p.stderr.(*os.File)
-	if !ok {
-		return func() {}
+// progress returns a function that says how far the clients are, and how fast
+// they were since it was last called.
+func (l *load) progress() func() string {
+	var rate meter
+	return func() string {
+		n := min(l.next.Load(), l.n)
+		return fmt.Sprintf("%d of %d, %d queries/s", n, l.n, rate.since(n))
 	}
-	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		return func() {}
-	}
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(time.Second / 4)
-		defer tick.Stop()
-		for was := int64(0); ; {
-			select {
-			case <-tick.C:
-				n := min(l.next.Load(), l.n)
-				fmt.Fprintf(f, "\r%d of %d, %d queries/s \x1b[K", n, l.n, 4*(n-was))
-				was = n
-			case <-quit:
-				fmt.Fprint(f, "\r\x1b[K")
-				return
-			}
-		}
-	}()
-	return func() { close(quit); <-done }
 }

@@ -39,7 +39,8 @@ func TestLoad(t *testing.T) {
 		}
 		return inlookup.NewData(q.Type, "PWSTRUCT="+q.Email+":secret:1:0:g:/d:s:0"), nil
 	})}
-	status, stdout, stderr := s.run(t, "-n", "1000", "-p", "7", "-u", "50", "-q", "3", "user%d@example.com")
+	args := strings.Fields("-n 1000 -p 7 -u 50 -q 3 user%d@example.com")
+	status, stdout, stderr := s.run(t, args...)
 	if status != exitOK || stderr != "" {
 		t.Errorf("exit %d, stderr %q", status, stderr)
 	}
@@ -52,15 +53,25 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%d users asked about", len(asked))
 	}
 	got := fields(stdout)
-	if got["absent"] != "20" || got["other"] != "0" || got["users"] != "50" || got["askers"] != "7" || !strings.HasPrefix(got["asked"], "1000 of 1000, Password Query, in ") {
-		t.Errorf("report %v", got)
+	want := map[string]string{"absent": "20", "other": "0", "users": "50", "clients": "7"}
+	for label, n := range want {
+		if got[label] != n {
+			t.Errorf("%s: %s, want %s", label, got[label], n)
+		}
 	}
-	for _, label := range []string{"queries/s", "p50", "p90", "p99", "p99.9", "max", "timeout", "too long", "invalid", "unavailable"} {
+	if !strings.HasPrefix(got["asked"], "1000 of 1000, Password Query, in ") {
+		t.Errorf("asked: %s", got["asked"])
+	}
+	for _, label := range []string{
+		"queries/s", "p50", "p90", "p99", "p99.9", "max",
+		"timeout", "too long", "invalid", "unavailable",
+	} {
 		if got[label] == "" {
 			t.Errorf("the report has no %s:\n%s", label, stdout)
 		}
 	}
-	if bars := regexp.MustCompile(`(?m)^< \S+ +\d+ +[\d.]+ %  #+$`).FindAllString(stdout, -1); len(bars) == 0 {
+	bar := regexp.MustCompile(`(?m)^< \S+ +\d+ +[\d.]+ %  #+$`)
+	if !bar.MatchString(stdout) {
 		t.Errorf("the report has no bars:\n%s", stdout)
 	}
 }
@@ -90,9 +101,13 @@ func TestLoadFailures(t *testing.T) {
 	if status != exitNo {
 		t.Errorf("exit %d", status)
 	}
-	oneLine(t, stderr, "not all questions were answered, the first because: lookup unavailable: i/o timeout")
+	oneLine(t, stderr, "not all questions were answered, the first because: "+
+		"lookup unavailable: i/o timeout")
 	got := fields(stdout)
-	for label, n := range map[string]string{"absent": "1", "timeout": "2", "unavailable": "1", "too long": "1", "invalid": "1", "other": "1"} {
+	for label, n := range map[string]string{
+		"absent": "1", "timeout": "2", "unavailable": "1",
+		"too long": "1", "invalid": "1", "other": "1",
+	} {
 		if got[label] != n {
 			t.Errorf("%s: %s, want %s", label, got[label], n)
 		}
@@ -115,8 +130,11 @@ func TestLoadStops(t *testing.T) {
 
 func TestLoadOverFIFO(t *testing.T) {
 	env := environment(t)
-	serve(t, env, fake(func(inlookup.Query) (inlookup.Answer, error) { return inlookup.NewAnswer(0), nil }))
-	status, stdout, stderr := setting{env: env}.run(t, "-n", "500", "-p", "8", "-i", "", "-q", "1", "user%d@example.com")
+	serve(t, env, fake(func(inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.NewAnswer(0), nil
+	}))
+	args := strings.Fields("-n 500 -p 8 -i= -q 1 user%d@example.com")
+	status, stdout, stderr := setting{env: env}.run(t, args...)
 	if status != exitOK || stderr != "" || !strings.Contains(stdout, "asked of     the server on ") {
 		t.Errorf("exit %d, stdout %s, stderr %s", status, stdout, stderr)
 	}
@@ -200,7 +218,9 @@ func TestHistogram(t *testing.T) {
 }
 
 func TestShort(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0s", 7: "7ns", 1234: "1.23µs", 65536: "65.5µs", 999999: "1ms", 12345678901: "12.3s"} {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 7: "7ns", 1234: "1.23µs", 65536: "65.5µs", 999999: "1ms", 12345678901: "12.3s",
+	} {
 		if got := short(d).String(); got != want {
 			t.Errorf("short(%d) = %s, want %s", d, got, want)
 		}

@@ -1,14 +1,14 @@
-// Command inquerytest asks what mail programs ask about a user, prints the
-// answer, and measures how many answers a second there are. inquerytest -h
-// tells how.
+// Command inquerytest asks what mail programs ask about a user, and prints the
+// answer. It also compares two servers, and measures how fast one answers.
+// inquerytest -h tells how.
 package main
 
-// This file is the command line: what it may say, whom it makes us ask, and what
-// the exit status is. print.go prints the answers, load.go asks many times.
+// This file is the command line: what it allows, whom to ask, and the exit
+// status. print.go prints an answer, load.go asks many times, and compare.go
+// asks two servers.
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -24,50 +24,62 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/build"
 )
 
 // The exit statuses; 100 and 111 are those of qmail's programs.
 const (
 	exitOK    = 0
-	exitNo    = 1   // absent, or some questions of a load failed
-	exitUsage = 100 // wrong for ever
-	exitFault = 111 // wrong now: try again later
+	exitNo    = 1   // absent, two servers differ, or questions of a load failed
+	exitUsage = 100 // trying again is of no use
+	exitFault = 111 // trying again later may help
 )
 
-const help = `inquerytest asks about a mail user what mail programs ask: one question, and
-prints the answer; or many, and prints how fast they were answered.
+const help = `inquerytest asks what mail programs ask about a user. It asks one question and
+prints the answer, or many and prints how fast the answers came, or it asks two
+servers and prints where their answers differ.
 
   inquerytest -q type address [ip]      ask
   inquerytest -x -q type address [ip]   say where that answer would come from
   inquerytest -F what                   make the server forget what it knows
                                         about an address, a domain, or all ("")
   inquerytest -s                        print the server's counters
-  inquerytest [-n questions] [-p askers] [-u users] -q type address [ip]
+  inquerytest [-n questions] [-p clients] [-u users] -q type address [ip]
                                         ask many times
+  inquerytest [-p clients] [-c seconds] -compare other
+                                        ask this server and another one
+  inquerytest -V                        print the version
 
-All of them take [-v] and [-i infifo] too. Options stand before the address.
+All of them take [-v] and [-i infifo] too. Options come before the address.
 
 Types, by number or name:
   1 user     may mail be delivered?     5 alias    the alias lines
-  2 relay    did it log in from ip?     6 limit    limits of address or domain
-  3 passwd   the password entry         7 domain   the domain behind an alias
+  2 relay    has the user logged in     6 limit    limits of address or domain
+             from ip lately?            7 domain   the domain behind an alias
+  3 passwd   the password entry                    domain
   4 host     the SMTP route
 
 Options:
-  -i infifo  ask the server at that FIFO; where nobody serves it, start a
-             server for this one call. -i "" is the running server. Without -i
-             it is the running server if QUERY_CACHE is set, else MySQL itself
-             (but for -F, -s and -x, which only a server answers)
-  -n 100000  questions, -p 16 of them at a time. %d in the address counts
+  -i infifo  ask the server at that FIFO. If no server is there, start one for
+             this call. -i "" is the running server. Without -i, ask the running
+             server if QUERY_CACHE is set, else MySQL itself (-F, -s and -x
+             always ask a server)
+  -n 100000  how many questions; %d in the address counts through the users
+  -p 16      how many clients ask at the same time
   -u 10000   users: user%d@example.com is user0@... to user9999@example.com
   -v         say on standard error what is asked, of whom, and how long it took
+  -compare other
+             ask that server, too: its FIFO, or the word mysql for MySQL itself.
+             Standard input has a line for each address: address [ip]
+  -c seconds compare the users who logged in within that time instead
 
 Examples:
   inquerytest -q user user@example.com                   is there such a user?
-  inquerytest -q 2 user@example.com 192.0.2.10           may it relay?
+  inquerytest -q 2 user@example.com 192.0.2.10           may this user relay?
   inquerytest -q 3 -i /tmp/own.fifo user@example.com     a server for this call
-  inquerytest -F user@example.com                        its password is new
+  inquerytest -F user@example.com                        the password is new
   inquerytest -n 100000 -p 16 -q 3 user%d@example.com    how fast is it?
+  inquerytest -c 86400 -i "" -compare mysql              is the server right?
 
 Environment:
   QUERY_CACHE            set: ask the running server
@@ -79,29 +91,34 @@ Environment:
   MYSQL_HOST, MYSQL_USER, MYSQL_PASSWD, MYSQL_DATABASE, MYSQL_SOCKET,
   MYSQL_VPORT                         how to reach MySQL from here
   MYSQL_TABLE, MYSQL_INACTIVE_TABLE   also what -q 3 prints (indimail, indibak)
-  TCPCLIENT, TCPREMOTEIP              by tcpclient(1): ask over its connection
+  TCPCLIENT, TCPREMOTEIP              ask over the connection of tcpclient(1)
 
-Exit status: 0 answered, 1 absent (types 3, 4, 6) or a load with failures,
-100 wrong usage, 111 a fault that may pass.
+Exit status: 0 answered, or no difference; 1 absent (types 3, 4, 6), a
+difference, or a load with failures; 100 wrong usage; 111 a fault that may pass.
 `
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // so that a second Ctrl-C kills
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	p := &program{
+		getenv:  os.Getenv,
+		stdin:   os.Stdin,
+		out:     bufio.NewWriter(os.Stdout),
+		stderr:  os.Stderr,
+		fromEnv: inlookup.FromEnv,
+	}
+	p.mysql = func() inlookup.Resolver { return &inlookup.MySQL{Getenv: p.getenv} }
+	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	p := &program{getenv: getenv, out: bufio.NewWriter(stdout), stderr: stderr, fromEnv: inlookup.FromEnv}
-	return p.run(ctx, args)
-}
-
-// A program is one run of inquerytest.
+// A program is one run of inquerytest. Tests replace what it works with.
 type program struct {
 	getenv  func(string) string
+	stdin   io.Reader
 	out     *bufio.Writer // keeps the first error of a write for its Flush
 	stderr  io.Writer
-	fromEnv func() inlookup.Resolver // inlookup.FromEnv, but for tests
+	fromEnv func() inlookup.Resolver // the server, or MySQL itself
+	mysql   func() inlookup.Resolver // MySQL itself
 }
 
 func (p *program) run(ctx context.Context, args []string) int {
@@ -110,11 +127,13 @@ func (p *program) run(ctx context.Context, args []string) int {
 	case errors.Is(err, flag.ErrHelp):
 		p.out.WriteString(help)
 		err = nil
+	case err == nil && o.version:
+		fmt.Fprintln(p.out, "inquerytest", build.Version())
 	case err == nil:
 		err = p.answer(ctx, o)
 	}
-	if ferr := p.out.Flush(); err == nil && ferr != nil {
-		err = fmt.Errorf("standard output: %w", ferr)
+	if flushErr := p.out.Flush(); err == nil && flushErr != nil {
+		err = fmt.Errorf("standard output: %w", flushErr)
 	}
 	if err != nil {
 		p.say("%v", err)
@@ -122,28 +141,32 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return exitStatus(err)
 }
 
-// say writes one line to standard error, whatever is in it.
+// say writes one line to standard error, even if the text has several.
 func (p *program) say(format string, args ...any) {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
-	fmt.Fprintf(p.stderr, "inquerytest: %s\n", text)
+	fmt.Fprintf(p.stderr, "inquerytest: %s\n", singleLine(fmt.Sprintf(format, args...)))
 }
+
+func singleLine(text string) string { return strings.ReplaceAll(text, "\n", " ") }
 
 var (
 	errUsage    = errors.New("inquerytest -h tells more")
 	errFailures = errors.New("not all questions were answered")
+	errDiffer   = errors.New("the answers differ")
 )
 
 func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errFailures): // before those that it may wrap
+	case errors.Is(err, errFailures), errors.Is(err, errDiffer): // may wrap the others
 		return exitNo
-	case errors.Is(err, inlookup.ErrUnavailable): // likewise
+	case errors.Is(err, inlookup.ErrUnavailable): // may wrap those below
 		return exitFault
 	case errors.Is(err, inlookup.ErrNotFound):
 		return exitNo
-	case errors.Is(err, errUsage), errors.Is(err, inlookup.ErrTooLong), errors.Is(err, inlookup.ErrInvalid):
+	case errors.Is(err, errUsage),
+		errors.Is(err, inlookup.ErrTooLong),
+		errors.Is(err, inlookup.ErrInvalid):
 		return exitUsage
 	}
 	return exitFault
@@ -153,11 +176,14 @@ func exitStatus(err error) int {
 type options struct {
 	given    map[string]bool // the flags that are there: -i "" is not the same as no -i
 	verbose  bool
+	version  bool
 	infifo   string
 	question question
 	query    inlookup.Query
 	load     bool
 	n, p, u  int
+	other    string // to compare with; empty: no comparison
+	recent   int    // seconds, of -c
 }
 
 // parse reads the command line. Its errors wrap errUsage, or are flag.ErrHelp.
@@ -166,28 +192,24 @@ func parse(args []string) (*options, error) {
 	f := flag.NewFlagSet("inquerytest", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // it would print its error and all flags: we print one line
 	typ := f.String("q", "", "")
-	flush := f.String("F", "", "")
+	what := f.String("F", "", "")
 	f.Bool("s", false, "")
 	f.Bool("x", false, "")
+	f.BoolVar(&o.version, "V", false, "")
 	f.BoolVar(&o.verbose, "v", false, "")
 	f.StringVar(&o.infifo, "i", "", "")
 	f.IntVar(&o.n, "n", 100000, "")
 	f.IntVar(&o.p, "p", 16, "")
 	f.IntVar(&o.u, "u", 10000, "")
+	f.StringVar(&o.other, "compare", "", "")
+	f.IntVar(&o.recent, "c", 0, "")
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil, err
 	}
 	f.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
-	o.load = o.given["n"] || o.given["p"] || o.given["u"]
-	switch {
-	case err != nil:
-	case o.given["F"]:
-		err = o.alone("F", flushQuestion, inlookup.Query{Type: inlookup.TypeFlush, Email: *flush}, f.Args())
-	case o.given["s"]:
-		err = o.alone("s", statusQuestion, inlookup.Query{Type: inlookup.TypeStatus}, f.Args())
-	default:
-		err = o.ask(*typ, f.Args())
+	if err == nil {
+		err = o.choose(*typ, *what, f.Args())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (%w)", err, errUsage)
@@ -195,17 +217,44 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// alone sets the question of a flag that excludes all others but -i and -v.
-func (o *options) alone(name string, what question, q inlookup.Query, args []string) error {
+// choose finds out what to do.
+func (o *options) choose(typ, what string, args []string) error {
+	switch {
+	case o.given["V"]:
+		return o.alone("V", args)
+	case o.given["F"]:
+		o.question = flushQuestion
+		o.query = inlookup.Query{Type: inlookup.TypeFlush, Email: what}
+		return o.alone("F", args)
+	case o.given["s"]:
+		o.question = statusQuestion
+		o.query = inlookup.Query{Type: inlookup.TypeStatus}
+		return o.alone("s", args)
+	case o.given["compare"]:
+		if err := o.alone("compare", args, "c", "p"); err != nil {
+			return err
+		}
+		return o.checkCompare()
+	case o.given["c"]:
+		return errors.New("-c says whom to compare: it needs -compare")
+	}
+	return o.ask(typ, args)
+}
+
+// alone checks a flag that excludes all others except -i, -v and these.
+func (o *options) alone(name string, args []string, except ...string) error {
+	allowed := map[string]bool{name: true, "i": true, "v": true}
+	for _, other := range except {
+		allowed[other] = true
+	}
 	for other := range o.given {
-		if other != name && other != "i" && other != "v" {
+		if !allowed[other] {
 			return fmt.Errorf("-%s and -%s exclude each other", min(name, other), max(name, other))
 		}
 	}
 	if len(args) > 0 {
-		return fmt.Errorf("%q is too much: -%s stands without an address behind it", args[0], name)
+		return fmt.Errorf("%q is too much: -%s takes no address here", args[0], name)
 	}
-	o.question, o.query = what, q
 	return nil
 }
 
@@ -213,38 +262,49 @@ func (o *options) alone(name string, what question, q inlookup.Query, args []str
 func (o *options) ask(typ string, args []string) error {
 	for _, arg := range args[min(1, len(args)):] {
 		if strings.HasPrefix(arg, "-") {
-			return fmt.Errorf("%s stands behind the address: put options before it", arg)
+			return fmt.Errorf("%s comes after the address: put options before it", arg)
 		}
 	}
 	what, found := questionNamed(typ)
 	switch {
 	case typ == "":
-		return errors.New("-q is missing: what shall be asked?")
+		return errors.New("-q is missing: what is the question?")
 	case !found:
-		return fmt.Errorf("-q %s: there is no such type, but 1 to 7", typ)
+		return fmt.Errorf("-q %s: there is no such type, only 1 to 7", typ)
 	case len(args) == 0 || args[0] == "":
 		return errors.New("the address is missing")
 	case len(args) > 2:
 		return fmt.Errorf("%q is too much: want an address and perhaps an IP address", args[2])
 	}
-	o.question, o.query = what, inlookup.Query{Type: what.typ, Email: args[0]}
-	if what.typ == inlookup.TypeRelay && !o.given["x"] { // for all others the C program, too, takes an ip and leaves it
+	o.question = what
+	o.query = inlookup.Query{Type: what.typ, Email: args[0]}
+	o.load = o.given["n"] || o.given["p"] || o.given["u"]
+	if o.given["x"] && o.load {
+		return errors.New("-x asks once: leave out -n, -p and -u")
+	}
+	if o.given["x"] { // the type asked about travels in place of the ip
+		o.question = explainQuestion
+		o.query.Type = inlookup.TypeExplain
+		o.query.IP = fmt.Sprint(int(what.typ))
+		return nil
+	}
+	if what.typ == inlookup.TypeRelay { // the others ignore an ip, as in the C program
 		if len(args) < 2 || args[1] == "" {
-			return fmt.Errorf("-q %s asks about an IP address: put it behind the address", typ)
+			return fmt.Errorf("-q %s asks about an IP address: put it after the address", typ)
 		}
 		o.query.IP = args[1]
 	}
 	if o.load {
 		return o.checkLoad()
 	}
-	if o.given["x"] { // the type asked about travels in place of the ip
-		o.question, o.query.Type, o.query.IP = explainQuestion, inlookup.TypeExplain, fmt.Sprint(int(what.typ))
-	}
 	return nil
 }
 
-// answer asks, once or many times, and prints.
+// answer asks and prints: once, many times, or two servers.
 func (p *program) answer(ctx context.Context, o *options) error {
+	if o.other != "" {
+		return p.compare(ctx, o)
+	}
 	from, err := p.connect(o)
 	if err != nil {
 		return err
@@ -264,7 +324,8 @@ func (p *program) answer(ctx context.Context, o *options) error {
 	if err != nil {
 		err = advise(err, o.query, from)
 	} else if err = o.question.print(p, o.query, a); errors.Is(err, inlookup.ErrInvalid) {
-		err = fmt.Errorf("%w: %s: %w", inlookup.ErrUnavailable, from.name, err) // its fault, not the user's
+		// The fault of whoever answered, not of the command line.
+		err = fmt.Errorf("%w: %s: %w", inlookup.ErrUnavailable, from.name, err)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", o.subject(), err)
@@ -291,6 +352,7 @@ func outcome(err error) string {
 type source struct {
 	inlookup.Resolver
 	name   string    // for people
+	fifo   string    // the path, if it is a server
 	server bool      // not MySQL itself
 	log    *lastLine // of a server of our own
 	close  func()
@@ -308,27 +370,41 @@ func (l *lastLine) Write(b []byte) (int, error) {
 func newSource(r inlookup.Resolver, name string) source {
 	_, server := r.(*inlookup.Client)
 	s := source{Resolver: r, name: name, server: server, close: func() {}}
-	if c, ok := r.(io.Closer); ok { // a Client removes the reply FIFOs that it kept
+	if c, ok := r.(io.Closer); ok {
 		s.close = func() { c.Close() }
 	}
 	return s
 }
 
-// connect finds whom to ask. Only a server can answer -F, -s and -x, and a
-// connection that tcpclient has opened is there to be used.
+// newServer returns the source for a server that listens on that FIFO.
+func newServer(client *inlookup.Client, fifo string) source {
+	s := newSource(client, "the server on "+fifo)
+	s.fifo = fifo
+	return s
+}
+
+// overTCP reports whether tcpclient has opened a connection for us.
+func (p *program) overTCP() bool {
+	return p.getenv("TCPCLIENT") != "" && p.getenv("TCPREMOTEIP") != ""
+}
+
+const mysqlItself = "MySQL itself"
+
+// connect finds whom to ask. Only a server can answer -F, -s and -x. A
+// connection that tcpclient has opened overrides everything else.
 func (p *program) connect(o *options) (source, error) {
 	client := &inlookup.Client{Getenv: p.getenv}
-	if p.getenv("TCPCLIENT") != "" && p.getenv("TCPREMOTEIP") != "" {
+	if p.overTCP() {
 		return newSource(client, "the server behind tcpclient's connection"), nil
 	}
 	if !o.given["i"] && !o.extension() {
 		r := p.fromEnv()
 		if _, server := r.(*inlookup.Client); !server {
-			return newSource(r, "MySQL itself"), nil
+			return newSource(r, mysqlItself), nil
 		}
 	}
 	fifo, err := p.listener(o.infifo)
-	if o.infifo != "" { // else by the environment: a Client then spreads its questions over the instances
+	if o.infifo != "" { // without one, a Client spreads its questions over the instances
 		client.Infifo = fifo
 	}
 	switch {
@@ -338,7 +414,7 @@ func (p *program) connect(o *options) (source, error) {
 	default:
 		err = fmt.Errorf("%w on %s: is inlookup running? (start it%s)", errNobody, fifo, o.otherwise())
 	}
-	return newSource(client, "the server on "+fifo), err
+	return newServer(client, fifo), err
 }
 
 // extension reports whether the question is one of -F, -s and -x.
@@ -355,8 +431,8 @@ func (o *options) otherwise() string {
 	return ", or unset QUERY_CACHE to ask MySQL itself"
 }
 
-// ownServer starts a server in this process for a client whose FIFO nobody
-// serves: the question then takes the whole way from client to MySQL.
+// ownServer starts a server in this process, for a client whose FIFO no
+// server reads. The question then takes the whole way from client to MySQL.
 func (p *program) ownServer(client *inlookup.Client) (source, error) {
 	s := newSource(client, "a server of our own on "+client.Infifo)
 	m := &inlookup.MySQL{Getenv: p.getenv}
@@ -369,18 +445,28 @@ func (p *program) ownServer(client *inlookup.Client) (source, error) {
 		m.Close()
 		return s, err
 	}
-	s.close = func() { stop(); m.Close() }
+	s.close = func() {
+		stop()
+		m.Close()
+	}
 	return s, nil
 }
 
-// serve starts a server in this process. stop ends it, when it has answered what
-// it has read.
+// serve starts a server in this process. stop ends it, when it has answered
+// what it has read. Ctrl-C ends the question first, so its context is not used
+// here.
 func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop func(), err error) {
-	s := &inlookup.Server{Resolver: r, Infifo: fifo, Instances: 1, Log: log.New(w, "", 0), Getenv: p.getenv}
+	s := &inlookup.Server{
+		Resolver:  r,
+		Infifo:    fifo,
+		Instances: 1,
+		Log:       log.New(w, "", 0),
+		Getenv:    p.getenv,
+	}
 	if err := s.Listen(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background()) // not the question's: Ctrl-C must not end the server first
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Serve(ctx) }()
 	return func() {
@@ -394,48 +480,49 @@ func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop fun
 var errNobody = errors.New("no server listens")
 
 // listener returns the FIFO on which a server listens, for a name by the rules
-// of INFIFO: the FIFO itself, or the first one alive of a server with instances.
-// With errNobody it is the one on which a server would.
+// of INFIFO: the FIFO itself, or the first one alive of a server with
+// instances. With errNobody it is the one on which a server would.
 func (p *program) listener(name string) (fifo string, err error) {
-	name = cmp.Or(name, p.getenv("INFIFO"), "infifo")
-	if name[0] != '/' && name[0] != '.' {
-		name = filepath.Join(cmp.Or(p.getenv("INFIFODIR"), p.getenv("FIFODIR"), "/var/indimail/inquery"), name)
+	paths := inlookup.RequestFIFOs(p.getenv, name)
+	base, err := filepath.Abs(paths[len(paths)-1])
+	if err != nil {
+		return base, err
 	}
-	if name, err = filepath.Abs(name); err != nil {
-		return name, err
+	if err := listens(base); !errors.Is(err, errNobody) {
+		return base, err
 	}
-	err = listens(name)
-	for i := 1; errors.Is(err, errNobody); i++ {
-		fifo = fmt.Sprintf("%s.%d", name, i)
-		if _, missing := os.Lstat(fifo); missing != nil {
-			return name, err
+	for _, path := range paths[:len(paths)-1] {
+		err := listens(path)
+		if err == nil {
+			return path, nil
 		}
-		if err = listens(fifo); err == nil {
-			return fifo, nil
+		if !errors.Is(err, errNobody) {
+			return base, err
 		}
 	}
-	return name, err
+	return base, errNobody
 }
 
-// listens reports errNobody unless somebody reads the FIFO, which the kernel
-// tells by ENXIO (fifo(7)). What is no FIFO is refused: a question written into a
-// file would overwrite its beginning.
+// listens reports errNobody unless a process reads the FIFO. The kernel tells
+// it by ENXIO (fifo(7)). It refuses what is not a FIFO: a question written into
+// a file would overwrite its beginning.
 func listens(fifo string) error {
 	f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENOENT) {
 		return errNobody
 	}
 	if err != nil {
-		return fmt.Errorf("%w: who may ask a server is who may write to its FIFO", err)
+		return fmt.Errorf("%w: only those who can write to a server's FIFO can ask it", err)
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeNamedPipe == 0 {
-		return fmt.Errorf("%s is no FIFO: name another one (-i, INFIFO)", fifo)
+		return fmt.Errorf("%s is not a FIFO: name another one (-i, INFIFO)", fifo)
 	}
 	return nil
 }
 
-// advise adds to the error of a question to a server the reason, or where it is.
+// advise adds to the error of a question to a server the reason, or where it
+// is.
 func advise(err error, q inlookup.Query, from source) error {
 	switch {
 	case !from.server || !errors.Is(err, inlookup.ErrUnavailable):

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,8 +30,22 @@ func (f fake) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, err
 
 // A setting is what a run depends on besides its arguments.
 type setting struct {
-	mysql inlookup.Resolver // what stands for FromEnv's MySQL
+	mysql inlookup.Resolver // what stands for MySQL itself
 	env   map[string]string
+	stdin io.Reader
+}
+
+// program returns a program for this setting that writes to these.
+func (s setting) program(stdout, stderr io.Writer) *program {
+	mysql := func() inlookup.Resolver { return s.mysql }
+	return &program{
+		getenv:  func(name string) string { return s.env[name] },
+		stdin:   s.stdin,
+		out:     bufio.NewWriter(stdout),
+		stderr:  stderr,
+		fromEnv: mysql,
+		mysql:   mysql,
+	}
 }
 
 // run runs the program and returns what it did.
@@ -41,12 +56,10 @@ func (s setting) run(t *testing.T, args ...string) (status int, stdout, stderr s
 	return s.runContext(ctx, args...)
 }
 
-func (s setting) runContext(ctx context.Context, args ...string) (status int, stdout, stderr string) {
-	var out, errs bytes.Buffer
-	getenv := func(name string) string { return s.env[name] }
-	p := &program{getenv: getenv, out: bufio.NewWriter(&out), stderr: &errs, fromEnv: func() inlookup.Resolver { return s.mysql }}
-	status = p.run(ctx, args)
-	return status, out.String(), errs.String()
+func (s setting) runContext(ctx context.Context, args ...string) (int, string, string) {
+	var stdout, stderr bytes.Buffer
+	status := s.program(&stdout, &stderr).run(ctx, args)
+	return status, stdout.String(), stderr.String()
 }
 
 // environment returns one whose FIFOs are in a directory of the test's own.
@@ -84,12 +97,55 @@ func fifos(t *testing.T, dir string) []string {
 	return names
 }
 
-// oneLine checks that a message is one line that begins with our name and says want.
+// oneLine checks that a message is one line that begins with our name and says
+// want.
 func oneLine(t *testing.T, stderr, want string) {
 	t.Helper()
-	if !strings.HasPrefix(stderr, "inquerytest: ") || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, want) {
+	one := strings.HasPrefix(stderr, "inquerytest: ") && strings.Count(stderr, "\n") == 1
+	if !one || !strings.Contains(stderr, want) {
 		t.Errorf("stderr %q, want one line with %q", stderr, want)
 	}
+}
+
+var wrongUsage = []struct{ args, want string }{
+	{"", "-q is missing"},
+	{"u@example.com", "-q is missing"},
+	{"-q 0 u@example.com", "-q 0: there is no such type"},
+	{"-q 8 u@example.com", "-q 8: there is no such type"},
+	{"-q 01 u@example.com", "-q 01: there is no such type"},
+	{"-q", "flag needs an argument: -q"},
+	{"-z", "not defined: -z"},
+	{"-q 1", "address is missing"},
+	{"-q 1 ''", "address is missing"},
+	{"-q 1 u@example.com 192.0.2.1 more", `"more" is too much`},
+	{"-q 2 u@example.com", "asks about an IP address"},
+	{"-q 2 u@example.com ''", "asks about an IP address"},
+	{"-q 1 u@example.com -v", "-v comes after the address"},
+	{"u@example.com -q 1", "-q comes after the address"},
+	{"-F u@example.com -q 1", "-F and -q exclude each other"},
+	{"-F u@example.com -s", "-F and -s exclude each other"},
+	{"-F u@example.com example.org", `"example.org" is too much`},
+	{"-F", "flag needs an argument: -F"},
+	{"-s u@example.com", `"u@example.com" is too much`},
+	{"-s -x", "-s and -x exclude each other"},
+	{"-s -n 3", "-n and -s exclude each other"},
+	{"-x u@example.com", "-q is missing"},
+	{"-x -n 3 -q 1 u@example.com", "-x asks once"},
+	{"-n x -q 1 u@example.com", "invalid value \"x\" for flag -n"},
+	{"-n 0 -q 1 u@example.com", "-n 0: want 1 to"},
+	{"-p 0 -q 1 u@example.com", "-p 0: want 1 to"},
+	{"-u -1 -q 1 u%d@example.com", "-u -1: want 1 to"},
+	{"-u 5 -q 1 u@example.com", "counts through nothing"},
+	{"-V u@example.com", `"u@example.com" is too much`},
+	{"-V -q 1", "-V and -q exclude each other"},
+	{"-c 60 -q 1 u@example.com", "it needs -compare"},
+	{"-compare ''", "-compare needs the FIFO"},
+	{"-compare mysql -q 1", "-compare and -q exclude each other"},
+	{"-compare mysql -n 5", "-compare and -n exclude each other"},
+	{"-compare mysql u@example.com", `"u@example.com" is too much`},
+	{"-compare mysql -p 0", "-p 0: want 1 to"},
+	{"-compare mysql -c 0", "-c 0: want seconds"},
+	{"-compare mysql", "both sides are MySQL itself"},
 }
 
 func TestUsage(t *testing.T) {
@@ -97,36 +153,7 @@ func TestUsage(t *testing.T) {
 		t.Error("asked")
 		return "", errors.New("asked")
 	})}
-	for _, test := range []struct{ args, want string }{
-		{"", "-q is missing"},
-		{"u@example.com", "-q is missing"},
-		{"-q 0 u@example.com", "-q 0: there is no such type"},
-		{"-q 8 u@example.com", "-q 8: there is no such type"},
-		{"-q 01 u@example.com", "-q 01: there is no such type"},
-		{"-q", "flag needs an argument: -q"},
-		{"-z", "not defined: -z"},
-		{"-q 1", "address is missing"},
-		{"-q 1 ''", "address is missing"},
-		{"-q 1 u@example.com 192.0.2.1 more", `"more" is too much`},
-		{"-q 2 u@example.com", "asks about an IP address"},
-		{"-q 2 u@example.com ''", "asks about an IP address"},
-		{"-q 1 u@example.com -v", "-v stands behind the address"},
-		{"u@example.com -q 1", "-q stands behind the address"},
-		{"-F u@example.com -q 1", "-F and -q exclude each other"},
-		{"-F u@example.com -s", "-F and -s exclude each other"},
-		{"-F u@example.com example.org", `"example.org" is too much`},
-		{"-F", "flag needs an argument: -F"},
-		{"-s u@example.com", `"u@example.com" is too much`},
-		{"-s -x", "-s and -x exclude each other"},
-		{"-s -n 3", "-n and -s exclude each other"},
-		{"-x u@example.com", "-q is missing"},
-		{"-x -n 3 -q 1 u@example.com", "-x asks once"},
-		{"-n x -q 1 u@example.com", "invalid value \"x\" for flag -n"},
-		{"-n 0 -q 1 u@example.com", "-n 0: want 1 to"},
-		{"-p 0 -q 1 u@example.com", "-p 0: want 1 to"},
-		{"-u -1 -q 1 u%d@example.com", "-u -1: want 1 to"},
-		{"-u 5 -q 1 u@example.com", "counts through nothing"},
-	} {
+	for _, test := range wrongUsage {
 		args := strings.Fields(strings.ReplaceAll(test.args, "''", "\x00"))
 		for i := range args {
 			args[i] = strings.Trim(args[i], "\x00")
@@ -144,7 +171,9 @@ func TestHelp(t *testing.T) {
 	if status != exitOK || stderr != "" {
 		t.Errorf("exit %d, stderr %q", status, stderr)
 	}
-	for _, want := range []string{"Examples:", "Environment:", "QUERY_CACHE", "Exit status", "-q user user@example.com"} {
+	for _, want := range []string{
+		"Examples:", "Environment:", "QUERY_CACHE", "Exit status", "-q user user@example.com",
+	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the help does not say %q", want)
 		}
@@ -161,19 +190,23 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// What the question is turned into, for each way to put it.
+// The question that each command line asks.
 func TestQuery(t *testing.T) {
+	const u = "u@example.com"
 	for _, test := range []struct {
 		args string
 		want inlookup.Query
 	}{
-		{"-q 1 u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: "u@example.com"}},
-		{"-q passwd u@example.com", inlookup.Query{Type: inlookup.TypePasswd, Email: "u@example.com"}},
-		{"-q relay u@example.com 192.0.2.1", inlookup.Query{Type: inlookup.TypeRelay, Email: "u@example.com", IP: "192.0.2.1"}},
-		{"-q 3 u@example.com 192.0.2.1", inlookup.Query{Type: inlookup.TypePasswd, Email: "u@example.com"}},
-		{"-q 1 -- -u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: "-u@example.com"}},
-		{"-x -q host u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: "u@example.com", IP: "4"}},
-		{"-x -q 2 u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: "u@example.com", IP: "2"}},
+		{"-q 1 u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: u}},
+		{"-q passwd u@example.com", inlookup.Query{Type: inlookup.TypePasswd, Email: u}},
+		{
+			"-q relay u@example.com 192.0.2.1",
+			inlookup.Query{Type: inlookup.TypeRelay, Email: u, IP: "192.0.2.1"},
+		},
+		{"-q 3 u@example.com 192.0.2.1", inlookup.Query{Type: inlookup.TypePasswd, Email: u}},
+		{"-q 1 -- -u@example.com", inlookup.Query{Type: inlookup.TypeUser, Email: "-" + u}},
+		{"-x -q host u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: u, IP: "4"}},
+		{"-x -q 2 u@example.com", inlookup.Query{Type: inlookup.TypeExplain, Email: u, IP: "2"}},
 		{"-F example.com", inlookup.Query{Type: inlookup.TypeFlush, Email: "example.com"}},
 		{"-F=", inlookup.Query{Type: inlookup.TypeFlush}},
 		{"-s -v", inlookup.Query{Type: inlookup.TypeStatus}},
@@ -187,22 +220,28 @@ func TestQuery(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	const email = "u@example.com"
+	unavailable, tooLong, invalid := inlookup.ErrUnavailable, inlookup.ErrTooLong, inlookup.ErrInvalid
+	entry := func(text string) inlookup.Answer {
+		return inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT="+text)
+	}
 	for _, test := range []struct {
 		answer inlookup.Answer
 		err    error
 		status int
 		want   string
 	}{
-		{"", fmt.Errorf("%w: no route to host", inlookup.ErrUnavailable), exitFault, "lookup unavailable: no route to host"},
-		{"", fmt.Errorf("%w: a request of 5000 bytes", inlookup.ErrTooLong), exitUsage, "message too long"},
-		{"", fmt.Errorf("%w: NUL in an address", inlookup.ErrInvalid), exitUsage, "NUL in an address"},
-		{"", fmt.Errorf("%w: %w", inlookup.ErrUnavailable, inlookup.ErrInvalid), exitFault, "unavailable"},
+		{"", fmt.Errorf("%w: no route to host", unavailable), exitFault, "unavailable: no route to host"},
+		{"", fmt.Errorf("%w: a request of 5000 bytes", tooLong), exitUsage, "message too long"},
+		{"", fmt.Errorf("%w: NUL in an address", invalid), exitUsage, "NUL in an address"},
+		{"", fmt.Errorf("%w: %w", unavailable, invalid), exitFault, "unavailable"},
 		{"", errors.New("two\nlines"), exitFault, "two lines"},
 		{inlookup.NewAnswer(0), nil, exitFault, "lookup unavailable"},
-		{inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=x:$5$secret:1"), nil, exitFault, "MySQL itself: invalid message"},
-		{inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=No such user u@example.com"), nil, exitNo, "no such address"},
+		{entry("x:$5$secret:1"), nil, exitFault, "MySQL itself: invalid message"},
+		{entry("No such user u@example.com"), nil, exitNo, "no such address"},
 	} {
-		s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) { return test.answer, test.err })}
+		s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) {
+			return test.answer, test.err
+		})}
 		status, stdout, stderr := s.run(t, "-q", "3", email)
 		if status != test.status || stdout != "" || strings.Contains(stderr, "secret") {
 			t.Errorf("%q, %v: exit %d, stdout %q", test.answer, test.err, status, stdout)
@@ -212,13 +251,21 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	status, stdout, stderr := setting{}.run(t, "-V")
+	words := strings.Fields(stdout)
+	if status != exitOK || len(words) != 2 || words[0] != "inquerytest" || stderr != "" {
+		t.Errorf("exit %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+}
+
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func TestOutputFails(t *testing.T) {
 	var stderr bytes.Buffer
-	status := run(t.Context(), []string{"-h"}, func(string) string { return "" }, fullDisk{}, &stderr)
+	status := setting{}.program(fullDisk{}, &stderr).run(t.Context(), []string{"-h"})
 	if status != exitFault {
 		t.Errorf("exit %d", status)
 	}
@@ -228,7 +275,7 @@ func TestOutputFails(t *testing.T) {
 func TestNobodyListens(t *testing.T) {
 	env := environment(t)
 	client := new(inlookup.Client)
-	s := setting{client, env}
+	s := setting{mysql: client, env: env}
 	for _, test := range []struct{ args, want string }{
 		{"-q 1 u@example.com", "(start it, or unset QUERY_CACHE to ask MySQL itself)"},
 		{"-i= -q 1 u@example.com", "(start it, or leave out -i and unset QUERY_CACHE"},
@@ -250,7 +297,7 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// A question must never be written into a file that is no FIFO.
+// A question must never be written into a file that is not a FIFO.
 func TestNoFIFO(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("keep"), 0o600); err != nil {
@@ -262,7 +309,7 @@ func TestNoFIFO(t *testing.T) {
 		if status != exitFault {
 			t.Errorf("exit %d", status)
 		}
-		oneLine(t, stderr, file+" is no FIFO")
+		oneLine(t, stderr, file+" is not a FIFO")
 	}
 	if b, _ := os.ReadFile(file); string(b) != "keep" {
 		t.Errorf("the file is now %q", b)
@@ -305,7 +352,8 @@ func TestListener(t *testing.T) {
 			return map[string]string{"FIFODIR": dir, "INFIFO": test.env}[name]
 		}}
 		got, err := p.listener(test.name)
-		if got != filepath.Join(dir, test.want) || errors.Is(err, errNobody) != test.nobody || !test.nobody && err != nil {
+		right := err == nil && !test.nobody || errors.Is(err, errNobody) && test.nobody
+		if got != filepath.Join(dir, test.want) || !right {
 			t.Errorf("-i %q, INFIFO=%q: %s, %v", test.name, test.env, got, err)
 		}
 	}
@@ -334,31 +382,36 @@ func TestOwnServerConfiguration(t *testing.T) {
 	if err := os.Mkdir(control, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(control, "mcdinfo"), []byte("nonsense\n"), 0o600); err != nil {
+	file := filepath.Join(control, "host.mysql")
+	if err := os.WriteFile(file, []byte("local host\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	status, _, stderr := setting{env: env}.run(t, "-q", "1", "-i", "own", "u@example.com")
 	if status != exitFault {
 		t.Errorf("exit %d", status)
 	}
-	oneLine(t, stderr, "mcdinfo:1")
+	oneLine(t, stderr, "host.mysql:1")
 }
 
 func TestVerbose(t *testing.T) {
 	env := environment(t)
-	answer := fake(func(inlookup.Query) (inlookup.Answer, error) { return inlookup.NewAnswer(0), nil })
+	answer := fake(func(inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.NewAnswer(0), nil
+	})
 	serve(t, env, answer)
+	server := "the server on " + env["INFIFODIR"] + "/infifo"
 	for _, test := range []struct {
 		args []string
 		whom string
 	}{
 		{[]string{"-v", "-q", "1", "u@example.com"}, "MySQL itself"},
-		{[]string{"-v", "-q", "1", "-i", "", "u@example.com"}, "the server on " + env["INFIFODIR"] + "/infifo"},
-		{[]string{"-v", "-q", "1", "-i", "infifo", "u@example.com"}, "the server on " + env["INFIFODIR"] + "/infifo"},
+		{[]string{"-v", "-q", "1", "-i", "", "u@example.com"}, server},
+		{[]string{"-v", "-q", "1", "-i", "infifo", "u@example.com"}, server},
 	} {
-		status, stdout, stderr := setting{answer, env}.run(t, test.args...)
+		status, stdout, stderr := setting{mysql: answer, env: env}.run(t, test.args...)
 		lines := slices.Collect(strings.Lines(stderr))
-		if status != exitOK || stdout != "u@example.com has all services enabled\n" || len(lines) != 2 {
+		want := "u@example.com has all services enabled\n"
+		if status != exitOK || stdout != want || len(lines) != 2 {
 			t.Fatalf("%v: exit %d, stdout %q, stderr %q", test.args, status, stdout, stderr)
 		}
 		oneLine(t, lines[0], `User Query, "u@example.com", asked of `+test.whom)

@@ -1,12 +1,12 @@
 package main
 
-// What is printed: byte for byte what the C program prints, for scripts read it.
-// Every question is one line of a table, and so is every line of the limits.
+// What is printed: byte for byte what the C program prints, since scripts read
+// it. Every question is one line of a table, and so is every line of the
+// limits.
 
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,37 +15,48 @@ import (
 
 // A question is a type as this program knows it.
 type question struct {
-	typ   inlookup.Type
-	name  string // for -q, beside the number
-	what  string // names it in errors
-	print func(*program, inlookup.Query, inlookup.Answer) error
+	typ    inlookup.Type
+	name   string // for -q, beside the number
+	what   string // names it in errors
+	print  func(*program, inlookup.Query, inlookup.Answer) error
+	decode func(inlookup.Answer) ([]field, error) // for a comparison
 }
 
 var questions = []question{
-	{inlookup.TypeUser, "user", "status", (*program).printUser},
-	{inlookup.TypeRelay, "relay", "relay permission", (*program).printRelay},
-	{inlookup.TypePasswd, "passwd", "password entry", (*program).printPasswd},
-	{inlookup.TypeHost, "host", "SMTP route", (*program).printHost},
-	{inlookup.TypeAlias, "alias", "alias lines", (*program).printAlias},
-	{inlookup.TypeLimit, "limit", "limits", (*program).printLimits},
-	{inlookup.TypeDomain, "domain", "real domain", (*program).printDomain},
+	{inlookup.TypeUser, "user", "status", (*program).printUser, decodeUser},
+	{inlookup.TypeRelay, "relay", "relay permission", (*program).printRelay, decodeRelay},
+	{inlookup.TypePasswd, "passwd", "password entry", (*program).printPasswd, decodePasswd},
+	{inlookup.TypeHost, "host", "SMTP route", (*program).printHost, decodeHost},
+	{inlookup.TypeAlias, "alias", "alias lines", (*program).printAlias, decodeAlias},
+	{inlookup.TypeLimit, "limit", "limits", (*program).printLimits, decodeLimits},
+	{inlookup.TypeDomain, "domain", "real domain", (*program).printDomain, decodeDomain},
 }
 
 // These have flags of their own.
 var (
-	statusQuestion  = question{inlookup.TypeStatus, "", "counters", (*program).printText}
-	flushQuestion   = question{inlookup.TypeFlush, "", "flush", (*program).printText}
-	explainQuestion = question{inlookup.TypeExplain, "", "explanation", (*program).printText}
+	statusQuestion = question{
+		typ: inlookup.TypeStatus, what: "counters", print: (*program).printText,
+	}
+	flushQuestion = question{
+		typ: inlookup.TypeFlush, what: "flush", print: (*program).printText,
+	}
+	explainQuestion = question{
+		typ: inlookup.TypeExplain, what: "explanation", print: (*program).printText,
+	}
 )
 
 // questionNamed returns the question that -q asks for by number or name.
 func questionNamed(name string) (question, bool) {
-	i := slices.IndexFunc(questions, func(q question) bool { return name == q.name || name == fmt.Sprint(int(q.typ)) })
-	if i < 0 {
-		return question{}, false
+	for _, q := range questions {
+		if name == q.name || name == fmt.Sprint(int(q.typ)) {
+			return q, true
+		}
 	}
-	return questions[i], true
+	return question{}, false
 }
+
+// questionOf returns the question of a type from 1 to 7.
+func questionOf(t inlookup.Type) question { return questions[t-inlookup.TypeUser] }
 
 var statusTexts = map[inlookup.Status]string{
 	inlookup.StatusActive:    "has all services enabled",

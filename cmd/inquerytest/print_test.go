@@ -33,7 +33,8 @@ func wire(t *testing.T) map[inlookup.Query]inlookup.Answer {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answers[inlookup.Query{Type: inlookup.Type(f[0][0] - '0'), Email: f[1], IP: f[2]}] = inlookup.Answer(reply)
+		q := inlookup.Query{Type: inlookup.Type(f[0][0] - '0'), Email: f[1], IP: f[2]}
+		answers[q] = inlookup.Answer(reply)
 	}
 	return answers
 }
@@ -61,7 +62,11 @@ func TestGolden(t *testing.T) {
 		want = strings.TrimSuffix(want, "\n") // the empty line before the next command
 		args := strings.Fields(command)       // -q type -i "" email [ip]
 		args[3] = ""
-		q := inlookup.Query{Type: inlookup.Type(args[1][0] - '0'), Email: args[4], IP: strings.Join(args[5:], "")}
+		q := inlookup.Query{
+			Type:  inlookup.Type(args[1][0] - '0'),
+			Email: args[4],
+			IP:    strings.Join(args[5:], ""),
+		}
 		if answers[q] == "" {
 			continue
 		}
@@ -87,7 +92,8 @@ func TestPrintPasswd(t *testing.T) {
 	s := setting{env: map[string]string{"MYSQL_TABLE": "users", "MYSQL_INACTIVE_TABLE": "gone"}}
 	for inactive, table := range []string{"users", "gone"} {
 		s.mysql = fake(func(inlookup.Query) (inlookup.Answer, error) {
-			entry := fmt.Sprintf(`PWSTRUCT="a@b"@example.com:{SCRAM-SHA-256}4096,c2FsdA==,a,b:73616c74:73,$5$x:1:0:A: B:/d:s:%d`, inactive)
+			const hash = "{SCRAM-SHA-256}4096,c2FsdA==,a,b:73616c74:73,$5$x"
+			entry := fmt.Sprintf(`PWSTRUCT="a@b"@example.com:%s:1:0:A: B:/d:s:%d`, hash, inactive)
 			return inlookup.NewData(inlookup.TypePasswd, entry), nil
 		})
 		_, stdout, _ := s.run(t, "-q", "3", `"a@b"@example.com`)
@@ -107,7 +113,9 @@ Table    : ` + table + "\n"
 
 func TestPrintText(t *testing.T) {
 	s := setting{env: environment(t)}
-	s.mysql = fake(func(q inlookup.Query) (inlookup.Answer, error) { return inlookup.NewAnswer(1), nil })
+	s.mysql = fake(func(inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.NewAnswer(1), nil
+	})
 	serve(t, s.env, s.mysql)
 	for _, test := range []struct{ args, want string }{
 		{"-s", `Status Query, "", ""`},

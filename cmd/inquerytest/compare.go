@@ -1,0 +1,600 @@
+package main
+
+// -compare asks two servers the same questions and prints where the answers
+// differ. It is the proof to have before one server takes over from another.
+//
+// One goroutine reads addresses, and several clients ask about one address
+// each, with types 1 to 6, then with types 6 and 7 about its domain. Answers
+// are compared as decoded, and a password hash is never printed. known.go knows
+// where the C server is wrong. The memory does not grow with the number of
+// addresses.
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+func (o *options) checkCompare() error {
+	switch {
+	case o.other == "":
+		return errors.New("-compare needs the FIFO of the other server, or the word mysql")
+	case o.p < 1 || o.p > maxClients:
+		return fmt.Errorf("-p %d: want 1 to %d clients", o.p, maxClients)
+	case o.given["c"] && o.recent < 1:
+		return fmt.Errorf("-c %d: want seconds, at least 1", o.recent)
+	}
+	return nil
+}
+
+// A comparison is one run.
+type comparison struct {
+	program  *program
+	sides    [2]side
+	routes   []route // of the control files
+	progress *progress
+
+	addresses atomic.Int64
+	withoutIP atomic.Int64 // addresses of which relay was not asked
+	counts    [outcomes]atomic.Int64
+}
+
+// A side is one of the two that are asked: A or B.
+type side struct {
+	letter string
+	source
+}
+
+// What became of a question.
+const (
+	same = iota
+	differs
+	known  // differs because the C server is known to be wrong there
+	faulty // a side did not answer
+	outcomes
+)
+
+// compare compares the usual server, as connect finds it, with o.other.
+func (p *program) compare(ctx context.Context, o *options) error {
+	if p.overTCP() {
+		return fmt.Errorf("-compare: tcpclient's connection takes one question only (%w)", errUsage)
+	}
+	c := &comparison{program: p, routes: readRoutes(p.getenv)}
+	a, err := p.connect(o)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	b, err := p.connectOther(o.other)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if a.fifo == b.fifo && a.name == b.name {
+		return fmt.Errorf("both sides are %s: name another with -i or -compare (%w)", a.name, errUsage)
+	}
+	c.sides = [2]side{{"A", a}, {"B", b}}
+	for _, s := range c.sides {
+		fmt.Fprintf(p.out, "%s: %s\n", s.letter, s.name)
+		if m, ok := s.Resolver.(*inlookup.MySQL); ok {
+			if err := m.Reload(false); err != nil { // a wrong configuration ends it here
+				return err
+			}
+		}
+	}
+	feed := p.readAddresses
+	if o.recent > 0 {
+		feed = p.recentAddresses(time.Duration(o.recent) * time.Second)
+	}
+	start := time.Now()
+	err = c.askAll(ctx, o.p, feed)
+	c.report(time.Since(start))
+	return c.verdict(ctx, err)
+}
+
+// connectOther finds the second side.
+func (p *program) connectOther(other string) (source, error) {
+	if other == "mysql" {
+		return newSource(p.mysql(), mysqlItself), nil
+	}
+	fifo, err := p.listener(other)
+	if errors.Is(err, errNobody) {
+		err = fmt.Errorf("%w on %s: is the other server running?", errNobody, fifo)
+	}
+	return newServer(&inlookup.Client{Infifo: fifo, Getenv: p.getenv}, fifo), err
+}
+
+// An entry is one address to compare.
+type entry struct {
+	email string
+	ip    string // for relay; may be empty
+}
+
+// A feed calls add with each address, until add returns false.
+type feed func(ctx context.Context, add func(entry) bool) error
+
+// readAddresses feeds the lines of standard input.
+func (p *program) readAddresses(_ context.Context, add func(entry) bool) error {
+	lines := bufio.NewScanner(p.stdin)
+	for n := 1; lines.Scan(); n++ {
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		e := entry{email: fields[0]}
+		if len(fields) > 1 {
+			e.ip = fields[1]
+		}
+		if _, err := netip.ParseAddr(e.ip); len(fields) > 2 || e.ip != "" && err != nil {
+			return fmt.Errorf("standard input, line %d: "+
+				"want an address and perhaps an IP address (%w)", n, errUsage)
+		}
+		if !add(e) {
+			return nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("standard input: %w", err)
+	}
+	return nil
+}
+
+// recentAddresses feeds those who logged in lately.
+func (p *program) recentAddresses(age time.Duration) feed {
+	return func(ctx context.Context, add func(entry) bool) error {
+		m := &inlookup.MySQL{Getenv: p.getenv}
+		defer m.Close()
+		emails, err := m.Recent(ctx, age)
+		if err != nil {
+			return fmt.Errorf("who logged in lately: %w", err)
+		}
+		for _, email := range emails {
+			if !add(entry{email: email}) {
+				break
+			}
+		}
+		return nil
+	}
+}
+
+// A job is what one client asks at a time.
+type job struct {
+	entry
+	domain string // to be asked too; empty if it was asked before
+}
+
+// askAll asks about all addresses, with this many clients at the same time. It
+// returns at once when ctx ends, although feed may still wait for a line.
+func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
+	c.progress = c.program.showProgress(c.status())
+	defer c.progress.stop()
+	jobs := make(chan job)
+	fed := make(chan error, 1)
+	go func() {
+		defer close(jobs)
+		var seen domains
+		fed <- feed(ctx, func(e entry) bool {
+			select {
+			case jobs <- job{entry: e, domain: seen.add(domainOf(e.email))}:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+	}()
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() { c.client(ctx, jobs) })
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return <-fed
+}
+
+// domains remembers domains, so that each is asked once. It forgets all of them
+// when there are too many to keep: a domain may then be asked again.
+type domains map[string]bool
+
+const maxDomains = 1 << 16
+
+// add returns domain if it is new, else "".
+func (d *domains) add(domain string) string {
+	domain = strings.ToLower(domain)
+	if (*d)[domain] {
+		return ""
+	}
+	if *d == nil || len(*d) >= maxDomains {
+		*d = make(domains)
+	}
+	(*d)[domain] = true
+	return domain
+}
+
+// client asks until there are no more jobs, or ctx ends.
+func (c *comparison) client(ctx context.Context, jobs <-chan job) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case j, more := <-jobs:
+			if !more {
+				return
+			}
+			c.addresses.Add(1)
+			c.askJob(ctx, j)
+		}
+	}
+}
+
+func (c *comparison) askJob(ctx context.Context, j job) {
+	for _, question := range questions {
+		q := inlookup.Query{Type: question.typ, Email: j.email}
+		switch {
+		case q.Type == inlookup.TypeRelay && j.ip == "":
+			c.withoutIP.Add(1)
+			continue
+		case q.Type == inlookup.TypeRelay:
+			q.IP = j.ip
+		case q.Type == inlookup.TypeLimit && domainOf(j.email) == j.email:
+			continue // asked of the domain below
+		case q.Type == inlookup.TypeDomain:
+			continue // likewise
+		}
+		c.ask(ctx, q)
+	}
+	if j.domain != "" {
+		c.ask(ctx, inlookup.Query{Type: inlookup.TypeLimit, Email: j.domain})
+		c.ask(ctx, inlookup.Query{Type: inlookup.TypeDomain, Email: j.domain})
+	}
+}
+
+// ask asks both sides and records what became of it. A question that Ctrl-C cut
+// short is not counted.
+func (c *comparison) ask(ctx context.Context, q inlookup.Query) {
+	var replies [2]reply
+	for i, s := range c.sides {
+		replies[i] = s.ask(ctx, q)
+	}
+	outcome, fault := c.judge(ctx, q, replies)
+	if ctx.Err() != nil {
+		return
+	}
+	c.counts[outcome].Add(1)
+	if outcome != same {
+		c.progress.write(func() { c.print(outcome, fault, q, replies) })
+	}
+}
+
+// judge compares two replies. With known it also names the fault.
+func (c *comparison) judge(ctx context.Context, q inlookup.Query, r [2]reply) (int, string) {
+	if r[0].same(r[1]) {
+		return same, ""
+	}
+	if fault := c.knownFault(ctx, q, r); fault != "" {
+		return known, fault
+	}
+	if r[0].err != nil || r[1].err != nil {
+		return faulty, ""
+	}
+	return differs, ""
+}
+
+// A reply is what one side says to a question.
+type reply struct {
+	answer inlookup.Answer
+	fields []field // none: absent, or not understood
+	absent bool
+	wrong  error // why the answer is not understood
+	err    error // why there is no answer
+}
+
+// ask asks a question, and a second time if there is no answer.
+func (s side) ask(ctx context.Context, q inlookup.Query) (r reply) {
+	r.answer, r.err = s.Resolve(ctx, q)
+	if r.err != nil {
+		r.answer, r.err = s.Resolve(ctx, q)
+	}
+	if r.err != nil {
+		r.err = advise(r.err, q, s.source)
+		return r
+	}
+	var err error
+	r.fields, err = questionOf(q.Type).decode(r.answer)
+	switch {
+	case errors.Is(err, inlookup.ErrNotFound):
+		r.absent = true
+	case errors.Is(err, inlookup.ErrUnavailable):
+		r.err = err
+	default:
+		r.wrong = err
+	}
+	return r
+}
+
+// same reports whether both sides answered, and said the same.
+func (r reply) same(other reply) bool {
+	switch {
+	case r.err != nil || other.err != nil:
+		return false
+	case r.answer == other.answer:
+		return true
+	case r.wrong != nil || other.wrong != nil:
+		return false
+	}
+	return r.absent == other.absent && slices.Equal(r.fields, other.fields)
+}
+
+// text returns the whole reply for a person.
+func (r reply) text() string {
+	switch {
+	case r.err != nil:
+		return singleLine(r.err.Error())
+	case r.wrong != nil:
+		return "not understood: " + singleLine(r.wrong.Error())
+	case r.absent:
+		return "absent"
+	}
+	var parts []string
+	for _, f := range r.fields {
+		switch {
+		case f.secret:
+			parts = append(parts, fmt.Sprintf("%s (%s)", f.name, f.shown()))
+		case !f.usual:
+			parts = append(parts, f.name+" "+f.shown())
+		}
+	}
+	return cmp.Or(strings.Join(parts, ", "), "no limits")
+}
+
+// A field is one value of an answer.
+type field struct {
+	name   string
+	value  string
+	secret bool // never shown, not even in part
+	usual  bool // left out where a whole reply is shown
+}
+
+func (f field) shown() string {
+	switch {
+	case !f.secret:
+		return f.value
+	case f.value == "":
+		return "empty"
+	}
+	return fmt.Sprintf("%s, %d bytes", f.kind(), len(f.value))
+}
+
+// kind says what a secret is.
+func (f field) kind() string {
+	if f.name == "passwd" {
+		return "hash"
+	}
+	return "text"
+}
+
+// difference says how f differs from the other side's.
+func (f field) difference(other field) string {
+	if f.secret || other.secret {
+		return fmt.Sprintf("%s: differs (%s / %s)", f.name, f.shown(), other.shown())
+	}
+	return fmt.Sprintf("%s: %s / %s", f.name, f.shown(), other.shown())
+}
+
+func decodeUser(a inlookup.Answer) ([]field, error) {
+	s, err := a.Status()
+	if err == nil && s == inlookup.StatusAbsent {
+		err = inlookup.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []field{{name: "status", value: s.String()}}, nil
+}
+
+func decodeRelay(a inlookup.Answer) ([]field, error) {
+	yes, err := a.Relay()
+	if err != nil {
+		return nil, err
+	}
+	return []field{{name: "authenticated", value: yesOrNo(yes)}}, nil
+}
+
+// decodePasswd treats a gecos with a colon as a secret: it may be the rest of a
+// password with colons, which were taken for the ends of fields.
+func decodePasswd(a inlookup.Answer) ([]field, error) {
+	e, err := a.Passwd()
+	if err != nil {
+		return nil, err
+	}
+	return []field{
+		{name: "name", value: quote(e.Email)},
+		{name: "passwd", value: e.Passwd, secret: true},
+		{name: "uid", value: fmt.Sprint(e.UID)},
+		{name: "gid", value: fmt.Sprint(e.GID)},
+		gecosField(e.Gecos),
+		{name: "dir", value: quote(e.Dir)},
+		{name: "shell", value: quote(e.Shell)},
+		{name: "inactive", value: yesOrNo(e.Inactive)},
+	}, nil
+}
+
+func gecosField(gecos string) field {
+	if strings.Contains(gecos, ":") {
+		return field{name: "gecos", value: gecos, secret: true}
+	}
+	return field{name: "gecos", value: quote(gecos)}
+}
+
+func decodeHost(a inlookup.Answer) ([]field, error) { return decodeText("route", a) }
+
+func decodeDomain(a inlookup.Answer) ([]field, error) { return decodeText("domain", a) }
+
+func decodeText(name string, a inlookup.Answer) ([]field, error) {
+	text, err := a.Text()
+	if err != nil {
+		return nil, err
+	}
+	return []field{{name: name, value: quote(text)}}, nil
+}
+
+func decodeAlias(a inlookup.Answer) ([]field, error) {
+	lines, err := a.Alias()
+	if err == nil && len(lines) == 0 {
+		err = inlookup.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i, line := range lines {
+		lines[i] = quote(line)
+	}
+	return []field{{name: "lines", value: strings.Join(lines, " ")}}, nil
+}
+
+// decodeLimits names the fields as package inlookup does. -1 and 0 are usual:
+// they mean that there is no limit.
+func decodeLimits(a inlookup.Answer) ([]field, error) {
+	l, err := a.Limits()
+	if err != nil {
+		return nil, err
+	}
+	var fields []field
+	record := reflect.ValueOf(l)
+	for i := range record.NumField() {
+		if f := record.Type().Field(i); f.IsExported() {
+			value := fmt.Sprint(record.Field(i))
+			usual := value == "-1" || value == "0"
+			fields = append(fields, field{name: f.Name, value: value, usual: usual})
+		}
+	}
+	return fields, nil
+}
+
+// quote returns text as a person may read it: without control characters, and
+// without the password entry that a confused server may send in its place.
+func quote(text string) string {
+	if strings.Contains(text, "PWSTRUCT=") {
+		return "(a password entry)"
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+func yesOrNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
+}
+
+// print writes one question whose answers are not the same.
+func (c *comparison) print(outcome int, fault string, q inlookup.Query, r [2]reply) {
+	out := c.program.out
+	title := fmt.Sprintf("%s of %q", questionOf(q.Type).what, q.Email)
+	if q.IP != "" {
+		title += " from " + q.IP
+	}
+	fmt.Fprintf(out, "%s: %s\n", [outcomes]string{"same", "differs", "known", "error"}[outcome], title)
+	if outcome == known {
+		fmt.Fprintf(out, "  the C server %s\n", fault)
+	}
+	if len(r[0].fields) > 0 && len(r[0].fields) == len(r[1].fields) {
+		for i, f := range r[0].fields {
+			if f != r[1].fields[i] {
+				fmt.Fprintf(out, "  %s\n", f.difference(r[1].fields[i]))
+			}
+		}
+	} else {
+		for i, s := range c.sides {
+			fmt.Fprintf(out, "  %s: %s\n", s.letter, r[i].text())
+		}
+	}
+	out.Flush() // its error is kept for the last Flush
+}
+
+// questions returns how many were asked.
+func (c *comparison) questions() (n int64) {
+	for i := range c.counts {
+		n += c.counts[i].Load()
+	}
+	return n
+}
+
+// status returns a function that says how far the comparison is.
+func (c *comparison) status() func() string {
+	var rate meter
+	return func() string {
+		n := c.questions()
+		return fmt.Sprintf("%d addresses, %d questions, %d differ, %d errors, %d queries/s",
+			c.addresses.Load(), n, c.counts[differs].Load(), c.counts[faulty].Load(), rate.since(n))
+	}
+}
+
+// report prints the counts.
+func (c *comparison) report(took time.Duration) {
+	row := func(label string, n int64) {
+		fmt.Fprintf(c.program.out, "%-12s %d\n", label, n)
+	}
+	row("addresses", c.addresses.Load())
+	row("questions", c.questions())
+	row("same", c.counts[same].Load())
+	row("differ", c.counts[differs].Load())
+	row("known", c.counts[known].Load())
+	row("errors", c.counts[faulty].Load())
+	fmt.Fprintf(c.program.out, "%-12s %v\n", "took", short(took))
+	c.program.out.Flush() // its error is kept for the last Flush
+	if n := c.withoutIP.Load(); n > 0 {
+		c.program.say("relay was not asked for %d addresses: no IP address follows them", n)
+	}
+}
+
+// verdict says what the comparison came to. err is why it ended early, if so.
+func (c *comparison) verdict(ctx context.Context, err error) error {
+	differ, errs := c.counts[differs].Load(), c.counts[faulty].Load()
+	if ctx.Err() != nil {
+		err = errors.New("interrupted: not all addresses were compared")
+	}
+	switch {
+	case differ > 0 && err != nil:
+		return fmt.Errorf("%w, and: %v", errDiffer, err)
+	case differ > 0:
+		return errDiffer
+	case err != nil:
+		return err
+	case errs > 0:
+		return fmt.Errorf("%d questions were not answered by both sides", errs)
+	case c.addresses.Load() == 0:
+		return errors.New("there were no addresses: nothing was compared")
+	}
+	return nil
+}
+
+// domainOf returns what follows the separator of an address, or the whole of it
+// if there is none: it may be a domain.
+func domainOf(email string) string {
+	if i := separator(email); i >= 0 {
+		return email[i+1:]
+	}
+	return email
+}
+
+// separator returns where the local part ends: the last @, else the last % or
+// colon. -1: there is none.
+func separator(email string) int {
+	if i := strings.LastIndexByte(email, '@'); i >= 0 {
+		return i
+	}
+	return strings.LastIndexAny(email, "%:")
+}

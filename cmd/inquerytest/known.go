@@ -1,0 +1,249 @@
+package main
+
+// Where the C server is known to be wrong. A difference is put down to one of
+// these faults only when that is certain: often a further question proves it.
+// Either side may be the C server, so each difference is looked at both ways.
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/inlookup/inlookup"
+)
+
+// A suspicion is a difference, seen as if the side c were the C server.
+type suspicion struct {
+	ctx      context.Context
+	q        inlookup.Query
+	routes   []route
+	c, other side
+	cSays    reply
+	says     reply // of the other side
+}
+
+// knownFaults are looked at in this order. "The C server" begins each sentence.
+var knownFaults = []struct {
+	what  string
+	holds func(*suspicion) bool
+}{
+	{"has wrong answers for an address without a local part", (*suspicion).noLocalPart},
+	{"wants lower case, and an @ before the domain", (*suspicion).spelling},
+	{"reads the port of a route in the wrong place", (*suspicion).wrongPort},
+	{"has no lines for an address that is only an alias", (*suspicion).onlyAlias},
+	{"ignores a user's own limits under an alias domain", (*suspicion).ownLimits},
+	{"has no limits for an alias domain by itself", (*suspicion).bareAliasDomain},
+	{"does not set limit_type in the defaults", (*suspicion).limitType},
+	{"turns POP off where disable_dialup is set", (*suspicion).dialup},
+	{"gives the inactive flag of another entry", (*suspicion).inactiveFlag},
+}
+
+// knownFault returns what the C server does wrong in this difference, or "".
+func (c *comparison) knownFault(ctx context.Context, q inlookup.Query, r [2]reply) string {
+	a, b := c.sides[0], c.sides[1]
+	both := []*suspicion{
+		{ctx: ctx, q: q, routes: c.routes, c: a, cSays: r[0], other: b, says: r[1]},
+		{ctx: ctx, q: q, routes: c.routes, c: b, cSays: r[1], other: a, says: r[0]},
+	}
+	for _, fault := range knownFaults {
+		for _, s := range both {
+			if fault.holds(s) {
+				return fault.what
+			}
+		}
+	}
+	return ""
+}
+
+// answered reports whether this is a question of type t that both answered.
+func (s *suspicion) answered(t inlookup.Type) bool {
+	return s.q.Type == t && s.cSays.err == nil && s.says.err == nil
+}
+
+// cAnswers asks the C server something else.
+func (s *suspicion) cAnswers(t inlookup.Type, email string) reply {
+	return s.c.ask(s.ctx, inlookup.Query{Type: t, Email: email, IP: s.q.IP})
+}
+
+func (s *suspicion) otherAnswers(t inlookup.Type, email string) reply {
+	return s.other.ask(s.ctx, inlookup.Query{Type: t, Email: email})
+}
+
+// The C server says "error", or gives the entry that was asked for before.
+func (s *suspicion) noLocalPart() bool {
+	if separator(s.q.Email) != 0 || isTimeout(s.cSays.err) {
+		return false
+	}
+	return s.says.err == nil && s.says.isNo()
+}
+
+// isNo reports whether the reply says that there is no such thing.
+func (r reply) isNo() bool {
+	return r.absent || len(r.fields) == 1 && r.fields[0] == field{name: "authenticated", value: "no"}
+}
+
+// Asked in the usual spelling, the C server agrees.
+func (s *suspicion) spelling() bool {
+	usual := strings.ToLower(s.q.Email)
+	if i := separator(usual); i >= 0 {
+		usual = usual[:i] + "@" + usual[i+1:]
+	}
+	if usual == s.q.Email || !s.answered(s.q.Type) {
+		return false
+	}
+	return s.cAnswers(s.q.Type, usual).same(s.says)
+}
+
+// In relay:port the C server reads the port from the second letter of relay on.
+func (s *suspicion) wrongPort() bool {
+	if !s.answered(inlookup.TypeHost) || s.cSays.absent || s.says.absent {
+		return false
+	}
+	cHost, cPort := cutLast(s.cSays.answer.Data())
+	host, port := cutLast(s.says.answer.Data())
+	return cHost == host && slices.ContainsFunc(s.routes, func(r route) bool {
+		return r.port == port && r.misread == cPort
+	})
+}
+
+// The C server itself says that the address is an alias.
+func (s *suspicion) onlyAlias() bool {
+	if !s.answered(inlookup.TypeAlias) || !s.cSays.absent || s.says.wrong != nil {
+		return false
+	}
+	status, err := s.cAnswers(inlookup.TypeUser, s.q.Email).answer.Status()
+	return err == nil && status == inlookup.StatusAlias
+}
+
+// Asked about the same user in the real domain, the C server agrees.
+func (s *suspicion) ownLimits() bool {
+	i := separator(s.q.Email)
+	if !s.answered(inlookup.TypeLimit) || i < 0 {
+		return false
+	}
+	real, isAlias := s.realDomain()
+	return isAlias && s.cAnswers(inlookup.TypeLimit, s.q.Email[:i+1]+real).same(s.says)
+}
+
+// Asked about the real domain, the C server agrees.
+func (s *suspicion) bareAliasDomain() bool {
+	if !s.answered(inlookup.TypeLimit) || !s.cSays.absent || separator(s.q.Email) >= 0 {
+		return false
+	}
+	real, isAlias := s.realDomain()
+	return isAlias && s.cAnswers(inlookup.TypeLimit, real).same(s.says)
+}
+
+// realDomain returns the real domain, if the question is about an alias domain.
+func (s *suspicion) realDomain() (real string, isAlias bool) {
+	domain := domainOf(s.q.Email)
+	real, err := s.otherAnswers(inlookup.TypeDomain, domain).answer.Text()
+	return real, err == nil && !strings.EqualFold(real, domain)
+}
+
+// Both give the defaults, except for the type.
+func (s *suspicion) limitType() bool {
+	if !s.answered(inlookup.TypeLimit) {
+		return false
+	}
+	cLimits, err1 := s.cSays.answer.Limits()
+	limits, err2 := s.says.answer.Limits()
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	defaults := inlookup.Limits{
+		DomainExpiry: -1, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,
+		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1, LimitType: 1,
+	}
+	cLimits.LimitType = 1 // whatever it was
+	return limits == defaults && cLimits == defaults
+}
+
+// The flags that DOMAIN_LIMITS adds to a gid.
+const (
+	gidNoPop    = 0x02
+	gidNoDialup = 0x40
+)
+
+func (s *suspicion) dialup() bool {
+	if !s.answered(inlookup.TypePasswd) {
+		return false
+	}
+	cEntry, err1 := s.cSays.answer.Passwd()
+	entry, err2 := s.says.answer.Passwd()
+	if err1 != nil || err2 != nil || entry.GID&gidNoDialup == 0 {
+		return false
+	}
+	entry.GID = entry.GID&^gidNoDialup | gidNoPop
+	if cEntry != entry {
+		return false
+	}
+	l, err := s.otherAnswers(inlookup.TypeLimit, domainOf(s.q.Email)).answer.Limits()
+	return err == nil && l.DisableDialup != 0
+}
+
+// The C server contradicts itself: status and entry do not fit.
+func (s *suspicion) inactiveFlag() bool {
+	if !s.answered(inlookup.TypePasswd) {
+		return false
+	}
+	cEntry, err1 := s.cSays.answer.Passwd()
+	entry, err2 := s.says.answer.Passwd()
+	cEntry.Inactive = !cEntry.Inactive
+	if err1 != nil || err2 != nil || cEntry != entry {
+		return false
+	}
+	status, err := s.cAnswers(inlookup.TypeUser, s.q.Email).answer.Status()
+	return err == nil && (status == inlookup.StatusInactive) == entry.Inactive
+}
+
+// A route is a line of smtproutes or qmtproutes that has a port.
+type route struct {
+	port    string
+	misread string // what the C server takes for the port
+}
+
+// readRoutes reads the control files. Without them no port counts as misread.
+func readRoutes(getenv func(string) string) (routes []route) {
+	dir := cmp.Or(getenv("CONTROLDIR"), "control")
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(cmp.Or(getenv("SYSCONFDIR"), "/etc/indimail"), dir)
+	}
+	for _, name := range []string{"smtproutes", "qmtproutes"} {
+		text, _ := os.ReadFile(filepath.Join(dir, name))
+		for line := range strings.Lines(string(text)) {
+			line, _, _ = strings.Cut(line, "#")
+			_, rest, _ := strings.Cut(line, ":")
+			words := strings.Fields(rest) // a user name and a password may follow
+			if len(words) == 0 {
+				continue
+			}
+			relay, port := cutLast(words[0])
+			if len(relay) > 1 && port != "" {
+				routes = append(routes, route{port: port, misread: leadingNumber(relay[1:])})
+			}
+		}
+	}
+	return routes
+}
+
+// cutLast cuts text around its last colon.
+func cutLast(text string) (before, after string) {
+	if i := strings.LastIndexByte(text, ':'); i >= 0 {
+		return text[:i], text[i+1:]
+	}
+	return text, ""
+}
+
+// leadingNumber returns the digits at the beginning of text, "0" if there are
+// none.
+func leadingNumber(text string) string {
+	end := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(text)
+	}
+	return cmp.Or(text[:end], "0")
+}
