@@ -228,7 +228,7 @@ func testNullUsers(t *testing.T, db *mariadb.DB) {
 			"pw_shell":  func(p *inlookup.Passwd) { p.Shell = "" },
 			"timestamp": func(*inlookup.Passwd) {},
 		} {
-			name := "null_" + column
+			name := table + "_" + column
 			execute(t, db, fmt.Sprintf("INSERT INTO %s VALUES"+
 				" ('%s','example.com','hash',3,1,'A User','/home/u','NOQUOTA',NULL,NOW());"+
 				"UPDATE %[1]s SET %[3]s=NULL WHERE pw_name='%[2]s'", table, name, column))

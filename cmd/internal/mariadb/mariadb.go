@@ -63,7 +63,7 @@ type DB struct {
 	Log    string // mariadbd's error log
 
 	server    string   // path of mariadbd
-	more      []string // options given to StartWith
+	more      []string // options of StartWith
 	socketDir string   // to remove in Stop; "" when the socket is in Dir
 	sql       *sql.DB
 	proc      *process // the last one started; nil only inside Start
@@ -75,7 +75,7 @@ type DB struct {
 // (on Linux and FreeBSD).
 func Start(ctx context.Context, dir string) (*DB, error) { return StartWith(ctx, dir) }
 
-// StartWith is Start with more options of mariadbd, such as "--sql-mode=ORACLE". Restart keeps them.
+// StartWith does what Start does, with more options for mariadbd, such as --ssl-cert=FILE. Restart keeps them.
 func StartWith(ctx context.Context, dir string, options ...string) (*DB, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
