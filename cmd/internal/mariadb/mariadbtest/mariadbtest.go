@@ -14,10 +14,11 @@ import (
 )
 
 // ForTest returns a new MariaDB with the tables of mariadb.Schema and the golden rows; it is stopped when t ends.
-// Without MariaDB on this machine t is skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails.
-func ForTest(t testing.TB) *mariadb.DB {
+// Without MariaDB on this machine t is skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails. options are
+// those of mariadb.StartWith.
+func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
-	db, err := mariadb.Start(t.Context(), t.TempDir())
+	db, err := mariadb.StartWith(t.Context(), t.TempDir(), options...)
 	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
 		t.Skip("SKIP: MariaDB is not installed, nothing of the SQL is tested here:", err)
 	}
@@ -42,8 +43,14 @@ func ForTest(t testing.TB) *mariadb.DB {
 // a password, so none is readable by others.
 func Control(t testing.TB, db *mariadb.DB) string {
 	t.Helper()
+	return ControlOf(t, db, filepath.Join(Golden(t), "control"))
+}
+
+// ControlOf is Control with the files of the directory from.
+func ControlOf(t testing.TB, db *mariadb.DB, from string) string {
+	t.Helper()
 	fill := strings.NewReplacer("@PORT@", strconv.Itoa(db.Port), "@SOCKET@", db.Socket)
-	from, to := filepath.Join(Golden(t), "control"), t.TempDir()
+	to := t.TempDir()
 	files, err := os.ReadDir(from)
 	if err != nil {
 		t.Fatal(err)
