@@ -62,8 +62,9 @@ type DB struct {
 	Port   int    // on 127.0.0.1; Restart keeps it
 	Log    string // mariadbd's error log
 
-	server    string // path of mariadbd
-	socketDir string // to remove in Stop; "" when the socket is in Dir
+	server    string   // path of mariadbd
+	more      []string // options of StartWith
+	socketDir string   // to remove in Stop; "" when the socket is in Dir
 	sql       *sql.DB
 	proc      *process // the last one started; nil only inside Start
 	stopped   bool
@@ -72,14 +73,17 @@ type DB struct {
 // Start makes a data directory in dir, which exists and is empty, starts mariadbd on it and returns when it answers.
 // ctx limits the start only; whoever calls Start calls Stop. Should this process die without, mariadbd dies with it
 // (on Linux and FreeBSD).
-func Start(ctx context.Context, dir string) (*DB, error) {
+func Start(ctx context.Context, dir string) (*DB, error) { return StartWith(ctx, dir) }
+
+// StartWith does what Start does, with more options for mariadbd, such as --ssl-cert=FILE. Restart keeps them.
+func StartWith(ctx context.Context, dir string, options ...string) (*DB, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{Dir: dir, Log: filepath.Join(dir, "error.log")}
+	db := &DB{Dir: dir, Log: filepath.Join(dir, "error.log"), more: options}
 	install, err := db.find()
 	if err != nil {
 		return nil, err
@@ -285,6 +289,7 @@ func (db *DB) launch(ctx context.Context, more ...string) error {
 		"--max-connections=500",
 		"--innodb-flush-log-at-trx-commit=2", // written at each commit, so that Kill loses none
 	)
+	options = append(options, db.more...)
 	cmd := exec.Command(db.server, append(options, more...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	before, err := log.Stat()
