@@ -1,7 +1,7 @@
 package main_test
 
-// Control files that other programs own: smtproutes, qmtproutes, mcdinfo, assign and hostip. What we
-// cannot use is skipped with a warning of file and line, and never stops the server.
+// Control files that other programs own: smtproutes, qmtproutes, mcdinfo, assign and hostip. What
+// we cannot use is skipped with a warning of file and line, and never stops the server.
 
 import (
 	"fmt"
@@ -33,6 +33,24 @@ func warned(t *testing.T, what, log, path string, lines ...int) {
 		if strings.Contains(log, secret) {
 			t.Errorf("%s: the log shows %q:\n%s", what, secret, log)
 		}
+	}
+}
+
+// routed checks the route of an address.
+func routed(t *testing.T, what string, d inlookup.Directory, email, want string) {
+	t.Helper()
+	route, err := d.Host(t.Context(), email)
+	if route != want || err != nil {
+		t.Errorf("%s: route of %s: %q, %v, want %q", what, email, route, err, want)
+	}
+}
+
+// found checks that the user over@example.com is found.
+func found(t *testing.T, what string, d inlookup.Directory) {
+	t.Helper()
+	status, err := d.Status(t.Context(), "over@example.com")
+	if status != inlookup.StatusOverQuota || err != nil {
+		t.Errorf("%s: status of over@example.com: %v, %v", what, status, err)
 	}
 }
 
@@ -94,10 +112,7 @@ func TestRoutes(t *testing.T) {
 		s.control("smtproutes", test.file)
 		l := s.lookup()
 		what := fmt.Sprintf("%d: %q", i, test.file)
-		want := "example.com:127.0.0.1:" + test.port
-		if route, err := l.Host(t.Context(), "user@example.com"); route != want || err != nil {
-			t.Errorf("%s: %q, %v, want %q", what, route, err, want)
-		}
+		routed(t, what, l.Directory, "user@example.com", "example.com:127.0.0.1:"+test.port)
 		warned(t, what, l.log.String(), filepath.Join(s.env["CONTROLDIR"], "smtproutes"), test.warn...)
 		l.mysql.Close()
 	}
@@ -131,19 +146,17 @@ func TestRoutesFile(t *testing.T) {
 		s.configure(test.settings, strings.NewReplacer())
 		s.control("mcdinfo", block("far.example.net 1", "192.0.2.26", db))
 		l := s.lookup()
-		for email, want := range map[string]string{"user@example.com": "example.com:127.0.0.1:" + test.port,
-			"r@far.example.net": "far.example.net:192.0.2.26:" + test.far} {
-			if route, err := l.Host(t.Context(), email); route != want || err != nil {
-				t.Errorf("%d: %q: %q, %v, want %q", i, test.settings, route, err, want)
-			}
-		}
+		what := fmt.Sprintf("%d: %q", i, test.settings)
+		routed(t, what, l.Directory, "user@example.com", "example.com:127.0.0.1:"+test.port)
+		routed(t, what, l.Directory, "r@far.example.net", "far.example.net:192.0.2.26:"+test.far)
 		l.mysql.Close()
 	}
 }
 
 // block returns an entry of mcdinfo.
 func block(domain, mdahost string, db *mariadb.DB) string {
-	return "domain " + domain + "\nserver 127.0.0.1\nmdahost " + mdahost + "\nport " + strconv.Itoa(db.Port) +
+	return "domain " + domain + "\nserver 127.0.0.1\nmdahost " + mdahost + "\nport " +
+		strconv.Itoa(db.Port) +
 		"\nuse_ssl 0\ndatabase indimail\nuser indimail\npass secret\n"
 }
 
@@ -155,11 +168,13 @@ func TestMcdinfo(t *testing.T) {
 	reversed := slices.Clone(all[1:8])
 	slices.Reverse(reversed)
 	for name, text := range map[string]string{
-		"as it is":            entry + "\n" + spread,
-		"no blank line":       entry + spread,
-		"comments":            "# the cluster\n" + strings.ReplaceAll(entry, "\n", " # and why\n\n#\n") + spread,
-		"no flag":             strings.Replace(entry, "example.com 0", "example.com", 1) + spread,
-		"unknown keys":        strings.Replace(entry, "server", "colour blue\nweight\nserver", 1) + "late 1 2 3\n" + spread,
+		"as it is":      entry + "\n" + spread,
+		"no blank line": entry + spread,
+		"comments": "# the cluster\n" + strings.ReplaceAll(entry, "\n", " # and why\n\n#\n") +
+			spread,
+		"no flag": strings.Replace(entry, "example.com 0", "example.com", 1) + spread,
+		"unknown keys": strings.Replace(entry, "server", "colour blue\nweight\nserver", 1) +
+			"late 1 2 3\n" + spread,
 		"other order":         all[0] + strings.Join(reversed, "") + spread,
 		"tabs and blanks":     strings.ReplaceAll(entry, " ", " \t ") + spread,
 		"no newline":          entry + strings.TrimSuffix(spread, "\n"),
@@ -172,12 +187,8 @@ func TestMcdinfo(t *testing.T) {
 		s := newSite(t, db)
 		s.control("mcdinfo", text)
 		l := s.lookup()
-		for email, want := range map[string]string{"user@example.com": "example.com:192.0.2.25:25",
-			"duser@dist.example.net": "dist.example.net:192.0.2.26:2526"} {
-			if route, err := l.Host(t.Context(), email); route != want || err != nil {
-				t.Errorf("%s: %q, %v, want %q", name, route, err, want)
-			}
-		}
+		routed(t, name, l.Directory, "user@example.com", "example.com:192.0.2.25:25")
+		routed(t, name, l.Directory, "duser@dist.example.net", "dist.example.net:192.0.2.26:2526")
 		l.mysql.Close()
 	}
 }
@@ -190,7 +201,8 @@ func TestMcdinfoIncomplete(t *testing.T) {
 	spread := block("dist.example.net 1", "192.0.2.26", db)
 	without := func(key string) string {
 		lines := strings.SplitAfter(spread, "\n")
-		return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, key) }), "")
+		return strings.Join(slices.DeleteFunc(lines,
+			func(l string) bool { return strings.HasPrefix(l, key) }), "")
 	}
 	for name, text := range map[string]string{
 		"at the end":       entry + "\n" + without("pass"),
@@ -207,10 +219,9 @@ func TestMcdinfoIncomplete(t *testing.T) {
 		s := newSite(t, db)
 		s.control("mcdinfo", text)
 		l := s.lookup()
-		if route, err := l.Host(t.Context(), "user@example.com"); route != "example.com:192.0.2.25:25" || err != nil {
-			t.Errorf("%s: example.com: %q, %v", name, route, err)
-		}
-		if status, err := l.Status(t.Context(), "local@local.example.net"); status != inlookup.StatusActive || err != nil {
+		routed(t, name, l.Directory, "user@example.com", "example.com:192.0.2.25:25")
+		status, err := l.Status(t.Context(), "local@local.example.net")
+		if status != inlookup.StatusActive || err != nil {
 			t.Errorf("%s: local.example.net: %v, %v", name, status, err)
 		}
 		unavailable(t, name, l.Directory, "duser@dist.example.net")
@@ -236,9 +247,7 @@ func TestMcdfile(t *testing.T) {
 		filepath.Join(s.env["CONTROLDIR"], "other"): "192.0.2.2", "missing": "127.0.0.1"} {
 		s.env["MCDFILE"] = mcdfile
 		l := s.lookup()
-		if route, err := l.Host(t.Context(), "user@example.com"); route != "example.com:"+want+":25" || err != nil {
-			t.Errorf("MCDFILE=%s: %q, %v, want %s", mcdfile, route, err, want)
-		}
+		routed(t, "MCDFILE="+mcdfile, l.Directory, "user@example.com", "example.com:"+want+":25")
 		l.mysql.Close()
 	}
 }
@@ -251,26 +260,27 @@ func TestAssign(t *testing.T) {
 		text string
 		warn []int
 	}{
-		"as it is":            {assignLine + ".\n", nil},
-		"users and wildcards": {"=root:root:0:0:/root:::\n" + assignLine + "=x:y\n+:alias:0:0:/var/alias:-::\n.\n", nil},
-		"comments":            {"# one\n\n" + assignLine + "  \n.\n", nil},
-		"too few fields":      {"+other.example-\n" + assignLine + "+third.example-:third.example:0\n.\n", []int{1, 3}},
-		"words":               {"hunter2\n" + assignLine + ".\n", nil},
-		"no dot at the end":   {assignLine, nil},
-		"no newline":          {strings.TrimSpace(assignLine), nil},
-		"bytes of all kinds":  {"\x00\xff\x80:\x01:::::::\n" + assignLine, nil},
-		"none at all":         {"", nil},
-		"a dot":               {".\n", nil},
+		"as it is": {assignLine + ".\n", nil},
+		"users and wildcards": {"=root:root:0:0:/root:::\n" + assignLine +
+			"=x:y\n+:alias:0:0:/var/alias:-::\n.\n", nil},
+		"comments": {"# one\n\n" + assignLine + "  \n.\n", nil},
+		"too few fields": {"+other.example-\n" + assignLine +
+			"+third.example-:third.example:0\n.\n", []int{1, 3}},
+		"words":              {"hunter2\n" + assignLine + ".\n", nil},
+		"no dot at the end":  {assignLine, nil},
+		"no newline":         {strings.TrimSpace(assignLine), nil},
+		"bytes of all kinds": {"\x00\xff\x80:\x01:::::::\n" + assignLine, nil},
+		"none at all":        {"", nil},
+		"a dot":              {".\n", nil},
 	} {
 		s := newSite(t, db)
 		path := filepath.Join(s.env["ASSIGNDIR"], "assign")
-		if err := os.WriteFile(path, []byte(strings.ReplaceAll(test.text, "@DIR@", s.dir)), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(strings.ReplaceAll(test.text, "@DIR@", s.dir)),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 		l := s.lookup()
-		if status, err := l.Status(t.Context(), "over@example.com"); status != inlookup.StatusOverQuota || err != nil {
-			t.Errorf("%s: %v, %v", name, status, err)
-		}
+		found(t, name, l.Directory)
 		log := l.log.String()
 		for _, line := range test.warn {
 			if !strings.Contains(log, fmt.Sprintf("warning: %s:%d: ", path, line)) {
@@ -284,33 +294,39 @@ func TestAssign(t *testing.T) {
 	}
 	s := newSite(t, db)
 	s.env["ASSIGNDIR"] = filepath.Join(s.dir, "missing")
-	l := s.lookup()
-	if status, err := l.Status(t.Context(), "over@example.com"); status != inlookup.StatusOverQuota || err != nil {
-		t.Errorf("no ASSIGNDIR: %v, %v", status, err)
-	}
+	found(t, "no ASSIGNDIR", s.lookup().Directory)
 }
 
 func TestHostip(t *testing.T) {
 	db := database(t)
-	for text, want := range map[string]string{"192.0.2.77\n": "192.0.2.77", "192.0.2.77": "192.0.2.77",
-		"192.0.2.77 \t\n": "192.0.2.77", "192.0.2.77\n192.0.2.78\n": "192.0.2.77", "192.0.2.77\r\n": "192.0.2.77",
-		"": "127.0.0.1", "\n": "127.0.0.1", "mail.example.com\n": "mail.example.com", "2001:db8::1\n": "2001:db8::1"} {
+	for text, want := range map[string]string{
+		"192.0.2.77\n":             "192.0.2.77",
+		"192.0.2.77":               "192.0.2.77",
+		"192.0.2.77 \t\n":          "192.0.2.77",
+		"192.0.2.77\n192.0.2.78\n": "192.0.2.77",
+		"192.0.2.77\r\n":           "192.0.2.77",
+		"":                         "127.0.0.1",
+		"\n":                       "127.0.0.1",
+		"mail.example.com\n":       "mail.example.com",
+		"2001:db8::1\n":            "2001:db8::1",
+	} {
 		s := newSite(t, db)
 		s.control("hostip", text)
 		l := s.lookup()
-		if route, err := l.Host(t.Context(), "user@example.com"); route != "example.com:"+want+":25" || err != nil {
-			t.Errorf("hostip %q: %q, %v, want %s", text, route, err, want)
-		}
+		routed(t, "hostip "+text, l.Directory, "user@example.com", "example.com:"+want+":25")
 		l.mysql.Close()
 	}
 }
 
-// A domain that REAL_DOMAINS or ALIAS_DOMAINS names is taken for real, whatever table aliasdomain says.
+// A domain that REAL_DOMAINS or ALIAS_DOMAINS names is taken for real, whatever table aliasdomain
+// says.
 func TestRealDomains(t *testing.T) {
 	db := database(t)
 	const alias = "alias.example.org"
-	for name, want := range map[string]string{"": "example.com", "REAL_DOMAINS": alias, "ALIAS_DOMAINS": alias} {
-		for _, list := range []string{alias, "a.example:" + alias + ":b.example", "a.example:Alias.Example.ORG"} {
+	for name, want := range map[string]string{"": "example.com", "REAL_DOMAINS": alias,
+		"ALIAS_DOMAINS": alias} {
+		for _, list := range []string{alias, "a.example:" + alias + ":b.example",
+			"a.example:Alias.Example.ORG"} {
 			s := newSite(t, db)
 			s.control("host.cntrl", "localhost:indimail:secret:"+db.Socket+"\n")
 			s.env[name] = list
@@ -325,7 +341,8 @@ func TestRealDomains(t *testing.T) {
 
 // oddFiles are control files of which hardly a line can be used.
 var oddFiles = settings{
-	"smtproutes": "hunter2\n:relay.example.net:port user hunter2\n:relay.example.net:587 user hunter2\n",
+	"smtproutes": "hunter2\n:relay.example.net:port user hunter2\n" +
+		":relay.example.net:587 user hunter2\n",
 	"qmtproutes": ":[::1:hunter2\n:a:hunter2\n\x00\xff\n:::::::\n",
 	"mcdinfo":    "pass hunter2\nhunter2\ndomain\ndomain far.example.net 1\nport hunter2\n",
 	"hostip":     "\x00\xff hunter2 # \n",
@@ -345,7 +362,8 @@ func (s *site) writeOddFiles() {
 	}
 }
 
-// Odd files, one by one and all together, stop neither a start nor a SIGHUP, and inlookup -t says what they are.
+// Odd files, one by one and all together, stop neither a start nor a SIGHUP, and inlookup -t says
+// what they are.
 func TestOddFiles(t *testing.T) {
 	t.Parallel()
 	db := database(t)
@@ -360,7 +378,8 @@ func TestOddFiles(t *testing.T) {
 	for _, want := range []string{"two", "three"} {
 		setPasswd(t, db, "odd", "example.com", want)
 		p.signal(syscall.SIGHUP)
-		eventually(t, "the new password after SIGHUP", func() bool { return passwd(t, d, "odd@example.com") == want })
+		eventually(t, "the new password after SIGHUP",
+			func() bool { return passwd(t, d, "odd@example.com") == want })
 	}
 	if log := p.stderr.String(); strings.Contains(log, "stays as it was") {
 		t.Errorf("odd files are taken for an error:\n%s", log)
@@ -374,12 +393,14 @@ func TestOddFiles(t *testing.T) {
 	}
 	again.terminate()
 	_, checked, stderr := s.run("inlookup", "-t")
-	all := p.stdout.String() + p.stderr.String() + again.stdout.String() + again.stderr.String() + checked + stderr
+	all := p.stdout.String() + p.stderr.String() + again.stdout.String() + again.stderr.String() +
+		checked + stderr
 	if strings.Contains(all, "hunter2") {
 		t.Errorf("a text of the files is shown:\n%s", all)
 	}
 	for _, name := range slices.Sorted(maps.Keys(oddFiles)) {
-		if name != "hostip" && name != "smtproutes" && !strings.Contains(again.stderr.String(), "/"+name+":") {
+		if name != "hostip" && name != "smtproutes" &&
+			!strings.Contains(again.stderr.String(), "/"+name+":") {
 			t.Errorf("no warning about %s:\n%s", name, again.stderr.String())
 		}
 	}

@@ -38,15 +38,25 @@ var markedHosts = []string{
 }
 
 // markedRoutes hold the password of a relay, or what somebody took for its place.
-const markedRoutes = ":relay.example.net:587 user @M@\n:relay.example.net user @M@\n:relay.example.net:@M@\n" +
-	"@M@\nexample.com:relay.example.net:587:@M@\nuser @M@\n:relay.example.net:587x user @M@\n" +
-	"example.com:[::1:@M@\n# @M@\n:relay.example.net:99999 user:@M@\n"
+const markedRoutes = ":relay.example.net:587 user @M@\n" +
+	":relay.example.net user @M@\n" +
+	":relay.example.net:@M@\n" +
+	"@M@\n" +
+	"example.com:relay.example.net:587:@M@\n" +
+	"user @M@\n" +
+	":relay.example.net:587x user @M@\n" +
+	"example.com:[::1:@M@\n" +
+	"# @M@\n" +
+	":relay.example.net:99999 user:@M@\n"
 
-const markedBlocks = "@M@\npass @M@\ndomain example.com 0 @M@\n" + markedEntry + "pass @M@ @M@\n" +
-	"domain dist.example.net 1\nport @M@\nuse_ssl @M@\npass=@M@\npasswd @M@\nuser @M@\npassword: @M@\n" +
+const markedBlocks = "@M@\npass @M@\n" +
+	"domain example.com 0 @M@\n" + markedEntry + "pass @M@ @M@\n" +
+	"domain dist.example.net 1\nport @M@\nuse_ssl @M@\npass=@M@\npasswd @M@\nuser @M@\n" +
+	"password: @M@\n" +
 	"domain far.example.net 1\n" + markedEntry + "pass\n@M@\n"
 
-const markedEntry = "server 127.0.0.1\nmdahost 192.0.2.25\nport @PORT@\nuse_ssl 0\ndatabase indimail\nuser indimail\n"
+const markedEntry = "server 127.0.0.1\nmdahost 192.0.2.25\nport @PORT@\nuse_ssl 0\n" +
+	"database indimail\nuser indimail\n"
 
 // markedSettings are whole configurations.
 var markedSettings = map[string]settings{
@@ -69,7 +79,8 @@ const (
 )
 
 // markedAccounts have the marker as password or as name.
-const markedAccounts = "CREATE USER marked IDENTIFIED BY '@M@'; GRANT ALL ON indimail.* TO marked;" +
+const markedAccounts = "CREATE USER marked IDENTIFIED BY '@M@';" +
+	"GRANT ALL ON indimail.* TO marked;" +
 	"CREATE USER @M@1 IDENTIFIED BY 'secret'; CREATE USER @M@2 IDENTIFIED VIA unix_socket"
 
 func markedFill(db *mariadb.DB) *strings.Replacer {
@@ -79,13 +90,15 @@ func markedFill(db *mariadb.DB) *strings.Replacer {
 func TestMarker(t *testing.T) {
 	db := database(t)
 	fill := markedFill(db)
-	mustExec(t, db, fill.Replace(markedAccounts), fill.Replace("DROP USER marked; DROP USER @M@1; DROP USER @M@2"))
+	mustExec(t, db, fill.Replace(markedAccounts),
+		fill.Replace("DROP USER marked; DROP USER @M@1; DROP USER @M@2"))
 	t.Run("all", func(t *testing.T) { // returns when its parallel subtests have ended
 		for _, host := range markedHosts {
 			t.Run("files "+host, func(t *testing.T) {
 				t.Parallel()
 				s := newSite(t, nil)
-				s.configure(settings{"host.mysql": host + "\n", "host.cntrl": host + "\n", "mcdinfo": markedCluster}, fill)
+				s.configure(settings{"host.mysql": host + "\n", "host.cntrl": host + "\n",
+					"mcdinfo": markedCluster}, fill)
 				s.hidden(s.everything())
 			})
 			t.Run("variables "+host, func(t *testing.T) {
@@ -107,7 +120,8 @@ func TestMarker(t *testing.T) {
 	})
 }
 
-// hidden checks that the marker is not in what was said. Names of domains and users lose their case.
+// hidden checks that the marker is not in what was said. Names of domains and users lose their
+// case.
 func (s *site) hidden(said string) {
 	s.t.Helper()
 	if said == "" {
@@ -198,7 +212,8 @@ func TestMarkerHangup(t *testing.T) {
 	s.env["REAL_DOMAINS"] = "example.com" // so that no database is asked about it
 	p := s.serve("-v")
 	d := s.directory()
-	s.configure(settings{"smtproutes": markedRoutes, "qmtproutes": markedRoutes, "mcdinfo": markedBlocks}, fill)
+	s.configure(settings{"smtproutes": markedRoutes, "qmtproutes": markedRoutes,
+		"mcdinfo": markedBlocks}, fill)
 	for _, host := range markedHosts {
 		s.configure(settings{"host.mysql": host, "host.cntrl": host}, fill)
 		flushed := s.counts()["cache_flushed_total"]
@@ -206,7 +221,8 @@ func TestMarkerHangup(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.signal(syscall.SIGHUP)
-		eventually(t, "the cache is dropped", func() bool { return s.counts()["cache_flushed_total"] > flushed })
+		eventually(t, "the cache is dropped",
+			func() bool { return s.counts()["cache_flushed_total"] > flushed })
 		d.Status(t.Context(), "user@example.com")
 		d.Status(t.Context(), "duser@dist.example.net")
 	}

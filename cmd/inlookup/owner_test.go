@@ -61,15 +61,16 @@ func (s *site) accounts() {
 	}
 }
 
-// namespace returns a command that runs where the accounts are. The preparation is shell commands that
-// come before it.
+// namespace returns a command that runs where the accounts are. The preparation is shell commands
+// that come before it.
 func (s *site) namespace(preparation, name string, args ...string) *exec.Cmd {
-	script := fmt.Sprintf("mount --bind %[1]s/passwd /etc/passwd\nmount --bind %[1]s/group /etc/group\n%[2]s\n",
-		s.dir, preparation) + `exec "$@"`
+	script := "mount --bind " + s.dir + "/passwd /etc/passwd\n" +
+		"mount --bind " + s.dir + "/group /etc/group\n" + preparation + "\n" + `exec "$@"`
 	if name == "inlookup" || name == "inquerytest" {
 		name = filepath.Join(bin, name)
 	}
-	return s.command("unshare", append([]string{"-m", "/bin/sh", "-ec", script, "sh", name}, args...)...)
+	return s.command("unshare", append([]string{"-m", "/bin/sh", "-ec", script, "sh", name},
+		args...)...)
 }
 
 // namespaceAs returns a command that runs there as a user with these groups, the first its own.
@@ -81,7 +82,8 @@ func (s *site) namespaceAs(uid int, groups []int, name string, args ...string) *
 	for _, group := range groups {
 		list = append(list, strconv.Itoa(group))
 	}
-	all := []string{"--reuid", strconv.Itoa(uid), "--regid", list[0], "--groups", strings.Join(list, ","), name}
+	all := []string{"--reuid", strconv.Itoa(uid), "--regid", list[0], "--groups",
+		strings.Join(list, ","), name}
 	return s.namespace("", "setpriv", append(all, args...)...)
 }
 
@@ -116,7 +118,8 @@ func TestOwnerRequest(t *testing.T) {
 	}
 }
 
-// questioned stands for a server: it reads the request of a client and returns the path of the reply FIFO.
+// questioned stands for a server: it reads the request of a client and returns the path of the
+// reply FIFO.
 func questioned(t *testing.T, fifo *os.File, client *process) string {
 	t.Helper()
 	var got []byte
@@ -155,7 +158,8 @@ func TestOwnerReply(t *testing.T) {
 		s := newSite(t, nil)
 		s.accounts()
 		s.env["FIFO_MODE"], s.env["QUERY_CACHE"] = test.setting, "1"
-		if err := errors.Join(os.Mkdir(s.env["INFIFODIR"], 0o755), syscall.Mkfifo(s.fifo("infifo"), 0o600),
+		if err := errors.Join(os.Mkdir(s.env["INFIFODIR"], 0o755),
+			syscall.Mkfifo(s.fifo("infifo"), 0o600),
 			os.Chmod(s.fifo("infifo"), 0o666)); err != nil {
 			t.Fatal(err)
 		}
@@ -165,13 +169,15 @@ func TestOwnerReply(t *testing.T) {
 		}
 		requests := os.NewFile(uintptr(fd), "requests")
 		t.Cleanup(func() { requests.Close() })
-		script := fmt.Sprintf(`umask 077; exec setpriv --reuid %d --regid %d --clear-groups "$@"`, test.uid, test.gid)
+		script := fmt.Sprintf(`umask 077; exec setpriv --reuid %d --regid %d --clear-groups "$@"`,
+			test.uid, test.gid)
 		client := s.startCommand(s.namespace(script, "inquerytest", "-q", "7", "example.com"))
 		reply := questioned(t, requests, client)
 		owned(t, reply, test.owner, test.group, fs.ModeNamedPipe|test.mode)
 		answer := inlookup.NewData(inlookup.TypeDomain, "answered.example")
 		send(t, reply, []byte(answer))
-		if status := client.wait(); status != 0 || !strings.Contains(client.stdout.String(), "answered.example") {
+		if status := client.wait(); status != 0 || !strings.Contains(client.stdout.String(),
+			"answered.example") {
 			t.Errorf("%d: exit %d, %q, %s", i, status, client.stdout.String(), client.stderr.String())
 		}
 		if exists(reply) {
@@ -186,7 +192,8 @@ func TestOwnerRootClient(t *testing.T) {
 	s := newSite(t, nil)
 	s.accounts()
 	s.env["QUERY_CACHE"], s.env["INFIFODIR"] = "1", s.give("run", qmaildUser)
-	server := s.startCommand(s.namespaceAs(qmaildUser, []int{qmailGroup, indimailGroup}, "inlookup", "-i", "2"))
+	server := s.startCommand(s.namespaceAs(qmaildUser, []int{qmailGroup, indimailGroup}, "inlookup",
+		"-i", "2"))
 	eventually(t, "the server reads", func() bool { return reachable(s.fifo("infifo.2"), "") })
 	for _, umask := range []string{"umask 022", "umask 077"} {
 		client := s.namespace(umask, "inquerytest", "-q", "7", "example.com")
@@ -197,14 +204,16 @@ func TestOwnerRootClient(t *testing.T) {
 	server.terminate()
 }
 
-// A FIFO that another owner made, with another mode, is taken over with a warning, where its mode may not be changed.
+// A FIFO that another owner made, with another mode, is taken over with a warning, where its mode
+// may not be changed.
 func TestOwnerForeign(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.accounts()
 	s.env["QUERY_CACHE"], s.env["FIFO_MODE"] = "1", "0666"
 	if err := errors.Join(os.Mkdir(s.env["INFIFODIR"], 0o755), syscall.Mkfifo(s.fifo("infifo"), 0o600),
-		os.Chmod(s.fifo("infifo"), 0o660), os.Chown(s.fifo("infifo"), indimailUser, indimailGroup)); err != nil {
+		os.Chmod(s.fifo("infifo"), 0o660), os.Chown(s.fifo("infifo"), indimailUser,
+			indimailGroup)); err != nil {
 		t.Fatal(err)
 	}
 	server := s.startCommand(s.namespaceAs(qmaildUser, []int{qmailGroup, indimailGroup}, "inlookup"))
@@ -228,7 +237,8 @@ func TestOwnerForeign(t *testing.T) {
 	server.terminate()
 }
 
-// defaultDirectory starts server and client without a setting for the directory, and lists the FIFOs.
+// defaultDirectory starts server and client without a setting for the directory, and lists the
+// FIFOs.
 const defaultDirectory = `
 "$0/inlookup" & server=$!
 tries=200
@@ -258,7 +268,8 @@ func TestDefaultDirectory(t *testing.T) {
 		s.env["QUERY_CACHE"] = "1"
 		hide := "mount -t tmpfs tmpfs /run\nmount -t tmpfs tmpfs /var\n" + preparation
 		cmd := s.namespace(hide, "/bin/sh", "-c", defaultDirectory, bin)
-		if status, stdout, stderr := s.runCommand(cmd); status != 0 || stdout != want && !strings.HasPrefix(stdout, want) {
+		if status, stdout, stderr := s.runCommand(cmd); status != 0 || stdout != want &&
+			!strings.HasPrefix(stdout, want) {
 			t.Errorf("%q: exit %d, FIFOs %q, want %q\n%s", preparation, status, stdout, want, stderr)
 		}
 	}
