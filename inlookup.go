@@ -1549,15 +1549,20 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 		return nil, err
 	}
 	const text = "SELECT user,domain FROM lastauth WHERE service IN ('imap','pop3','webm')" +
-		" AND timestamp>=FROM_UNIXTIME(?) GROUP BY user,domain ORDER BY MAX(timestamp) DESC"
+		" AND timestamp>=FROM_UNIXTIME(?) ORDER BY timestamp DESC"
 	var emails []string
+	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
 		rows, err := p.queryLong(ctx, text, time.Now().Add(-age).Unix())
 		if err != nil {
 			return nil, p.failed(err)
 		}
 		for _, r := range rows {
-			emails = append(emails, lower(r[0].String+"@"+r[1].String))
+			email := lower(r[0].String + "@" + r[1].String)
+			if !seen[email] {
+				seen[email] = true
+				emails = append(emails, email)
+			}
 		}
 	}
 	return emails, nil
