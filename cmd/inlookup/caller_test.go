@@ -6,6 +6,7 @@ package main_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,6 +30,12 @@ func (s *site) short(timeout time.Duration) *inlookup.Client {
 	return &inlookup.Client{Getenv: s.getenv, Timeout: timeout}
 }
 
+// makeFIFO makes one of mode 0660, whatever the umask: a server that runs as root
+// answers no FIFO that its owner alone may write to.
+func makeFIFO(path string) error {
+	return errors.Join(syscall.Mkfifo(path, 0o660), os.Chmod(path, 0o660))
+}
+
 // A caller asks one question after the other. It keeps its reply FIFO, and
 // writes into the request FIFO as the C programs do: it waits for room.
 type caller struct {
@@ -45,7 +52,7 @@ func (s *site) newCaller(name string) *caller {
 	number := replyNumber.n
 	replyNumber.Unlock()
 	path := filepath.Join(s.env["FIFOTMPDIR"], "caller"+strconv.Itoa(number))
-	if err := syscall.Mkfifo(path, 0o660); err != nil {
+	if err := makeFIFO(path); err != nil {
 		s.t.Fatal(err)
 	}
 	reply, err := os.OpenFile(path, os.O_RDWR, 0) // a writer of its own: it never sees an end
@@ -192,7 +199,7 @@ func (s *site) flood(name string, q inlookup.Query) *process {
 	replyNumber.n++
 	reply := filepath.Join(s.env["FIFOTMPDIR"], "flood"+strconv.Itoa(replyNumber.n))
 	replyNumber.Unlock()
-	if err := syscall.Mkfifo(reply, 0o660); err != nil {
+	if err := makeFIFO(reply); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { os.Remove(reply) })
