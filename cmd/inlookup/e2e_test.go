@@ -435,7 +435,7 @@ func newReply(t testing.TB, dir string) *reply {
 	replyNumber.n++
 	r := &reply{path: filepath.Join(dir, strconv.Itoa(replyNumber.n))}
 	replyNumber.Unlock()
-	if err := syscall.Mkfifo(r.path, 0o660); err != nil {
+	if err := makeFIFO(r.path); err != nil {
 		t.Fatal(&fs.PathError{Op: "mkfifo", Path: r.path, Err: err})
 	}
 	var err error

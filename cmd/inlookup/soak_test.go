@@ -194,7 +194,7 @@ func (s *soak) shot(rnd *rand.Rand) {
 }
 
 func openReply(path string) (fd int, err error) {
-	if err = syscall.Mkfifo(path, 0o660); err != nil {
+	if err = makeFIFO(path); err != nil {
 		return -1, err
 	}
 	return syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
