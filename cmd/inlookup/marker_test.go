@@ -105,8 +105,7 @@ func TestMarker(t *testing.T) {
 				t.Parallel()
 				s := newSite(t, nil)
 				s.configure(settings{"MYSQL_HOST": host, "CNTRL_HOST": host, "mcdinfo": markedCluster}, fill)
-				_, checked, stderr := s.run("inlookup", "-t")
-				s.hidden(s.directly() + checked + stderr)
+				s.hidden(s.directly())
 			})
 		}
 		for name, settings := range markedSettings {

@@ -241,8 +241,8 @@ func TestOwnerForeign(t *testing.T) {
 // FIFOs.
 const defaultDirectory = `
 "$0/inlookup" & server=$!
-tries=200
-until "$0/inquerytest" -q 7 example.com >/dev/null 2>&1; do
+tries=100
+until "$0/inquerytest" -q 7 example.com; do
 	tries=$((tries - 1))
 	[ $tries -gt 0 ] || break
 	sleep 0.05
@@ -268,9 +268,11 @@ func TestDefaultDirectory(t *testing.T) {
 		s.env["QUERY_CACHE"] = "1"
 		hide := "mount -t tmpfs tmpfs /run\nmount -t tmpfs tmpfs /var\n" + preparation
 		cmd := s.namespace(hide, "/bin/sh", "-c", defaultDirectory, bin)
-		if status, stdout, stderr := s.runCommand(cmd); status != 0 || stdout != want &&
-			!strings.HasPrefix(stdout, want) {
-			t.Errorf("%q: exit %d, FIFOs %q, want %q\n%s", preparation, status, stdout, want, stderr)
+		status, stdout, stderr := s.runCommand(cmd)
+		answered := strings.Contains(stdout, "Real Domain is example.com\n"+want)
+		if status != 0 || !answered {
+			t.Errorf("%q: exit %d, want an answer and %q in %q\n%s", preparation, status, want,
+				stdout, stderr)
 		}
 	}
 }
