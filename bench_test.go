@@ -7,27 +7,28 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 )
 
 // passwdEntry answers everything with a password entry of the usual length.
-var passwdEntry = always(NewData(TypePasswd, "PWSTRUCT=user@example.com:$6$"+strings.Repeat("x", 103)+":555:555:Some User:/home/mail/A2E/example.com/user:50000000S:0"))
+var passwdEntry = always(NewPasswd(Passwd{
+	"user@example.com", "$6$" + strings.Repeat("x", 103), 555, 555, "Some User",
+	"/home/mail/A2E/example.com/user", "50000000S", false,
+}))
 
-// filled returns a cache that knows user0@example.com to user(n-1)@example.com, and these addresses.
+// filled returns a cache that knows user0@example.com to user(n-1)@example.com, and these
+// addresses.
 func filled(b *testing.B, n int) (c *Cache, emails [][]byte) {
 	b.Helper()
 	c = &Cache{Resolver: passwdEntry}
-	c.Fill(func(add func(Query, Answer) bool) error {
-		for i := range n {
-			email := "user" + strconv.Itoa(i) + "@example.com"
-			emails = append(emails, []byte(email))
-			a, _ := passwdEntry.Resolve(context.Background(), Query{})
-			add(Query{Type: TypePasswd, Email: email}, a)
-		}
-		return nil
-	})
+	for i := range n {
+		email := "user" + strconv.Itoa(i) + "@example.com"
+		emails = append(emails, []byte(email))
+		resolve(b, c, TypePasswd, email)
+	}
 	return c, emails
 }
 
@@ -36,10 +37,10 @@ func BenchmarkHit(b *testing.B) {
 	for _, n := range []int{1000, 100000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			c, emails := filled(b, n)
-			scratch := make([]byte, 0, 256)
+			var key []byte
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if _, ok := c.peek(scratch, TypePasswd, emails[i*7919%n]); !ok {
+				if _, ok := c.peek(&key, TypePasswd, emails[i*7919%n]); !ok {
 					b.Fatal("a miss")
 				}
 			}
@@ -51,22 +52,20 @@ func BenchmarkHit(b *testing.B) {
 func BenchmarkHitParallel(b *testing.B) {
 	c, emails := filled(b, 100000)
 	b.RunParallel(func(pb *testing.PB) {
-		scratch := make([]byte, 0, 256)
+		var key []byte
 		for i := 0; pb.Next(); i++ {
-			c.peek(scratch, TypePasswd, emails[i*7919%len(emails)])
+			c.peek(&key, TypePasswd, emails[i*7919%len(emails)])
 		}
 	})
 }
 
-// BenchmarkMiss is what the cache adds to a question that it must pass on. Its 1000 entries are full, so each miss
-// also evicts one.
+// BenchmarkMiss is what the cache adds to a question that it must pass on. Its 1000 entries are
+// full, so each miss also evicts one.
 func BenchmarkMiss(b *testing.B) {
 	c := &Cache{Resolver: passwdEntry, MaxEntries: 1000}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if _, err := c.Resolve(context.Background(), Query{Type: TypePasswd, Email: "user" + strconv.Itoa(i) + "@example.com"}); err != nil {
-			b.Fatal(err)
-		}
+		resolve(b, c, TypePasswd, "user"+strconv.Itoa(i)+"@example.com")
 	}
 }
 
@@ -75,9 +74,7 @@ func BenchmarkExpired(b *testing.B) {
 	c := &Cache{Resolver: passwdEntry, TTL: 1}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := c.Resolve(context.Background(), Query{Type: TypePasswd, Email: "user@example.com"}); err != nil {
-			b.Fatal(err)
-		}
+		resolve(b, c, TypePasswd, "user@example.com")
 	}
 	if s := c.Stats(); s.Hits > s.Misses/10 {
 		b.Errorf("%+v", s)
@@ -87,14 +84,10 @@ func BenchmarkExpired(b *testing.B) {
 // BenchmarkFlushDomain flushes a domain of 1000 users among 100,000 others, and puts it in again.
 func BenchmarkFlushDomain(b *testing.B) {
 	c, _ := filled(b, 100000)
-	a, _ := passwdEntry.Resolve(context.Background(), Query{})
 	for b.Loop() {
-		c.Fill(func(add func(Query, Answer) bool) error {
-			for i := range 1000 {
-				add(Query{Type: TypePasswd, Email: "user" + strconv.Itoa(i) + "@flushed.example"}, a)
-			}
-			return nil
-		})
+		for i := range 1000 {
+			resolve(b, c, TypePasswd, "user"+strconv.Itoa(i)+"@flushed.example")
+		}
 		if n := c.Flush("flushed.example"); n != 1000 {
 			b.Fatalf("%d flushed", n)
 		}
@@ -103,11 +96,13 @@ func BenchmarkFlushDomain(b *testing.B) {
 
 // BenchmarkFrames finds the frames in a full pipe, and in one full of junk.
 func BenchmarkFrames(b *testing.B) {
-	frame, err := Query{Type: TypePasswd, Email: "user@example.com"}.appendFrame(nil, "/tmp/inquery.AAAAAAAAAAAAAAAAAAAAAAAAAA")
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, piece := range map[string][]byte{"honest": frame, "zeros": make([]byte, 64), "headers": []byte(wireInt(4092) + "\x01\x00")} {
+	q := Query{Type: TypePasswd, Email: "user@example.com"}
+	frame := q.frame(b, "/tmp/inquery.AAAAAAAAAAAAAAAAAAAAAAAAAA")
+	for name, piece := range map[string][]byte{
+		"honest":  frame,
+		"zeros":   make([]byte, 64),
+		"headers": []byte(wireInt(4092) + "\x01\x00"),
+	} {
 		buf := slices.Repeat(piece, 65536/len(piece))
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(buf)))
@@ -118,54 +113,42 @@ func BenchmarkFrames(b *testing.B) {
 	}
 }
 
-// BenchmarkRoundTrip asks a server over its FIFO for what its cache knows: with a reply FIFO made for each question,
-// as the C clients do it, and with a Client that keeps its reply FIFOs.
+// BenchmarkRoundTrip asks a server over its FIFO for what its cache knows.
 func BenchmarkRoundTrip(b *testing.B) {
-	c, _ := filled(b, 1000)
-	s := &Server{Resolver: c}
-	dir, _ := serve(b, s)
-	ask := func(b *testing.B, client *Client) {
-		a, err := client.Resolve(context.Background(), Query{Type: TypePasswd, Email: "user7@example.com"})
-		if err != nil || a.Code() < 100 {
-			b.Errorf("%q, %v", a, err)
-		}
-	}
-	b.Run("oneshot", func(b *testing.B) {
-		client, _ := newClient(b, dir)
-		client.Close() // so that it keeps none
-		for b.Loop() {
-			ask(b, client)
-		}
-	})
-	for _, n := range []int{1, 16} {
-		b.Run(fmt.Sprint("client/", n), func(b *testing.B) {
+	cache, _ := filled(b, 1000)
+	dir, _ := serve(b, &Server{Resolver: cache})
+	for _, clients := range []int{1, 16} {
+		b.Run(fmt.Sprint(clients), func(b *testing.B) {
 			client, _ := newClient(b, dir)
 			var left atomic.Int64
 			left.Store(int64(b.N))
-			done := make(chan struct{}, n)
+			var running sync.WaitGroup
 			b.ResetTimer()
-			for range n {
-				go func() {
+			for range clients {
+				running.Go(func() {
 					for left.Add(-1) >= 0 {
-						ask(b, client)
+						q := Query{Type: TypePasswd, Email: "user7@example.com"}
+						a, err := client.Resolve(context.Background(), q)
+						if err != nil || a.Code() < 100 {
+							b.Errorf("%q, %v", a, err)
+						}
 					}
-					done <- struct{}{}
-				}()
+				})
 			}
-			for range n {
-				<-done
-			}
+			running.Wait()
 		})
 	}
 }
 
-// BenchmarkServer is the server's part of a round trip alone: a hundred requests at a time, answered into one FIFO.
+// BenchmarkServer is the server's part of a round trip alone: a hundred requests at a time,
+// answered into one FIFO.
 func BenchmarkServer(b *testing.B) {
-	c, _ := filled(b, 1000)
-	dir, _ := serve(b, &Server{Resolver: c})
-	in := newInbox(b, filepath.Join(b.TempDir(), "reply"))
-	a, _ := passwdEntry.Resolve(context.Background(), Query{})
-	request := Query{Type: TypePasswd, Email: "user7@example.com"}.frame(b, in.path)
+	cache, _ := filled(b, 1000)
+	dir, _ := serve(b, &Server{Resolver: cache})
+	in := newReply(b)
+	q := Query{Type: TypePasswd, Email: "user7@example.com"}
+	a := resolve(b, cache, q.Type, q.Email)
+	request := q.frame(b, in.path)
 	fd, err := syscall.Open(filepath.Join(dir, "infifo"), syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		b.Fatal(err)

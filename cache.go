@@ -148,14 +148,14 @@ func (t Type) isCacheable() bool { return t.known() && t != TypeRelay && !t.exte
 // it. It lies in the range of its user all the same.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
-	if t == TypeDomain || t == TypeLimit && i < 0 {
-		b = appendLower(b, email)
-		return append(b, 0, 0, byte(t))
-	}
 	local := email
-	if i < 0 {
+	switch {
+	case t == TypeDomain || t == TypeLimit && i < 0: // about a domain
+		local = nil
+		b = appendLower(b, email)
+	case i < 0:
 		b = appendLower(b, c.DefaultDomain)
-	} else {
+	default:
 		local = email[:i]
 		b = appendLower(b, email[i+1:])
 	}

@@ -62,7 +62,7 @@ func (c *Cache) entries() [2]int {
 	return [2]int{s.Present.Entries, s.Absent.Entries}
 }
 
-func userName(i int) string { return fmt.Sprintf("user%d@example.com", i) }
+func userAt(i int) string { return fmt.Sprintf("user%d@example.com", i) }
 
 // consistent checks the tree, the rings and the accounts.
 func consistent(t testing.TB, c *Cache) {
@@ -305,20 +305,20 @@ func TestDown(t *testing.T) {
 		c := &Cache{Resolver: f}
 		const users = 50
 		for i := range users {
-			resolve(t, c, TypePasswd, userName(i))
+			resolve(t, c, TypePasswd, userAt(i))
 		}
 		time.Sleep(10 * time.Minute)
 		f.down, f.delay = true, time.Hour // longer than LoadTimeout
 		before := f.calls()
 		for i := range users {
 			start := time.Now()
-			resolve(t, c, TypePasswd, userName(i))
+			resolve(t, c, TypePasswd, userAt(i))
 			if took := time.Since(start); took != patience {
 				t.Errorf("user %d waited %v, want %v", i, took, patience)
 			}
 			start = time.Now()
 			for range 10 {
-				resolve(t, c, TypePasswd, userName(i))
+				resolve(t, c, TypePasswd, userAt(i))
 			}
 			if took := time.Since(start); took != 0 {
 				t.Errorf("user %d asked again waited %v", i, took)
@@ -329,7 +329,7 @@ func TestDown(t *testing.T) {
 		}
 		before = f.calls()
 		for range 100 { // ten seconds
-			resolve(t, c, TypePasswd, userName(0))
+			resolve(t, c, TypePasswd, userAt(0))
 			time.Sleep(100 * time.Millisecond)
 		}
 		if n := f.calls() - before; n < 3 || n > 6 { // each try takes 2.8 s to fail
@@ -340,8 +340,8 @@ func TestDown(t *testing.T) {
 		f.mu.Unlock()
 		time.Sleep(5 * time.Second) // for the tries that still hang
 		for i := range users {
-			resolve(t, c, TypePasswd, userName(i))
-			e, ok := c.Explain(Query{Type: TypePasswd, Email: userName(i)})
+			resolve(t, c, TypePasswd, userAt(i))
+			e, ok := c.Explain(Query{Type: TypePasswd, Email: userAt(i)})
 			if !ok || e.Left <= 0 {
 				t.Errorf("user %d: still stale although the Resolver is back: %+v", i, e)
 			}
@@ -449,10 +449,10 @@ func TestNewcomers(t *testing.T) {
 	f := new(fake)
 	c := &Cache{Resolver: f, MaxEntries: 1000}
 	for i := range 500 {
-		resolve(t, c, TypeUser, userName(i))
+		resolve(t, c, TypeUser, userAt(i))
 	}
 	for i := range 20000 {
-		expect(t, c, f, TypeUser, userName(i%500), 0)
+		expect(t, c, f, TypeUser, userAt(i%500), 0)
 		if i%5 == 0 {
 			expect(t, c, f, TypeUser, fmt.Sprintf("new%d@example.com", i), 1)
 		}
@@ -483,8 +483,8 @@ func TestSize(t *testing.T) {
 	for _, c := range []*Cache{{Size: 1}, {Size: -1}, {Size: each / 2}, {MaxEntries: 1}} {
 		c.Resolver = f
 		for i := range 10 {
-			resolve(t, c, TypeUser, userName(i))
-			resolve(t, c, TypeUser, "no"+userName(i))
+			resolve(t, c, TypeUser, userAt(i))
+			resolve(t, c, TypeUser, "no"+userAt(i))
 			consistent(t, c)
 		}
 		if u := c.total(); u.Bytes > max(0, cmp.Or(c.Size, each)) || u.Entries > 1 {
@@ -506,7 +506,7 @@ func TestDictionary(t *testing.T) {
 		c.Resolver = f
 		c.NegativeTTL = 24 * time.Hour
 		for i := range users {
-			resolve(t, c, TypePasswd, userName(i))
+			resolve(t, c, TypePasswd, userAt(i))
 		}
 		for i := range words {
 			resolve(t, c, TypePasswd, fmt.Sprintf("no%d@example.com", i))
@@ -525,7 +525,7 @@ func TestDictionary(t *testing.T) {
 			}
 		}
 		for i := range users {
-			expect(t, c, f, TypePasswd, userName(i), 0)
+			expect(t, c, f, TypePasswd, userAt(i), 0)
 		}
 		s := c.Stats()
 		kept := s.Absent.Entries
@@ -708,7 +708,11 @@ func checkFlushDuringLoad(t *testing.T, flush string, oldLast bool) {
 	})}
 	ask := func() chan Answer {
 		answer := make(chan Answer, 1)
-		go func() { answer <- resolve(t, c, TypePasswd, "user@example.com") }()
+		go func() {
+			q := Query{Type: TypePasswd, Email: "user@example.com"}
+			a, _ := c.Resolve(context.Background(), q)
+			answer <- a
+		}()
 		synctest.Wait()
 		return answer
 	}
@@ -768,7 +772,7 @@ func TestFence(t *testing.T) {
 		return NewData(q.Type, strconv.FormatInt(n, 10)), nil
 	})}
 	ask := func(i int, least int64) {
-		a, err := c.Resolve(context.Background(), Query{Type: TypePasswd, Email: userName(i)})
+		a, err := c.Resolve(context.Background(), Query{Type: TypePasswd, Email: userAt(i)})
 		n, _ := strconv.ParseInt(a.Data(), 10, 64)
 		if err != nil || n < least {
 			t.Errorf("user %d: change %d, %v, after the flush of change %d", i, n, err, least)
@@ -776,7 +780,7 @@ func TestFence(t *testing.T) {
 	}
 	var emails []string
 	for i := range users {
-		emails = append(emails, userName(i))
+		emails = append(emails, userAt(i))
 	}
 	var others, flushers sync.WaitGroup
 	var over atomic.Bool
@@ -789,7 +793,7 @@ func TestFence(t *testing.T) {
 		}
 	}
 	for i := range userFences {
-		flushers.Go(func() { flush(userName(i), &userFences[i], func() int { return i }) })
+		flushers.Go(func() { flush(userAt(i), &userFences[i], func() int { return i }) })
 	}
 	for _, what := range []string{"example.com", ""} {
 		flushers.Go(func() { flush(what, &allUsers, func() int { return rand.IntN(users) }) })
@@ -882,7 +886,7 @@ func TestFlushInSteps(t *testing.T) {
 	for _, flush := range []string{"example.com", ""} {
 		for _, users := range []int{499, 500, 501, 1000, 1001, 2345} {
 			for i := range users {
-				resolve(t, c, TypeUser, userName(i))
+				resolve(t, c, TypeUser, userAt(i))
 			}
 			resolve(t, c, TypeUser, "user@example.co")
 			resolve(t, c, TypeUser, "user@example.com2")
@@ -956,9 +960,9 @@ func TestSpellings(t *testing.T) {
 
 // --- Preload.
 
-func userNames(n int) (emails []string) {
+func usersUpTo(n int) (emails []string) {
 	for i := range n {
-		emails = append(emails, userName(i))
+		emails = append(emails, userAt(i))
 	}
 	return emails
 }
@@ -967,8 +971,8 @@ func userNames(n int) (emails []string) {
 func TestPreload(t *testing.T) {
 	f := new(fake)
 	c := &Cache{Resolver: f, MaxEntries: 6}
-	first := resolve(t, c, TypePasswd, userName(0))
-	n, err := c.Preload(context.Background(), userNames(20))
+	first := resolve(t, c, TypePasswd, userAt(0))
+	n, err := c.Preload(context.Background(), usersUpTo(20))
 	if n != 5 || err != nil {
 		t.Errorf("%d preloaded, %v", n, err)
 	}
@@ -981,23 +985,23 @@ func TestPreload(t *testing.T) {
 	}
 	var there []int
 	for i := range 20 {
-		if c.holds(TypePasswd, userName(i)) {
+		if c.holds(TypePasswd, userAt(i)) {
 			there = append(there, i)
 		}
 	}
 	if len(there) != 6 || there[5] >= 6+preloaders {
 		t.Errorf("there are %v, want about the first six", there)
 	}
-	if a := expect(t, c, f, TypePasswd, userName(0), 0); a != first {
+	if a := expect(t, c, f, TypePasswd, userAt(0), 0); a != first {
 		t.Errorf("what was there is now %q", a)
 	}
-	expect(t, c, f, TypePasswd, userName(there[3]), 0) // its first use brings it to the front
+	expect(t, c, f, TypePasswd, userAt(there[3]), 0) // its first use brings it to the front
 	for i := range 4 {
 		resolve(t, c, TypePasswd, fmt.Sprintf("new%d@example.com", i))
 	}
 	for _, i := range there {
-		if used := i == 0 || i == there[3]; c.holds(TypePasswd, userName(i)) != used {
-			t.Errorf("%s is there: %v", userName(i), !used)
+		if used := i == 0 || i == there[3]; c.holds(TypePasswd, userAt(i)) != used {
+			t.Errorf("%s is there: %v", userAt(i), !used)
 		}
 	}
 }
@@ -1006,15 +1010,15 @@ func TestPreload(t *testing.T) {
 func TestPreloadOrder(t *testing.T) {
 	c := &Cache{Resolver: new(fake), MaxEntries: 40}
 	for i := range 40 { // one by one, since four at a time may pass each other
-		if n, err := c.Preload(context.Background(), []string{userName(i)}); n != 1 || err != nil {
+		if n, err := c.Preload(context.Background(), []string{userAt(i)}); n != 1 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
 	}
 	for i := range 40 {
 		resolve(t, c, TypePasswd, fmt.Sprintf("new%d@example.com", i))
 		for j := range 40 {
-			if c.holds(TypePasswd, userName(j)) != (j < 39-i) {
-				t.Fatalf("after %d new ones %s is there: %v", i+1, userName(j), j >= 39-i)
+			if c.holds(TypePasswd, userAt(j)) != (j < 39-i) {
+				t.Fatalf("after %d new ones %s is there: %v", i+1, userAt(j), j >= 39-i)
 			}
 		}
 	}
@@ -1045,7 +1049,7 @@ func TestPreloadAsks(t *testing.T) {
 // TestPreloadFails: one failure stops nothing, twenty in a row end it.
 func TestPreloadFails(t *testing.T) {
 	f := &fake{down: true}
-	n, err := (&Cache{Resolver: f}).Preload(context.Background(), userNames(1000))
+	n, err := (&Cache{Resolver: f}).Preload(context.Background(), usersUpTo(1000))
 	if n != 0 || !errors.Is(err, errDown) {
 		t.Errorf("%d preloaded, %v", n, err)
 	}
@@ -1059,14 +1063,14 @@ func TestPreloadFails(t *testing.T) {
 		}
 		return NewData(q.Type, "entry"), nil
 	})}
-	n, err = c.Preload(context.Background(), userNames(1000))
+	n, err = c.Preload(context.Background(), usersUpTo(1000))
 	if n != 250 || err != nil {
 		t.Errorf("%d preloaded, %v", n, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	f = new(fake)
-	n, err = (&Cache{Resolver: f}).Preload(ctx, userNames(1000))
+	n, err = (&Cache{Resolver: f}).Preload(ctx, usersUpTo(1000))
 	if n != 0 || !errors.Is(err, context.Canceled) || f.calls() > 0 {
 		t.Errorf("canceled before: %d preloaded, %v, %d questions", n, err, f.calls())
 	}
@@ -1080,14 +1084,14 @@ func TestPreloadIsALoad(t *testing.T) {
 			c := &Cache{Resolver: f}
 			kept := make(chan int)
 			go func() {
-				n, err := c.Preload(context.Background(), userNames(2))
+				n, err := c.Preload(context.Background(), usersUpTo(2))
 				if err != nil {
 					t.Error(err)
 				}
 				kept <- n
 			}()
 			synctest.Wait()
-			go expect(t, c, f, TypePasswd, userName(0), 0)
+			go c.Resolve(context.Background(), Query{Type: TypePasswd, Email: userAt(0)})
 			synctest.Wait()
 			c.Flush(flush)
 			want := map[string]int{"none.example": 2, "user0@example.com": 1}[flush]
@@ -1099,8 +1103,8 @@ func TestPreloadIsALoad(t *testing.T) {
 				t.Errorf("flush %q: %+v", flush, c.Stats())
 			}
 			consistent(t, c)
-			expect(t, c, f, TypePasswd, userName(0), bit(flush != "none.example"))
-			expect(t, c, f, TypePasswd, userName(1), bit(want == 0))
+			expect(t, c, f, TypePasswd, userAt(0), bit(flush != "none.example"))
+			expect(t, c, f, TypePasswd, userAt(1), bit(want == 0))
 		})
 	}
 }
@@ -1109,14 +1113,14 @@ func TestPreloadIsALoad(t *testing.T) {
 func TestPreloadedLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{delay: time.Second}
-		c := &Cache{Resolver: f}
-		if _, err := c.Preload(context.Background(), userNames(1)); err != nil {
+		c := &Cache{Resolver: f, Stale: -1}
+		if _, err := c.Preload(context.Background(), usersUpTo(1)); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(10*time.Minute - time.Second - 1)
-		expect(t, c, f, TypePasswd, userName(0), 0)
+		expect(t, c, f, TypePasswd, userAt(0), 0)
 		time.Sleep(time.Nanosecond)
-		expect(t, c, f, TypePasswd, userName(0), 1)
+		expect(t, c, f, TypePasswd, userAt(0), 1)
 	})
 }
 

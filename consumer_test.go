@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestConsumer builds and runs a program of another module, testdata/consumer, that uses this package as anybody's
-// would: from a vendored copy, without a network. It is where a change of the exported names is felt.
+// TestConsumer builds and runs a program of another module, testdata/consumer, from a vendored
+// copy of this package and without a network. A change of the exported names is felt here.
 func TestConsumer(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("go"); err != nil {
@@ -29,7 +29,8 @@ func TestConsumer(t *testing.T) {
 		t.Helper()
 		cmd := exec.Command(name, args...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GOFLAGS="+flags, "GOPROXY=off", "GOWORK=off", "GOTOOLCHAIN=local", "TMPDIR="+t.TempDir())
+		cmd.Env = append(os.Environ(), "GOFLAGS="+flags, "GOPROXY=off", "GOWORK=off",
+			"GOTOOLCHAIN=local", "TMPDIR="+t.TempDir())
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -48,7 +49,8 @@ func TestConsumer(t *testing.T) {
 	for i := range sources {
 		sources[i] = filepath.Base(sources[i])
 	}
-	if want := []string{"avl.go", "cache.go", "fifo.go", "inlookup.go", "inquery.go"}; !slices.Equal(sources, want) {
+	want := []string{"avl.go", "cache.go", "fifo.go", "inlookup.go", "inquery.go"}
+	if !slices.Equal(sources, want) {
 		t.Errorf("vendored are the files %q, want %q", sources, want)
 	}
 	list, err := os.ReadFile(filepath.Join(dir, "vendor", "modules.txt"))
@@ -57,11 +59,13 @@ func TestConsumer(t *testing.T) {
 	}
 	var modules []string
 	for line := range strings.Lines(string(list)) {
-		if f := strings.Fields(line); f[0] == "#" && f[2] != "=>" { // the other lines tell of packages and replacements
+		f := strings.Fields(line)
+		if f[0] == "#" && f[2] != "=>" { // other lines are about packages and replacements
 			modules = append(modules, f[1])
 		}
 	}
-	if want := []string{"filippo.io/edwards25519", "github.com/go-sql-driver/mysql", module}; !slices.Equal(modules, want) {
+	want = []string{"filippo.io/edwards25519", "github.com/go-sql-driver/mysql", module}
+	if !slices.Equal(modules, want) {
 		t.Errorf("vendored are the modules %q, want %q", modules, want)
 	}
 

@@ -11,7 +11,8 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// routes is a Resolver of one's own: it knows where the mail of some addresses goes, and nothing else.
+// routes is a Resolver of your own: it knows where the mail of some addresses goes, and nothing
+// else.
 type routes map[string]string
 
 func (r routes) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
@@ -45,7 +46,6 @@ func ExampleServer() {
 	go func() { done <- server.Serve(ctx) }()
 
 	client := &inlookup.Client{Infifo: fifo}
-	defer client.Close()
 	d := inlookup.Directory{Resolver: client}
 	fmt.Println(d.Host(ctx, "user@example.com"))
 	_, err = d.Host(ctx, "nobody@example.com")
@@ -76,7 +76,8 @@ func ExampleDirectory() {
 	}
 }
 
-// running stands for the server of a mail host: it serves routes from memory, at fifo, until stop is called.
+// running stands for the server of a mail host. It serves routes from memory, at fifo, until stop
+// is called.
 func running() (fifo string, stop func()) {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -84,7 +85,8 @@ func running() (fifo string, stop func()) {
 	}
 	cache := &inlookup.Cache{Resolver: routes{"user@example.com": "example.com:192.0.2.25:25"}}
 	server := &inlookup.Server{Resolver: cache, Infifo: filepath.Join(dir, "infifo")}
-	server.About = func(_ context.Context, q inlookup.Query) (string, error) { // what Client's flush example asks
+	// What ExampleClient_Resolve_flush asks.
+	server.Admin = func(_ context.Context, q inlookup.Query) (string, error) {
 		return fmt.Sprintf("%v: %d entries", q.Type, cache.Flush(q.Email)), nil
 	}
 	if err := server.Listen(); err != nil {
@@ -106,20 +108,20 @@ func ExampleClient() {
 	fifo, stop := running()
 	defer stop()
 
-	client := &inlookup.Client{Infifo: fifo} // new(inlookup.Client) finds the FIFO by the environment
-	defer client.Close()
-	d, ctx := inlookup.Directory{Resolver: client}, context.Background()
+	client := &inlookup.Client{Infifo: fifo} // new(inlookup.Client) goes by the environment
+	d := inlookup.Directory{Resolver: client}
+	ctx := context.Background()
 	fmt.Println(d.Host(ctx, "user@example.com"))
 
 	_, err := d.Host(ctx, "nobody@example.com")
 	fmt.Println("there is no such address:", errors.Is(err, inlookup.ErrNotFound))
 
-	_, err = d.Passwd(ctx, "user@example.com") // this server cannot tell: ask again later
-	fmt.Println("nobody can tell:", errors.Is(err, inlookup.ErrUnavailable))
+	_, err = d.Passwd(ctx, "user@example.com") // this server does not know: ask again later
+	fmt.Println("unavailable:", errors.Is(err, inlookup.ErrUnavailable))
 	// Output:
 	// example.com:192.0.2.25:25 <nil>
 	// there is no such address: true
-	// nobody can tell: true
+	// unavailable: true
 }
 
 // Make the running server forget what has changed.
@@ -128,12 +130,12 @@ func ExampleClient_Resolve_flush() {
 	defer stop()
 
 	client := &inlookup.Client{Infifo: fifo}
-	defer client.Close()
 	ctx := context.Background()
 	if _, err := (inlookup.Directory{Resolver: client}).Host(ctx, "user@example.com"); err != nil {
 		log.Fatal(err)
 	}
-	for _, what := range []string{"user@example.com", "example.com", ""} { // an address, a domain, everything
+	// An address, a domain, everything.
+	for _, what := range []string{"user@example.com", "example.com", ""} {
 		answer, err := client.Resolve(ctx, inlookup.Query{Type: inlookup.TypeFlush, Email: what})
 		if err != nil {
 			log.Fatal(err)
@@ -149,7 +151,9 @@ func ExampleClient_Resolve_flush() {
 // Ask MySQL itself, without a server.
 func ExampleMySQL() {
 	// nil for Getenv: the environment and the control files in /etc/indimail.
-	settings := map[string]string{"MYSQL_HOST": "db1.example.com,db2.example.com", "MYSQL_USER": "indimail", "MYSQL_PASSWD": "secret"}
+	settings := map[string]string{
+		"MYSQL_HOST": "db1.example.com,db2.example.com", "MYSQL_PASSWD": "secret",
+	}
 	mysql := &inlookup.MySQL{Getenv: func(name string) string { return settings[name] }}
 	defer mysql.Close()
 	d := inlookup.Directory{Resolver: mysql}
@@ -160,7 +164,7 @@ func ExampleMySQL() {
 	fmt.Println(limits.MaxPopAccounts)
 }
 
-// A cache in front of any Resolver, inside one's own program.
+// A cache in front of any Resolver, inside your own program.
 func ExampleCache() {
 	r := routes{"user@example.com": "example.com:192.0.2.25:25"}
 	cache := &inlookup.Cache{Resolver: r, MaxEntries: 1000}
@@ -181,13 +185,15 @@ func ExampleCache() {
 func ExampleCache_Flush() {
 	r := routes{"user@example.com": "example.com:192.0.2.25:25"}
 	cache := &inlookup.Cache{Resolver: r}
-	d, ctx := inlookup.Directory{Resolver: cache}, context.Background()
+	d := inlookup.Directory{Resolver: cache}
+	ctx := context.Background()
 	fmt.Println(d.Host(ctx, "user@example.com"))
 
 	r["user@example.com"] = "example.com:192.0.2.26:25"
 	fmt.Println(d.Host(ctx, "user@example.com"))
 
-	fmt.Println(cache.Flush("user@example.com"), "answer flushed") // "example.com": all of the domain; "": everything
+	// "example.com" would flush the whole domain, "" everything.
+	fmt.Println(cache.Flush("user@example.com"), "answer flushed")
 	fmt.Println(d.Host(ctx, "user@example.com"))
 	// Output:
 	// example.com:192.0.2.25:25 <nil>

@@ -373,12 +373,14 @@ var storeKeys = []string{"server", "mdahost", "port", "use_ssl", "database", "us
 // a line for every one of storeKeys. 1 means distributed. An entry that cannot be
 // used makes questions about its domain an error, and harms no other.
 func (c *config) readStores() {
-	var domain, where string
+	var domain, where string // where the entry begins
 	distributed := false
+	used := true // the domain line has an entry
 	entry := make(map[string]string)
 	end := func() {
-		if domain != "" && len(entry) > 0 {
+		if len(entry) > 0 || !used {
 			c.addStore(domain, distributed, entry, where)
+			used = true
 		}
 		entry = make(map[string]string)
 	}
@@ -388,10 +390,10 @@ func (c *config) readStores() {
 			end()
 			name, flag, _ := strings.Cut(value, " ")
 			domain, distributed = lower(name), flag == "1"
-			where = l.where
+			where, used = l.where, false
 			continue
 		}
-		if !slices.Contains(storeKeys, key) {
+		if !slices.Contains(storeKeys, key) || value == "" {
 			continue
 		}
 		if domain == "" {
@@ -495,34 +497,41 @@ func (c *config) readRoutes() {
 	}
 }
 
-// openPools gives each database a pool, one of keep if it fits. Databases that
-// differ only in password and TLS share one.
+// openPools gives each database a pool, one of keep if it fits.
 func (c *config) openPools(keep []*pool, counts *selectCounts) {
-	byKey := make(map[database]*pool)
 	open := func(db database) *pool {
-		key := db
-		key.passwd, key.tls = "", false
-		p := byKey[key]
-		if p != nil {
-			return p
+		same := func(p *pool) bool { return p.of == db }
+		if i := slices.IndexFunc(c.pools, same); i >= 0 {
+			return c.pools[i]
 		}
-		i := slices.IndexFunc(keep, func(p *pool) bool { return p.of == db })
-		if i >= 0 {
+		var p *pool
+		if i := slices.IndexFunc(keep, same); i >= 0 {
 			p = keep[i]
 		} else {
 			p = newPool(db, c, counts)
 		}
-		byKey[key] = p
 		c.pools = append(c.pools, p)
 		return p
 	}
 	c.local = open(c.localDB)
 	c.central = open(c.centralDB)
 	for i := range c.stores {
-		if c.stores[i].broken == nil {
-			c.stores[i].pool = open(c.stores[i].db)
+		s := &c.stores[i]
+		if s.broken != nil {
+			continue
 		}
+		// Entries of one account share the connections of the first.
+		first := slices.IndexFunc(c.stores, func(o store) bool {
+			return o.broken == nil && o.db.account() == s.db.account()
+		})
+		s.pool = open(c.stores[first].db)
 	}
+}
+
+// account returns db without what proves it.
+func (db database) account() database {
+	db.passwd, db.tls = "", false
+	return db
 }
 
 const (
@@ -648,16 +657,20 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 	return conn, nil
 }
 
-// statementTime is how long the server works on one SELECT: less than deadline, so
-// a SELECT that nobody waits for any more ends there too.
-const statementTime = 2500 * time.Millisecond
+// How long one SELECT may take. The server itself gives up first, so that no SELECT
+// goes on for which nobody waits. A connection on which nothing comes even then is
+// dead, and the rest of the time is for another one.
+const (
+	statementTime = 2200 * time.Millisecond // as in session
+	tryTime       = 2300 * time.Millisecond
+)
 
 // session pins every setting of server or init_connect that could change an answer.
 // The limits of time have other names in MariaDB and MySQL; in these comments each
 // of the two reads its own.
 const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1,
 	sql_select_limit=18446744073709551615
-	/*M!100101 , max_statement_time=2.5 */ /*!50708 , max_execution_time=2500 */`
+	/*M!100101 , max_statement_time=2.2 */ /*!50708 , max_execution_time=2200 */`
 
 // pin prepares a new connection. The last statement asks for nothing; a Galera node
 // that is not ready refuses even that.
@@ -764,11 +777,13 @@ const (
 	erNoSuchTable            = 1146
 	erTooManyUserConnections = 1203
 	erUserLimitReached       = 1226 // MAX_USER_CONNECTIONS of the account
-	erCantAggregate          = 1267 // a letter that the column's character set lacks
+	erCantAggregate2         = 1267 // a letter that the column's character set lacks
+	erCantAggregate3         = 1270
+	erCantAggregateN         = 1271
 	erAccessDeniedNoPassword = 1698
 	erStatementTimeout       = 1969 // MariaDB
 	erQueryTimeout           = 3024 // MySQL
-	erCannotConvert          = 3988 // MySQL's name for erCantAggregate
+	erCannotConvert          = 3988 // MySQL's number for erCantAggregate2
 )
 
 // number returns the number of MySQL's error, 0 if it is none.
@@ -786,8 +801,16 @@ func isFinal(err error) bool {
 	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword,
 		erTableAccessDenied, erColumnAccessDenied,
 		erBadDB, erNoSuchTable, erBadField, erParse,
-		erCantAggregate, erCannotConvert,
 		erStatementTimeout, erQueryTimeout:
+		return true
+	}
+	return isNoLetter(err)
+}
+
+// isNoLetter reports whether a column cannot hold a letter that was asked for.
+func isNoLetter(err error) bool {
+	switch errorNumber(err) {
+	case erCantAggregate2, erCantAggregate3, erCantAggregateN, erCannotConvert:
 		return true
 	}
 	return false
@@ -808,8 +831,8 @@ type row []sql.NullString
 // errBusy says that too many questions wait for one database.
 var errBusy = errors.New("too many questions wait for it")
 
-// query returns the rows of one SELECT. What failed at once is asked once more, on
-// a fresh connection, since the other idle ones are no better than the one that
+// query returns the rows of one SELECT. What failed is asked once more, on a fresh
+// connection, if there is time: the other idle ones are no better than the one that
 // died. When the server has no connection for us it waits for one of ours.
 func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row, err error) {
 	select {
@@ -840,9 +863,8 @@ func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row,
 		p.db.SetMaxIdleConns(0)
 		p.db.SetMaxIdleConns(maxConns)
 	}
-	number := errorNumber(err)
-	if (number == erCantAggregate || number == erCannotConvert) && !isASCII(args) {
-		return nil, nil // no such letter in the column, so no such row
+	if isNoLetter(err) && !isASCII(args) {
+		return nil, nil // so there is no such row
 	}
 	return nil, p.failed(err)
 }
@@ -852,18 +874,25 @@ func isASCII(args []any) bool {
 }
 
 // failed returns the error with the database's name, and notes that a database has
-// gone. MySQL's text for "access denied" is left out: it quotes the name of the
-// user, and a misplaced password may stand there.
+// gone.
 func (p *pool) failed(err error) error {
-	switch errorNumber(err) {
-	case erNoSuchTable:
+	if errorNumber(err) == erNoSuchTable {
 		return err // the table may be one that can be missing
-	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword:
-		err = &mysql.MySQLError{Number: errorNumber(err), Message: "access denied"}
 	}
-	err = fmt.Errorf("database %s: %w", p.name, err)
-	if err != errBusy && p.down.CompareAndSwap(false, true) {
+	gone := err != errBusy
+	err = fmt.Errorf("database %s: %w", p.name, hideText(err))
+	if gone && p.down.CompareAndSwap(false, true) {
 		p.config.logf("%v", err)
+	}
+	return err
+}
+
+// hideText leaves out MySQL's text for "access denied". It quotes the name of the
+// user, and a misplaced password may stand there.
+func hideText(err error) error {
+	switch errorNumber(err) {
+	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword:
+		return &mysql.MySQLError{Number: errorNumber(err), Message: "access denied"}
 	}
 	return err
 }
@@ -884,7 +913,9 @@ func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) 
 		return nil, ctx.Err()
 	}
 	start := time.Now()
-	rows, err := read(ctx, p.db, text, args)
+	limited, cancel := context.WithTimeout(ctx, tryTime)
+	defer cancel()
+	rows, err := read(limited, p.db, text, args)
 	took := time.Since(start)
 	p.counts.calls.Add(1)
 	p.counts.nanoseconds.Add(int64(took))
@@ -1026,9 +1057,13 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	const text = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
 	rows, err := optional(c.central.query(ctx, text, domain))
 	for _, r := range rows {
-		if strings.EqualFold(r[0].String, domain) && r[1].String != "" {
-			return lower(r[1].String), nil
+		if !strings.EqualFold(r[0].String, domain) {
+			continue
 		}
+		if !r[1].Valid {
+			return "", fmt.Errorf("table aliasdomain: domain of %s is NULL", domain)
+		}
+		return cmp.Or(lower(r[1].String), domain), nil
 	}
 	return domain, err
 }
@@ -1074,10 +1109,21 @@ func (c *config) locate(ctx context.Context, local, domain string) (place, error
 }
 
 // distribute finds the store of a user of a distributed domain: hostcntrl names the
-// user's host, host_table its IP address, and mcdinfo the store there.
+// user's host, host_table its IP address, and mcdinfo the store there. The row of *
+// is for users without one of their own.
 func (c *config) distribute(ctx context.Context, at *place) error {
 	at.store = nil
 	host, err := c.hostOf(ctx, at.local, at.real)
+	if host == "" && err == nil {
+		host, err = c.hostOf(ctx, "*", at.real)
+	}
+	if host == "" && err == nil {
+		for _, s := range c.stores { // the user may be in one of which we know too little
+			if s.domain == at.real && s.broken != nil {
+				err = s.broken
+			}
+		}
+	}
 	if host == "" || err != nil {
 		return err
 	}
@@ -1101,26 +1147,21 @@ func (c *config) distribute(ctx context.Context, at *place) error {
 	return fmt.Errorf("domain %s has no entry with mdahost %s in mcdinfo", at.real, ip)
 }
 
-// hostOf returns the host of a distributed user, or "". The row of * is for users
-// without one of their own.
-func (c *config) hostOf(ctx context.Context, local, real string) (host string, err error) {
+// hostOf returns the host in the row of a name, "" if there is no row.
+func (c *config) hostOf(ctx context.Context, name, real string) (string, error) {
 	text := "SELECT pw_name,pw_domain,host FROM " + c.table("CNTRL_TABLE", "hostcntrl") +
-		" WHERE pw_domain=? AND pw_name IN (?,'*')"
-	rows, err := c.central.query(ctx, text, real, local)
+		" WHERE pw_name=? AND pw_domain=?"
+	rows, err := c.central.query(ctx, text, name, real)
 	for _, r := range rows {
-		name := r[0].String
-		own := strings.EqualFold(name, local)
-		if !strings.EqualFold(r[1].String, real) || !own && name != "*" {
+		if !r.isOf(place{local: name, real: real}) {
 			continue
 		}
-		if !r[2].Valid {
-			return "", fmt.Errorf("table hostcntrl: host of %s@%s is NULL", name, real)
+		if r[2].String == "" {
+			return "", fmt.Errorf("table hostcntrl: %s@%s has no host", name, real)
 		}
-		if own || host == "" {
-			host = r[2].String
-		}
+		return r[2].String, nil
 	}
-	return host, err
+	return "", err
 }
 
 // Resolve looks q up. What is not in the tables is an answer. Where there is none,
@@ -1464,7 +1505,7 @@ const limitsSQL = "SELECT domain,domain_expiry,passwd_expiry,maxpopaccounts,maxa
 	"defaultmaxmsgcount,disable_pop,disable_imap,disable_dialup,disable_passwordchanging," +
 	"disable_webmail,disable_relay,disable_smtp,perm_account,perm_alias,perm_forward," +
 	"perm_autoresponder,perm_maillist,perm_quota,perm_defaultquota" +
-	" FROM vlimits WHERE domain IN (?,?,?)"
+	" FROM vlimits WHERE domain=?"
 
 // The columns of limitsSQL.
 const (
@@ -1474,23 +1515,21 @@ const (
 	limitColumns      = 26
 )
 
-// limitsOf returns the answer with the record of the first of up to three names that
-// has one, or "".
+// limitsOf returns the answer with the record of the first of these names that has
+// one, or "".
 func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
-	const most = 3
-	var args []any
-	for i := range most {
-		args = append(args, names[min(i, len(names)-1)])
-	}
-	rows, err := optional(p.query(ctx, limitsSQL, args...))
-	for _, name := range names {
+	for _, name := range slices.Compact(names) {
+		rows, err := optional(p.query(ctx, limitsSQL, name))
+		if err != nil {
+			return "", err
+		}
 		for _, r := range rows {
 			if strings.EqualFold(r[0].String, name) {
 				return limitsAnswer(r)
 			}
 		}
 	}
-	return "", err
+	return "", nil
 }
 
 // limitsAnswer makes the record of a row. NULL is the column's default: no limit. So
@@ -1577,6 +1616,22 @@ func (c *config) userPools() []*pool {
 		}
 	}
 	return pools
+}
+
+// Ping finds out which databases answer, and calls say with each.
+func (m *MySQL) Ping(ctx context.Context, say func(database string, err error)) error {
+	c, err := m.current()
+	if err != nil {
+		return err
+	}
+	for _, p := range c.pools {
+		one, cancel := context.WithTimeout(ctx, deadline)
+		err := p.db.PingContext(one)
+		cancel()
+		p.down.Store(err != nil)
+		say(p.name, hideText(err))
+	}
+	return nil
 }
 
 // Check asks every database what the seven queries ask it, about nobody. It calls

@@ -103,7 +103,7 @@ type setting struct {
 	after       string
 }
 
-var settings = []setting{
+var sessionSettings = []setting{
 	{assignments: []string{"autocommit=0"}},
 	{assignments: []string{"sql_mode='PAD_CHAR_TO_FULL_LENGTH'"}},
 	{assignments: []string{"sql_mode='ANSI_QUOTES'"}},
@@ -156,7 +156,7 @@ func TestFieldSession(t *testing.T) {
 	a := newAdmin(t, db)
 	a.addOddNames(t)
 	s := installationSite(t, db)
-	for _, set := range settings {
+	for _, set := range sessionSettings {
 		t.Run(strings.Join(set.assignments, ","), func(t *testing.T) { testSetting(t, s, a, set) })
 	}
 	t.Run("flush", func(t *testing.T) { testFlushWithoutAutocommit(t, db, a) })

@@ -290,20 +290,17 @@ func (s *service) start(ctx context.Context) {
 	if s.cache != nil {
 		cache = "a cache"
 	}
-	answers := make(map[string]string)
 	var databases []string
-	s.mysql.Check(ctx, func(database, _ string, _ time.Duration, err error) {
-		if answers[database] == "" {
-			databases = append(databases, database)
-		}
+	s.mysql.Ping(ctx, func(name string, err error) {
 		if err != nil {
-			answers[database] = "does not answer"
-		} else if answers[database] == "" {
-			answers[database] = "answers"
+			name += fmt.Sprintf(" does not answer (%v)", err)
+		} else {
+			name += " answers"
 		}
+		databases = append(databases, name)
 	})
-	for i, name := range databases {
-		databases[i] = name + " " + answers[name]
+	if ctx.Err() != nil {
+		return
 	}
 	s.logger.Printf("%s serves %s (mode %04o) with %s; database %s",
 		build.Version(), fifos, settings.Mode, cache, strings.Join(databases, ", "))

@@ -14,8 +14,8 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// everyType is a question of each type, each with an answer.
-var everyType = []inlookup.Query{
+// everyQuery is a question of each type, each with an answer.
+var everyQuery = []inlookup.Query{
 	{Type: inlookup.TypeUser, Email: "over@example.com"},
 	{Type: inlookup.TypeRelay, Email: "user@example.com", IP: "192.0.2.10"},
 	{Type: inlookup.TypePasswd, Email: "user@example.com"},
@@ -33,13 +33,13 @@ var everyType = []inlookup.Query{
 func (s *site) askAll(path string) {
 	s.t.Helper()
 	for range 2 {
-		for _, q := range everyType {
+		for _, q := range everyQuery {
 			send(s.t, s.fifo("infifo"), frame(q.Type, q.Email, path, q.IP))
 		}
 	}
 	c := s.newCaller("infifo")
 	for range 2 {
-		for _, q := range everyType { // each lane works in order
+		for _, q := range everyQuery { // each lane works in order
 			if _, _, err := c.ask(q); err != nil {
 				s.t.Fatal(err)
 			}
@@ -105,8 +105,8 @@ func TestRootLendsNoRights(t *testing.T) {
 	if got, _ := foreign.drain(); len(got) > 0 {
 		t.Error("as nobody: an answer into a FIFO of root's")
 	}
-	if n := s.counts()["replies_unopened_total"] - before; int(n) != 2*len(everyType) {
-		t.Errorf("%v replies counted as unopened, want %d", n, 2*len(everyType))
+	if n := s.counts()["replies_unopened_total"] - before; int(n) != 2*len(everyQuery) {
+		t.Errorf("%v replies counted as unopened, want %d", n, 2*len(everyQuery))
 	}
 	p.terminate()
 }

@@ -68,7 +68,7 @@ func TestHungDirectory(t *testing.T) {
 	const questions = 3000
 	r := newReply(t, s.env["FIFOTMPDIR"])
 	told := make(chan int, 1)
-	go func() { told <- refusals(r, questions) }()
+	go func() { told <- countErrors(r, questions) }()
 	threads := 0
 	for range questions {
 		b := frame(inlookup.TypeUser, newUser()+"@hung.test", r.path, "")
@@ -104,9 +104,9 @@ func TestHungDirectory(t *testing.T) {
 	})
 }
 
-// refusals counts the errors that come, until all have come or for some time
+// countErrors counts the errors that come, until all have come or for some time
 // none has, and returns -1 for anything else.
-func refusals(r *reply, want int) (n int) {
+func countErrors(r *reply, want int) (n int) {
 	refusal := inlookup.NewAnswer(-1)
 	buf := make([]byte, 4*want)
 	got := ""

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/inlookup/inlookup"
 )
@@ -44,35 +45,47 @@ func (b *book) count() int {
 	return b.asked
 }
 
-const (
-	user = "user@example.com"
-)
+const user = "user@example.com"
 
-func entry(dir string) inlookup.Answer {
-	return inlookup.NewPasswd(inlookup.Passwd{Email: user, Passwd: "$5$hash", UID: 1, Gecos: "A User", Dir: dir, Shell: "NOQUOTA"})
+func passwd(dir string) inlookup.Passwd {
+	return inlookup.Passwd{
+		Email: user, Passwd: "$5$hash", UID: 1, Gecos: "A User", Dir: dir, Shell: "NOQUOTA",
+	}
 }
+
+var limits = inlookup.Limits{MaxPopAccounts: 100, DisableSMTP: 1, LimitType: inlookup.LimitsOfDomain}
 
 func newBook() *book {
-	data := inlookup.NewData
-	return &book{pages: map[inlookup.Query]inlookup.Answer{
-		{Type: inlookup.TypeUser, Email: user}:                      inlookup.NewAnswer(int(inlookup.StatusOverQuota)),
-		{Type: inlookup.TypeRelay, Email: user, IP: "192.0.2.10"}:   inlookup.NewAnswer(1),
-		{Type: inlookup.TypePasswd, Email: user}:                    entry("/home/mail/user"),
-		{Type: inlookup.TypeHost, Email: user}:                      data(inlookup.TypeHost, "example.com:192.0.2.25:25"),
-		{Type: inlookup.TypeHost, Email: "nobody@example.com"}:      inlookup.NewAnswer(0),
-		{Type: inlookup.TypeAlias, Email: "sales@example.com"}:      data(inlookup.TypeAlias, "&a@example.com\n&b@example.com\n"),
-		{Type: inlookup.TypeLimit, Email: "example.com"}:            inlookup.NewLimits(inlookup.Limits{MaxPopAccounts: 100, DisableSMTP: 1, LimitType: 1}),
-		{Type: inlookup.TypeDomain, Email: "alias.example.org"}:     data(inlookup.TypeDomain, "example.com"),
-		{Type: inlookup.TypePasswd, Email: "nobody@example.com"}:    inlookup.Absent(inlookup.Query{Type: inlookup.TypePasswd, Email: "nobody@example.com"}),
-		{Type: inlookup.TypeUser, Email: "inactive@example.com"}:    inlookup.NewAnswer(int(inlookup.StatusInactive)),
-		{Type: inlookup.TypeUser, Email: "missing@example.com"}:     inlookup.NewAnswer(int(inlookup.StatusAbsent)),
-		{Type: inlookup.TypeAlias, Email: "nobody@example.com"}:     data(inlookup.TypeAlias, ""),
-		{Type: inlookup.TypeDomain, Email: "example.com"}:           data(inlookup.TypeDomain, "example.com"),
-		{Type: inlookup.TypeRelay, Email: user, IP: "198.51.100.1"}: inlookup.NewAnswer(0),
-	}}
+	b := &book{pages: make(map[inlookup.Query]inlookup.Answer)}
+	add := func(t inlookup.Type, email, ip string, a inlookup.Answer) {
+		b.write(inlookup.Query{Type: t, Email: email, IP: ip}, a)
+	}
+	data := func(t inlookup.Type, email, text string) {
+		add(t, email, "", inlookup.NewData(t, text))
+	}
+	code := func(t inlookup.Type, email string, status inlookup.Status) {
+		add(t, email, "", inlookup.NewAnswer(int(status)))
+	}
+	const nobody = "nobody@example.com"
+	code(inlookup.TypeUser, user, inlookup.StatusOverQuota)
+	code(inlookup.TypeUser, "inactive@example.com", inlookup.StatusInactive)
+	code(inlookup.TypeUser, "missing@example.com", inlookup.StatusAbsent)
+	add(inlookup.TypeRelay, user, "192.0.2.10", inlookup.NewAnswer(1))
+	add(inlookup.TypeRelay, user, "198.51.100.1", inlookup.NewAnswer(0))
+	add(inlookup.TypePasswd, user, "", inlookup.NewPasswd(passwd("/home/mail/user")))
+	noPasswd := inlookup.Query{Type: inlookup.TypePasswd, Email: nobody}
+	b.write(noPasswd, inlookup.Absent(noPasswd))
+	data(inlookup.TypeHost, user, "example.com:192.0.2.25:25")
+	add(inlookup.TypeHost, nobody, "", inlookup.NewAnswer(0))
+	data(inlookup.TypeAlias, "sales@example.com", "&a@example.com\n&b@example.com\n")
+	data(inlookup.TypeAlias, nobody, "")
+	add(inlookup.TypeLimit, "example.com", "", inlookup.NewLimits(limits))
+	data(inlookup.TypeDomain, "alias.example.org", "example.com")
+	data(inlookup.TypeDomain, "example.com", "example.com")
+	return b
 }
 
-// expect ends the program unless got is want and err as it should be.
+// expect ends the program unless got is want and err wraps what it should.
 func expect[T any](what string, want T, wrap error) func(T, error) {
 	return func(got T, err error) {
 		if !errors.Is(err, wrap) || fmt.Sprint(got) != fmt.Sprint(want) {
@@ -81,47 +94,59 @@ func expect[T any](what string, want T, wrap error) func(T, error) {
 	}
 }
 
-// seven asks everything of whoever answers.
+// seven asks everything of a Resolver.
 func seven(who string, r inlookup.Resolver) {
-	d, ctx := inlookup.Directory{Resolver: r}, context.Background()
+	d := inlookup.Directory{Resolver: r}
+	ctx := context.Background()
 	expect(who+": status", inlookup.StatusOverQuota, nil)(d.Status(ctx, user))
-	expect(who+": status of one who is missing", inlookup.StatusAbsent, nil)(d.Status(ctx, "missing@example.com"))
+	expect(who+": status of a missing user", inlookup.StatusAbsent, nil)(
+		d.Status(ctx, "missing@example.com"))
 	expect(who+": relay", true, nil)(d.Relay(ctx, user, "192.0.2.10"))
 	expect(who+": relay elsewhere", false, nil)(d.Relay(ctx, user, "198.51.100.1"))
-	expect(who+": password", inlookup.Passwd{Email: user, Passwd: "$5$hash", UID: 1, Gecos: "A User", Dir: "/home/mail/user", Shell: "NOQUOTA"}, nil)(d.Passwd(ctx, user))
-	expect(who+": no password", inlookup.Passwd{}, inlookup.ErrNotFound)(d.Passwd(ctx, "nobody@example.com"))
+	expect(who+": password", passwd("/home/mail/user"), nil)(d.Passwd(ctx, "User@Example.com"))
+	expect(who+": no password", inlookup.Passwd{}, inlookup.ErrNotFound)(
+		d.Passwd(ctx, "nobody@example.com"))
 	expect(who+": host", "example.com:192.0.2.25:25", nil)(d.Host(ctx, user))
 	expect(who+": no host", "", inlookup.ErrNotFound)(d.Host(ctx, "nobody@example.com"))
-	expect(who+": alias", []string{"&a@example.com", "&b@example.com"}, nil)(d.Alias(ctx, "sales@example.com"))
+	expect(who+": alias", []string{"&a@example.com", "&b@example.com"}, nil)(
+		d.Alias(ctx, "sales@example.com"))
 	expect(who+": no alias", []string(nil), nil)(d.Alias(ctx, "nobody@example.com"))
-	expect(who+": limits", inlookup.Limits{MaxPopAccounts: 100, DisableSMTP: 1, LimitType: 1}, nil)(d.Limits(ctx, "example.com"))
+	expect(who+": limits", limits, nil)(d.Limits(ctx, "example.com"))
 	expect(who+": domain", "example.com", nil)(d.Domain(ctx, "alias.example.org"))
-	expect(who+": unavailable", inlookup.Status(0), inlookup.ErrUnavailable)(d.Status(ctx, "elsewhere@example.net"))
+	expect(who+": unavailable", inlookup.StatusUnknown, inlookup.ErrUnavailable)(
+		d.Status(ctx, "elsewhere@example.net"))
 }
 
 // cached puts a cache in front of a Resolver and flushes it.
 func cached() {
 	b := newBook()
 	cache := &inlookup.Cache{Resolver: b, MaxEntries: 1000}
+	ctx := context.Background()
+	n, err := cache.Preload(ctx, []string{user, "nobody@example.com"})
+	expect("preloaded", 1, nil)(n, err)
 	seven("a cache", cache)
 	before := b.count()
-	d, ctx := inlookup.Directory{Resolver: cache}, context.Background()
+	d := inlookup.Directory{Resolver: cache}
 	expect("from memory", inlookup.StatusOverQuota, nil)(d.Status(ctx, "USER@example.com"))
 	if b.count() != before {
 		log.Fatal("what the cache knew was asked again")
 	}
-	passwd := inlookup.Query{Type: inlookup.TypePasswd, Email: user}
-	b.write(passwd, entry("/home/mail2/user"))
-	dir := func() (string, error) { p, err := d.Passwd(ctx, user); return p.Dir, err }
+	q := inlookup.Query{Type: inlookup.TypePasswd, Email: user}
+	b.write(q, inlookup.NewPasswd(passwd("/home/mail2/user")))
+	dir := func() (string, error) {
+		p, err := d.Passwd(ctx, user)
+		return p.Dir, err
+	}
 	expect("before the flush", "/home/mail/user", nil)(dir())
-	if e, there := cache.Explain(passwd); !there || e.Left <= 0 || e.Absent {
+	if e, there := cache.Explain(q); !there || e.Left <= 0 || e.Absent {
 		log.Fatalf("Explain: %+v, %v", e, there)
 	}
 	if n := cache.Flush(user); n != 3 { // status, password entry, host
 		log.Fatalf("%d answers flushed", n)
 	}
 	expect("after the flush", "/home/mail2/user", nil)(dir())
-	if s := cache.Stats(); s.Flushed != 3 || s.Hits < 2 {
+	s := cache.Stats()
+	if s.Flushed != 3 || s.Hits < 2 || s.Present.Entries == 0 || s.Absent.Bytes == 0 {
 		log.Fatalf("Stats: %+v", s)
 	}
 }
@@ -129,12 +154,18 @@ func cached() {
 // served serves a Resolver over FIFOs and asks that server in three ways.
 func served(dir string) {
 	cache := &inlookup.Cache{Resolver: newBook()}
-	env := map[string]string{"INFIFO": filepath.Join(dir, "infifo"), "FIFOTMPDIR": dir, "CONTROLDIR": dir, "REPLYDIR": dir}
+	env := map[string]string{
+		"INFIFO":     filepath.Join(dir, "infifo"),
+		"FIFOTMPDIR": dir, "CONTROLDIR": dir, "REPLYDIR": dir,
+	}
 	getenv := func(name string) string { return env[name] }
-	server := &inlookup.Server{Resolver: cache, Getenv: getenv,
-		About: func(_ context.Context, q inlookup.Query) (string, error) {
-			return fmt.Sprint(q.Type, ": ", cache.Flush(q.Email)), nil
-		}}
+	server := &inlookup.Server{Resolver: cache, Getenv: getenv}
+	server.Admin = func(_ context.Context, q inlookup.Query) (string, error) {
+		return fmt.Sprint(q.Type, ": ", cache.Flush(q.Email)), nil
+	}
+	settings, err := server.Settings()
+	expect("settings", dir, nil)(settings.ReplyDir, err)
+	expect("FIFOs", settings.FIFOs, nil)(inlookup.RequestFIFOs(getenv, ""), nil)
 	if err := server.Listen(); err != nil {
 		log.Fatal(err)
 	}
@@ -143,46 +174,61 @@ func served(dir string) {
 	go func() { done <- server.Serve(ctx) }()
 
 	client := &inlookup.Client{Getenv: getenv}
-	var askers sync.WaitGroup
+	var clients sync.WaitGroup
 	for range 8 {
-		askers.Go(func() { seven("a client", client) })
+		clients.Go(func() { seven("a client", client) })
 	}
-	askers.Wait()
+	clients.Wait()
 	a, err := client.Resolve(ctx, inlookup.Query{Type: inlookup.TypeFlush, Email: "example.com"})
 	if err != nil {
 		log.Fatal(err)
 	}
-	expect("a flush over the FIFO", "Flush Query: 9", nil)(a.Text()) // all of seven but relay, the alias domain and what failed
-	if err := client.Close(); err != nil {
-		log.Fatal(err)
-	}
+	// All of seven but relay, the alias domain and what failed.
+	expect("a flush over the FIFO", "Flush Query: 9", nil)(a.Text())
 
 	for name, value := range env {
 		os.Setenv(name, value)
 	}
 	os.Setenv("QUERY_CACHE", "1")
 	seven("the environment", inlookup.FromEnv())
-	a, err = inlookup.Inquery(ctx, inlookup.Query{Type: inlookup.TypeUser, Email: "inactive@example.com"})
+	status := inlookup.Query{Type: inlookup.TypeUser, Email: "inactive@example.com"}
+	a, err = inlookup.Inquery(ctx, status)
 	if err != nil {
 		log.Fatal(err)
 	}
 	expect("Inquery", inlookup.StatusInactive, nil)(a.Status())
-	expect("a relay question without an address", inlookup.Answer(""), inlookup.ErrInvalid)(inlookup.Inquery(ctx, inlookup.Query{Type: inlookup.TypeRelay, Email: user}))
+	relay := inlookup.Query{Type: inlookup.TypeRelay, Email: user}
+	expect("relay without an address", inlookup.Answer(""), inlookup.ErrInvalid)(
+		inlookup.Inquery(ctx, relay))
 
-	if s := server.Stats(); s.Queries[inlookup.TypeDomain] != 9 || s.Refused != 0 || s.Undeliverable != 0 {
+	s := server.Stats()
+	if s.Queries[inlookup.TypeDomain] != 9 || s.Refused+s.Undeliverable+s.Unopened+s.Remade != 0 {
 		log.Fatalf("Stats: %+v", s)
 	}
 	stop()
 	expect("the server's end", "", nil)("", <-done)
-	expect("nobody serves", inlookup.Answer(""), inlookup.ErrUnavailable)(client.Resolve(context.Background(), inlookup.Query{Type: inlookup.TypeUser, Email: user}))
+	expect("nobody serves", inlookup.Answer(""), inlookup.ErrUnavailable)(
+		client.Resolve(context.Background(), status))
 }
 
 // direct asks a MySQL that is not there.
 func direct(dir string) {
-	env := map[string]string{"MYSQL_SOCKET": filepath.Join(dir, "none"), "CONTROLDIR": dir, "ASSIGNDIR": dir}
+	env := map[string]string{
+		"MYSQL_SOCKET": filepath.Join(dir, "none"), "CONTROLDIR": dir, "ASSIGNDIR": dir,
+	}
 	mysql := &inlookup.MySQL{Getenv: func(name string) string { return env[name] }}
 	defer mysql.Close()
-	expect("no database", inlookup.Status(0), inlookup.ErrUnavailable)(inlookup.Directory{Resolver: mysql}.Status(context.Background(), user))
+	ctx := context.Background()
+	d := inlookup.Directory{Resolver: mysql}
+	expect("no database", inlookup.StatusUnknown, inlookup.ErrUnavailable)(d.Status(ctx, user))
+	if emails, err := mysql.Recent(ctx, time.Hour); err == nil {
+		log.Fatalf("Recent: %q", emails)
+	}
+	place, err := mysql.Locate(ctx, inlookup.Query{Type: inlookup.TypeUser, Email: user})
+	expect("where it would look", "indimail on localhost", nil)(place.Database, err)
+	if s := mysql.Stats(); s.Errors == 0 {
+		log.Fatalf("Stats: %+v", s)
+	}
 }
 
 func main() {
@@ -191,7 +237,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	seven("a Resolver of one's own", newBook())
+	seven("a Resolver of this program", newBook())
 	cached()
 	served(dir)
 	direct(dir)
