@@ -7,7 +7,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +54,7 @@ func TestFieldConnections(t *testing.T) {
 		{"SELECTs that hang", testHangingSelects},
 		{"errors that pass", testPassingErrors},
 		{"errors that are final", testFinalErrors},
+		{"numbers of final errors", testFinalErrorNumbers},
 		{"a wrong password", testWrongPassword},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.test(t, db, a) })
@@ -64,15 +67,18 @@ func testNoPreparedStatements(t *testing.T, db *mariadb.DB, a admin) {
 	all(t, installationSite(t, db).resolver(), "no prepared statements", everyType)
 }
 
-// manyClients has 64 clients ask all questions at the same time of a server without a cache.
+// manyClients has 64 clients ask one question each, at the same time, of a server without a cache.
 func manyClients(t *testing.T, s *site) {
 	t.Helper()
 	s.env["USE_BTREE"] = "0"
 	s.serve()
+	questions := slices.Collect(maps.Keys(localQuestions))
 	var clients sync.WaitGroup
-	for range 64 {
+	for i := range 64 {
 		client := &inlookup.Client{Getenv: s.getenv, Timeout: patience}
-		clients.Go(func() { all(t, client, "64 clients at once", localQuestions) })
+		q := questions[i%len(questions)]
+		ask := map[string]string{q: localQuestions[q]}
+		clients.Go(func() { all(t, client, "64 clients at once", ask) })
 	}
 	clients.Wait()
 }
@@ -278,7 +284,7 @@ func testPassingErrors(t *testing.T, db *mariadb.DB, a admin) {
 		}
 		a.refuse(t, number, 9)
 		if got := show(t, mysql, "1 over@example.com"); got != "unavailable" {
-			t.Errorf("error %d, always: %s, want none", number, got)
+			t.Errorf("error %d, always: %s, want an error", number, got)
 		}
 		if left := a.number(t, "SELECT times FROM refusals.refuse"); left != 9-2 {
 			t.Errorf("error %d, always: asked %d times, want 2", number, 9-left)
@@ -290,14 +296,43 @@ func testPassingErrors(t *testing.T, db *mariadb.DB, a admin) {
 
 // An error that is about the question, or about us, would be the same the second time.
 func testFinalErrors(t *testing.T, db *mariadb.DB, a admin) {
-	mysql := refusing(t, db, a)
-	for _, number := range []int{
-		1044, 1045, 1142, 1143, // access denied
-		1146, 1054, 1064, // no such table, no such column, syntax
+	const limited = "limited@localhost"
+	a.exec(t, "CREATE USER "+limited+" IDENTIFIED BY 'secret'; GRANT SELECT ON valias TO "+limited)
+	t.Cleanup(func() { a.exec(t, "DROP USER "+limited) })
+	for _, final := range []struct {
+		name, before, after, user string
+	}{
+		{"no such table (1146)", "RENAME TABLE indimail TO away", "RENAME TABLE away TO indimail",
+			"indimail"},
+		{"no such column (1054)", "ALTER TABLE indimail RENAME COLUMN pw_gid TO away",
+			"ALTER TABLE indimail RENAME COLUMN away TO pw_gid", "indimail"},
+		{"no right to the table (1142)", "DO 0", "DO 0", "limited"},
+		{"no right to a column (1143)",
+			"GRANT SELECT (pw_name,pw_domain) ON indimail TO " + limited, "DO 0", "limited"},
 	} {
+		s := newSite(t, db)
+		s.env["MYSQL_USER"] = final.user
+		mysql := s.resolver()
+		all(t, mysql, "a connection", map[string]string{"5 user@example.com": "[]"})
+		a.exec(t, final.before)
+		asked := newCounter(t, db).questions()
+		if got := show(t, mysql, "1 user@example.com"); got != "unavailable" {
+			t.Errorf("%s: %s, want an error", final.name, got)
+		}
+		if n := asked(); n > 1 {
+			t.Errorf("%s: %d statements, want one", final.name, n)
+		}
+		a.exec(t, final.after)
+	}
+}
+
+// The same for errors that no table can be made to give.
+func testFinalErrorNumbers(t *testing.T, db *mariadb.DB, a admin) {
+	mysql := refusing(t, db, a)
+	for _, number := range []int{1044, 1045, 1064} { // access denied, syntax
 		a.refuse(t, number, 9)
 		if got := show(t, mysql, "1 over@example.com"); got != "unavailable" {
-			t.Errorf("error %d: %s, want none", number, got)
+			t.Errorf("error %d: %s, want an error", number, got)
 		}
 		if left := a.number(t, "SELECT times FROM refusals.refuse"); left != 9-1 {
 			t.Errorf("error %d: asked %d times, want once", number, 9-left)
@@ -313,7 +348,7 @@ func testWrongPassword(t *testing.T, db *mariadb.DB, a admin) {
 	denied := newCounter(t, db)
 	before := denied.read("Access_denied_errors")
 	if got := show(t, s.resolver(), "1 user@example.com"); got != "unavailable" {
-		t.Errorf("a wrong password: %s, want none", got)
+		t.Errorf("a wrong password: %s, want an error", got)
 	}
 	if n := denied.read("Access_denied_errors") - before; n != 1 {
 		t.Errorf("a wrong password was tried %d times, want once", n)

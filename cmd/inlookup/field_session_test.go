@@ -55,7 +55,8 @@ func (a admin) sessions(t *testing.T) (n int) {
 // oddNames are local parts that a statement must quote with care, or that not every character
 // set has.
 var oddNames = []string{
-	`o'brien`, `a"b`, `back\slash`, `end\`, "tick`", `x'or'1'='1`, `q?mark`, `per%cent`, `under_score`, `jürgen`,
+	`o'brien`, `a"b`, `back\slash`, `end\`, "tick`", `x'or'1'='1`,
+	`q?mark`, `per%cent`, `under_score`, `jürgen`,
 }
 
 // addOddNames adds them, each with limits, an alias line and a relay row of its own.
@@ -65,7 +66,8 @@ func (a admin) addOddNames(t *testing.T) {
 		for _, row := range [][]any{
 			{"INSERT INTO indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir)" +
 				" VALUES (?,'example.com',?,1,0,'','')", name, "hash of " + name},
-			{"INSERT INTO valias (alias,domain,valias_line) VALUES (?,'example.com',?)", name, "&" + name},
+			{"INSERT INTO valias (alias,domain,valias_line) VALUES (?,'example.com',?)",
+				name, "&" + name},
 			{"INSERT INTO vlimits (domain,maxpopaccounts) VALUES (?,9)", name + "@example.com"},
 			{"INSERT INTO relay VALUES (?,'192.0.2.80',UNIX_TIMESTAMP())", name + "@example.com"},
 		} {
@@ -152,6 +154,7 @@ func eachTable(statement string) (script string) {
 
 // The tests of this file share a MariaDB, each with settings that it undoes.
 func TestFieldSession(t *testing.T) {
+	t.Parallel()
 	db := installationDB(t)
 	a := newAdmin(t, db)
 	a.addOddNames(t)
@@ -206,7 +209,7 @@ func askAndChange(t *testing.T, s *site, a admin) {
 		"3 user@example.com": "user@example.com changed 0",
 	})
 	a.exec(t, "ALTER TABLE indimail COMMENT 'altered'")
-	a.exec(t, "UPDATE indimail SET pw_passwd='$5$abcdefgh$UserHashUserHashUserHash'"+where)
+	a.exec(t, "UPDATE indimail SET pw_passwd='"+userHash+"'"+where)
 	all(t, mysql, "as it was", map[string]string{
 		"3 user@example.com": everyType["3 user@example.com"],
 	})
@@ -232,7 +235,8 @@ func testUncommitted(t *testing.T, s *site, a, other admin) {
 	for _, level := range []string{"READ-UNCOMMITTED", "READ-COMMITTED", "SERIALIZABLE"} {
 		for _, autocommit := range []string{"1", "0"} {
 			a.initConnect(t, "SET tx_isolation='"+level+"', autocommit="+autocommit)
-			other.exec(t, "BEGIN; UPDATE indimail SET pw_passwd='uncommitted'; DELETE FROM vlimits;"+
+			other.exec(t, "BEGIN; UPDATE indimail SET pw_passwd='uncommitted';"+
+				" DELETE FROM vlimits;"+
 				" INSERT INTO aliasdomain (alias,domain) VALUES ('new.example.org','example.com')")
 			mysql := &inlookup.MySQL{Getenv: s.getenv}
 			questions := but(everyType, map[string]string{"7 new.example.org": "new.example.org"})
@@ -288,7 +292,9 @@ func testWaitTimeout(t *testing.T, s *site, a admin) {
 
 // A server may force its own character set on all clients.
 func TestFieldForcedCharset(t *testing.T) {
-	db := installationDB(t, "--skip-character-set-client-handshake", "--character-set-server=latin1")
+	t.Parallel()
+	db := installationDB(t,
+		"--skip-character-set-client-handshake", "--character-set-server=latin1")
 	a := newAdmin(t, db)
 	a.exec(t, "SET NAMES utf8mb4")
 	a.addOddNames(t)

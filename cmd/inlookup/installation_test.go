@@ -151,47 +151,44 @@ func isError(q inlookup.Query, a inlookup.Answer) bool {
 	return a.Code() < 0 || q.Type == inlookup.TypePasswd && a.Code() == 0
 }
 
-func TestInstallationWire(t *testing.T) {
+func TestInstallation(t *testing.T) {
 	db := installationDB(t)
 	for env, answers := range byEnvironment(goldenAnswers(t)) {
-		t.Run(cmp.Or(env, "plain"), func(t *testing.T) {
-			s := installationSite(t, db)
-			s.set(env)
-			s.serve()
-			for _, when := range []string{"the first time", "from memory"} {
-				for _, a := range answers {
-					if got := s.wire(a.query); got != a.answer {
-						t.Errorf("%s: %v of %q %s:\n got %q\nwant %q",
-							when, a.query.Type, a.query.Email, a.query.IP, got, a.answer)
-					}
-				}
-			}
-		})
+		s := installationSite(t, db)
+		s.set(env)
+		name := cmp.Or(env, "plain")
+		t.Run("over FIFOs, "+name, func(t *testing.T) { testWire(t, s, answers) })
+		t.Run("directly, "+name, func(t *testing.T) { testDirect(t, s, answers) })
 	}
 }
 
-func TestInstallationDirect(t *testing.T) {
-	db := installationDB(t)
-	for env, answers := range byEnvironment(goldenAnswers(t)) {
-		t.Run(cmp.Or(env, "plain"), func(t *testing.T) {
-			s := installationSite(t, db)
-			s.set(env)
-			mysql := &inlookup.MySQL{Getenv: s.getenv}
-			defer mysql.Close()
-			for _, a := range answers {
-				got, err := mysql.Resolve(t.Context(), a.query)
-				if isError(a.query, a.answer) {
-					if !errors.Is(err, inlookup.ErrUnavailable) {
-						t.Errorf("%v of %q: %q, %v, want an error that is ErrUnavailable",
-							a.query.Type, a.query.Email, got, err)
-					}
-					continue
-				}
-				if got != a.answer || err != nil {
-					t.Errorf("%v of %q %s:\n got %q, %v\nwant %q",
-						a.query.Type, a.query.Email, a.query.IP, got, err, a.answer)
-				}
+// testWire asks each question twice: the second answer may come from memory.
+func testWire(t *testing.T, s *site, answers []goldenAnswer) {
+	s.serve()
+	for _, when := range []string{"the first time", "from memory"} {
+		for _, a := range answers {
+			if got := s.wire(a.query); got != a.answer {
+				t.Errorf("%s: %v of %q %s:\n got %q\nwant %q",
+					when, a.query.Type, a.query.Email, a.query.IP, got, a.answer)
 			}
-		})
+		}
+	}
+}
+
+func testDirect(t *testing.T, s *site, answers []goldenAnswer) {
+	mysql := s.resolver()
+	for _, a := range answers {
+		got, err := mysql.Resolve(t.Context(), a.query)
+		if isError(a.query, a.answer) {
+			if !errors.Is(err, inlookup.ErrUnavailable) {
+				t.Errorf("%v of %q: %q, %v, want an error that is ErrUnavailable",
+					a.query.Type, a.query.Email, got, err)
+			}
+			continue
+		}
+		if got != a.answer || err != nil {
+			t.Errorf("%v of %q %s:\n got %q, %v\nwant %q",
+				a.query.Type, a.query.Email, a.query.IP, got, err, a.answer)
+		}
 	}
 }
