@@ -670,7 +670,8 @@ const (
 // of the two reads its own.
 const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1,
 	sql_select_limit=18446744073709551615
-	/*M!100101 , max_statement_time=2.2 */ /*!50708 , max_execution_time=2200 */`
+	/*M!100101 , max_statement_time=2.2 */ /*M!100301 , system_versioning_asof=DEFAULT */
+	/*!50708 , max_execution_time=2200 */`
 
 // pin prepares a new connection. The last statement asks for nothing; a Galera node
 // that is not ready refuses even that.
@@ -852,7 +853,8 @@ func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row,
 		if ctx.Err() != nil || isFinal(err) {
 			break
 		}
-		if isFull(err) && p.db.Stats().OpenConnections > 0 {
+		if open := p.db.Stats().OpenConnections; isFull(err) && open > 0 {
+			p.shrink(open)
 			time.Sleep(wait)
 			continue
 		}
@@ -871,6 +873,16 @@ func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row,
 
 func isASCII(args []any) bool {
 	return !strings.ContainsFunc(fmt.Sprint(args...), func(r rune) bool { return r > unicode.MaxASCII })
+}
+
+// shrink has questions queue for the connections that are open, for a while.
+func (p *pool) shrink(open int) {
+	const while = time.Second
+	p.db.SetMaxOpenConns(open)
+	time.AfterFunc(while, func() {
+		p.db.SetMaxOpenConns(maxConns)
+		p.db.SetMaxIdleConns(maxConns)
+	})
 }
 
 // failed returns the error with the database's name, and notes that a database has
