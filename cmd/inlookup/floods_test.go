@@ -125,7 +125,8 @@ func TestFloodOfFlushes(t *testing.T) {
 		t.Fatal(err)
 	}
 	loading := beside(flushes, 10)
-	t.Logf("hits in 200 ms beside a flood of hits: %v; of flushes while the load waits: %v, while it goes on: %v; "+
+	t.Logf("hits in 200 ms beside a flood of hits: %v; "+
+		"of flushes while the load waits: %v, while it goes on: %v; "+
 		"at most %d MiB", usual, waiting, loading, rss>>10)
 	if n := min(median(waiting), median(loading)); n < median(usual)/5 {
 		t.Errorf("%d hits beside flushes, %d beside hits", n, median(usual))

@@ -25,7 +25,7 @@ func TestNothingKept(t *testing.T) {
 	for _, value := range []string{"0", "0s"} {
 		g := newGate(t, "127.0.0.1:0", db)
 		s := newSite(t, nil)
-		s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", g.port(), "secret"
+		s.env["MYSQL_HOST"] = "127.0.0.1:indimail:secret:" + g.port()
 		s.env["CACHE_TTL"] = value
 		s.serve()
 		c := s.short(patience)
@@ -60,7 +60,8 @@ func TestValuesThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	// In nanoseconds each of the numbers is out of range; the first, in 64 bits,
 	// comes to 0.29 s. So do the minutes.
-	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s", "3000000h", "1e3", "x"}
+	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s",
+		"3000000h", "1e3", "x"}
 	numbers := []string{"99999999999999999999", "-1", "x", "1e3"}
 	for name, values := range map[string][]string{
 		"CACHE_TTL": seconds, "CACHE_NEGATIVE_TTL": seconds, "CACHE_STALE": seconds,
@@ -110,7 +111,8 @@ func (s *site) refuses() string {
 // the hard ones too, since the Go runtime raises soft ones of descriptors.
 func (s *site) limited(limits string, args ...string) *process {
 	s.t.Helper()
-	words := append([]string{"-c", limits + ` && exec "$@"`, "sh", filepath.Join(bin, "inlookup")}, args...)
+	script := limits + ` && exec "$@"`
+	words := append([]string{"-c", script, "sh", filepath.Join(bin, "inlookup")}, args...)
 	return s.startCommand(s.command("sh", words...))
 }
 

@@ -79,7 +79,8 @@ func TestRootLendsNoRights(t *testing.T) {
 		r.setMode(t, test.mode, test.uid)
 		s.askAll(r.path)
 		if got, _ := r.drain(); (len(got) > 0) != test.answered {
-			t.Errorf("mode %v, owner %d: %d bytes, want an answer: %v", test.mode, test.uid, len(got), test.answered)
+			t.Errorf("mode %v, owner %d: %d bytes, want an answer: %v",
+				test.mode, test.uid, len(got), test.answered)
 		}
 		os.Remove(r.path)
 	}

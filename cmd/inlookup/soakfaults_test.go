@@ -21,8 +21,8 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
-// A client that is killed while it asks is this program again, started with the request FIFO and a directory for
-// reply FIFOs in its environment.
+// A client that is killed while it asks is this program again, started with the
+// request FIFO and a directory for reply FIFOs in its environment.
 const soakClient = "INLOOKUP_SOAK_CLIENT"
 
 func init() {
@@ -36,7 +36,11 @@ func init() {
 			for n := 0; ; n++ {
 				reply := filepath.Join(dir, fmt.Sprint(i, ".", n))
 				fd, err := openReply(reply)
-				if err != nil || writeRequest(path, frame(inlookup.TypeUser, fmt.Sprintf("dead%d@example.com", n), reply, "")) != nil {
+				email := fmt.Sprintf("dead%d@example.com", n)
+				if err == nil {
+					err = writeRequest(path, frame(inlookup.TypeUser, email, reply, ""))
+				}
+				if err != nil {
 					os.Exit(1) // the directory has gone, or the server
 				}
 				once.Do(func() { fmt.Println("asking") })
@@ -86,7 +90,8 @@ func (s *soak) dying(number int, rnd *rand.Rand) {
 
 // garbage writes what is no request.
 func (s *soak) garbage(rnd *rand.Rand) {
-	b := make([]byte, 1+rnd.IntN(4096)) // no more than is written in one piece: longer junk is cut by requests, not they by it
+	// No more than is written in one piece: longer junk would be cut by requests.
+	b := make([]byte, 1+rnd.IntN(4096))
 	for i := range b {
 		b[i] = byte(rnd.Uint32())
 	}
@@ -112,9 +117,12 @@ func (s *soak) hostilePaths() (dir string, paths []string, full int) {
 	s.t.Helper()
 	dir = filepath.Join(s.dir, "hostile")
 	path := func(name string) string { return filepath.Join(dir, name) }
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(path("file"), []byte("precious"), 0o666), os.WriteFile(path("empty"), nil, 0o666),
-		os.Mkdir(path("directory"), 0o777), syscall.Mkfifo(path("unread"), 0o666), os.Symlink("file", path("filelink")),
-		os.Symlink("full", path("fifolink")), os.Symlink("made", path("dangling")), os.Link(s.fifo("infifo.1"), path("infifo"))); err != nil {
+	if err := errors.Join(
+		os.Mkdir(dir, 0o755), os.Mkdir(path("directory"), 0o777),
+		os.WriteFile(path("file"), []byte("precious"), 0o666),
+		os.WriteFile(path("empty"), nil, 0o666), syscall.Mkfifo(path("unread"), 0o666),
+		os.Symlink("file", path("filelink")), os.Symlink("full", path("fifolink")),
+		os.Symlink("made", path("dangling")), os.Link(s.fifo("infifo.1"), path("infifo"))); err != nil {
 		s.t.Fatal(err)
 	}
 	full, err := openReply(path("full"))
@@ -131,10 +139,12 @@ func (s *soak) hostilePaths() (dir string, paths []string, full int) {
 		for err = nil; err == nil; _, err = syscall.Write(fd, make([]byte, size)) {
 		}
 	}
-	for _, name := range []string{"file", "empty", "directory", "unread", "filelink", "fifolink", "dangling", "infifo", "full", "absent", ""} {
+	for _, name := range []string{"file", "empty", "directory", "unread", "filelink", "fifolink",
+		"dangling", "infifo", "full", "absent", ""} {
 		paths = append(paths, path(name))
 	}
-	return dir, append(paths, s.fifo("infifo.1"), s.fifo("infifo.2"), "/dev/null", "/dev/full", "/dev/tty", "/proc/self/fd/1", "/proc/self/fd/2",
+	return dir, append(paths, s.fifo("infifo.1"), s.fifo("infifo.2"),
+		"/dev/null", "/dev/full", "/dev/tty", "/proc/self/fd/1", "/proc/self/fd/2",
 		"/proc/self/mem", "infifo.1", "socket", "", "/"), full
 }
 
@@ -241,11 +251,16 @@ func (s *soak) storeHangs(rnd *rand.Rand) {
 	s.hang(&s.store, length)
 }
 
-// logStops has the log reader stand still for a time.
-func (s *soak) logStops(rnd *rand.Rand) {
+// logStops has the log reader stand still for a time. Once in each run that is
+// longer than any client waits.
+func (s *soak) logStops(number int, rnd *rand.Rand) {
 	s.stops.Add(1)
+	length := time.Duration(rnd.IntN(1500)) * time.Millisecond
+	if number == 2 || rnd.IntN(16) == 0 {
+		length = soakAnswered + 2*time.Second
+	}
 	s.log.stop()
-	time.Sleep(time.Duration(rnd.IntN(1500)) * time.Millisecond)
+	time.Sleep(length)
 	s.log.start()
 }
 
@@ -259,7 +274,8 @@ func (s *soak) flushes(rnd *rand.Rand) {
 
 // flush has the server forget one user. In a flood of flushes it may be refused.
 func (s *soak) flush(rnd *rand.Rand) {
-	q := inlookup.Query{Type: inlookup.TypeFlush, Email: fmt.Sprintf("soak%d@example.com", rnd.IntN(soakUsers))}
+	email := fmt.Sprintf("soak%d@example.com", rnd.IntN(soakUsers))
+	q := inlookup.Query{Type: inlookup.TypeFlush, Email: email}
 	a, err := s.observer.Resolve(context.Background(), q)
 	if text, _ := a.Text(); err == nil && !strings.HasSuffix(text, "flushed\n") {
 		s.t.Errorf("flush: %q", text)

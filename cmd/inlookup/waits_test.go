@@ -239,8 +239,9 @@ func twoStores(t *testing.T, hung *mariadb.DB) *site {
 }
 
 // crowd has many clients ask for users of a domain, each some four times in a
-// second if it is told at once. It returns when all have asked, with a function that ends it and tells
-// how many were told an error. A client that is told nothing is a fault.
+// second if it is told at once. It returns when all have asked, with a function
+// that ends it and tells how many were told an error. A client that is told
+// nothing is a fault.
 func (s *site) crowd(clients int, domain string) (end func() (told int)) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	var group sync.WaitGroup
