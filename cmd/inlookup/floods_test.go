@@ -58,7 +58,11 @@ func TestFloods(t *testing.T) {
 	for i, q := range questions[1:] {
 		ratio := float64(counts[i+1]) / float64(max(counts[0], 1))
 		t.Logf("%v %s: %.2f of the %d hits beside a flood of hits", q.Type, q.Email, ratio, counts[0])
-		if ratio < 0.3 {
+		want := 0.3
+		if raceEnabled { // which makes some things slower than others
+			want = 0.1
+		}
+		if ratio < want {
 			t.Errorf("%v %s: %.2f of the hits, want half", q.Type, q.Email, ratio)
 		}
 	}
