@@ -58,7 +58,11 @@ func TestFloods(t *testing.T) {
 	for i, q := range questions[1:] {
 		ratio := float64(counts[i+1]) / float64(max(counts[0], 1))
 		t.Logf("%v %s: %.2f of the %d hits beside a flood of hits", q.Type, q.Email, ratio, counts[0])
-		if ratio < 0.3 {
+		want := 0.3
+		if raceEnabled { // which makes some things slower than others
+			want = 0.1
+		}
+		if ratio < want {
 			t.Errorf("%v %s: %.2f of the hits, want half", q.Type, q.Email, ratio)
 		}
 	}
@@ -125,7 +129,8 @@ func TestFloodOfFlushes(t *testing.T) {
 		t.Fatal(err)
 	}
 	loading := beside(flushes, 10)
-	t.Logf("hits in 200 ms beside a flood of hits: %v; of flushes while the load waits: %v, while it goes on: %v; "+
+	t.Logf("hits in 200 ms beside a flood of hits: %v; "+
+		"of flushes while the load waits: %v, while it goes on: %v; "+
 		"at most %d MiB", usual, waiting, loading, rss>>10)
 	if n := min(median(waiting), median(loading)); n < median(usual)/5 {
 		t.Errorf("%d hits beside flushes, %d beside hits", n, median(usual))

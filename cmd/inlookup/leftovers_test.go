@@ -110,10 +110,13 @@ func TestFIFOReplacedByFile(t *testing.T) {
 	p := s.serve("-i", "2")
 	path := s.fifo("infifo.1")
 	other := filepath.Join(s.env["INFIFODIR"], "other")
-	if err := errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Rename(other, path)); err != nil {
+	err := errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Rename(other, path))
+	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the log names the path", func() bool { return strings.Contains(p.stderr.String(), path) })
+	eventually(t, "the log names the path", func() bool {
+		return strings.Contains(p.stderr.String(), path)
+	})
 	for range 20 {
 		if !s.answersAt("infifo.2") {
 			t.Fatal("the other FIFO is not served")
@@ -139,7 +142,9 @@ func TestFIFODirectoryRemoved(t *testing.T) {
 	if err := os.RemoveAll(s.env["INFIFODIR"]); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "both FIFOs are served", func() bool { return s.answersAt("infifo.1") && s.answersAt("infifo.2") })
+	eventually(t, "both FIFOs are served", func() bool {
+		return s.answersAt("infifo.1") && s.answersAt("infifo.2")
+	})
 	s.remade(p, "infifo.1", 2)
 	s.remade(p, "infifo.2", 2)
 }
@@ -215,7 +220,8 @@ func TestOthersFIFOsStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.serve("-i", "2")
-	want := []string{"infifo.1", "infifo.2", "infifo.3", "infifo.4", "infifo.5", "infifo.6", "infifo.7", "infifo.old", "other.8"}
+	want := []string{"infifo.1", "infifo.2", "infifo.3", "infifo.4", "infifo.5", "infifo.6",
+		"infifo.7", "infifo.old", "other.8"}
 	if names := s.requestFIFOs(); !slices.Equal(names, want) {
 		t.Errorf("%q, want %q", names, want)
 	}
@@ -299,7 +305,8 @@ func TestTCPLeavesNothing(t *testing.T) {
 	s := goldenSite(t, database(t))
 	s.serve()
 	s.env["QUERY_CACHE"] = "1"
-	tcpserver := s.startCommand(s.command("tcpserver", "-1", "-H", "-R", "-l0", "127.0.0.1", "0", bin+"/inlookup"))
+	tcpserver := s.startCommand(s.command("tcpserver", "-1", "-H", "-R", "-l0", "127.0.0.1", "0",
+		bin+"/inlookup"))
 	defer tcpserver.cmd.Process.Kill()
 	port := ""
 	eventually(t, "tcpserver says its port", func() bool {

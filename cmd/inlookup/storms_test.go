@@ -42,7 +42,8 @@ func TestSignalsDuringTerm(t *testing.T) {
 
 func (s *site) endInStorm(seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	all := []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM}
+	all := []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGTERM}
 	p := s.start("inlookup")
 	ready := func() bool { return s.tryServed(p) }
 	if !ready() {
@@ -112,7 +113,8 @@ func TestHangupAmongSignals(t *testing.T) {
 	s.answers(p)
 	d := inlookup.Directory{Resolver: s.short(patience)}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	others := []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT}
+	others := []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGINT}
 	noise := func(n int) {
 		for range n {
 			p.signal(others[rnd.IntN(len(others))])
@@ -122,7 +124,9 @@ func TestHangupAmongSignals(t *testing.T) {
 		old, current := passwdNumber(n), passwdNumber(n+1)
 		setPasswd(t, db, "storm", "example.com", old)
 		p.signal(syscall.SIGHUP)
-		eventually(t, "the password of this round", func() bool { return passwd(t, d, "storm@example.com") == old })
+		eventually(t, "the password of this round", func() bool {
+			return passwd(t, d, "storm@example.com") == old
+		})
 		setPasswd(t, db, "storm", "example.com", current)
 		before := []int{400, 0, 200}[n%3]
 		noise(before)

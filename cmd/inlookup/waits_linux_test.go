@@ -23,8 +23,10 @@ func hang(t *testing.T, dir string) (end func()) {
 	if err != nil {
 		t.Skip("SKIP: no directory can be made to hang:", err)
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other", device, os.Getuid(), os.Getgid())
-	if err := syscall.Mount("hang", dir, "fuse", syscall.MS_NOSUID|syscall.MS_NODEV, options); err != nil {
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other",
+		device, os.Getuid(), os.Getgid())
+	const flags = syscall.MS_NOSUID | syscall.MS_NODEV
+	if err := syscall.Mount("hang", dir, "fuse", flags, options); err != nil {
 		syscall.Close(device)
 		t.Skip("SKIP: no directory can be made to hang:", err)
 	}
@@ -56,7 +58,8 @@ func TestHungDirectory(t *testing.T) {
 		}
 		lines += fmt.Sprintf("+%s-:%[1]s:1:1:%s:-::\n", domain, dir)
 	}
-	if err := os.WriteFile(filepath.Join(s.dir, "users", "assign"), []byte(lines+".\n"), 0o644); err != nil {
+	assign := filepath.Join(s.dir, "users", "assign")
+	if err := os.WriteFile(assign, []byte(lines+".\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	end := hang(t, filepath.Join(mail, "hung.test"))
@@ -87,7 +90,8 @@ func TestHungDirectory(t *testing.T) {
 		}
 		return n >= 0
 	})
-	t.Logf("median of a miss: %v, beside the hung directory %v; %d told; %d threads at most", usual, beside, n, threads)
+	t.Logf("median of a miss: %v, beside the hung directory %v; %d told; %d threads at most",
+		usual, beside, n, threads)
 	if n != questions {
 		t.Errorf("%d of %d were told that there was an error", n, questions)
 	}
