@@ -1,0 +1,989 @@
+package inlookup
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// A fakeDriver is a database that answers SELECTs by a function.
+type fakeDriver struct {
+	connect func() error // nil: always works
+	query   func(ctx context.Context, text string) (columns []string, rows [][]driver.Value, err error)
+	opened  atomic.Int32
+}
+
+func (d *fakeDriver) Driver() driver.Driver { return nil }
+
+func (d *fakeDriver) Connect(context.Context) (driver.Conn, error) {
+	if d.connect != nil {
+		if err := d.connect(); err != nil {
+			return nil, err
+		}
+	}
+	d.opened.Add(1)
+	return fakeConn{d}, nil
+}
+
+type fakeConn struct{ d *fakeDriver }
+
+func (c fakeConn) Prepare(string) (driver.Stmt, error) { return nil, errors.New("not prepared") }
+func (c fakeConn) Begin() (driver.Tx, error)           { return nil, errors.New("no transactions") }
+func (c fakeConn) Close() error                        { return nil }
+
+func (c fakeConn) QueryContext(
+	ctx context.Context, text string, _ []driver.NamedValue,
+) (driver.Rows, error) {
+	columns, rows, err := c.d.query(ctx, text)
+	return &fakeRows{columns, rows}, err
+}
+
+type fakeRows struct {
+	columns []string
+	rows    [][]driver.Value
+}
+
+func (r *fakeRows) Columns() []string { return r.columns }
+func (r *fakeRows) Close() error      { return nil }
+
+func (r *fakeRows) Next(to []driver.Value) error {
+	if len(r.rows) == 0 {
+		return io.EOF
+	}
+	copy(to, r.rows[0])
+	r.rows = r.rows[1:]
+	return nil
+}
+
+// use puts d in the place of p's database.
+func (d *fakeDriver) use(p *pool) {
+	p.db.Close()
+	p.db = sql.OpenDB(d)
+	p.db.SetMaxOpenConns(maxConns)
+	p.db.SetMaxIdleConns(maxConns)
+}
+
+func newFakePool(d *fakeDriver, l *log.Logger) *pool {
+	p := newPool(database{name: "indimail", hosts: "db.example"}, &config{log: l}, new(selectCounts))
+	d.use(p)
+	return p
+}
+
+func one(context.Context, string) ([]string, [][]driver.Value, error) {
+	return []string{"n"}, [][]driver.Value{{"1"}}, nil
+}
+
+func mysqlError(number uint16) error {
+	return &mysql.MySQLError{Number: number, Message: "by the name of " + secret}
+}
+
+// --- The pool.
+
+// TestRetry: what failed at once is asked once more on a fresh connection, unless the answer is
+// final.
+func TestRetry(t *testing.T) {
+	broken := errors.New("the connection broke")
+	for _, c := range []struct {
+		faults []error // of the first questions
+		arg    string
+		asked  int
+		ok     bool
+	}{
+		{nil, "", 1, true},
+		{[]error{broken}, "", 2, true},
+		{[]error{broken, broken}, "", 2, false},
+		{[]error{mysqlError(1105)}, "", 2, true}, // "unknown error"
+		{[]error{mysqlError(erNoSuchTable)}, "", 1, false},
+		{[]error{mysqlError(erAccessDenied)}, "", 1, false},
+		{[]error{mysqlError(erBadField)}, "", 1, false},
+		{[]error{mysqlError(erParse)}, "", 1, false},
+		{[]error{mysqlError(erStatementTimeout)}, "", 1, false},
+		{[]error{mysqlError(erQueryTimeout)}, "", 1, false},
+		{[]error{mysqlError(erCantAggregate)}, "user", 1, false},
+		{[]error{mysqlError(erCantAggregate)}, "jürgen", 1, true}, // no such letter, no such row
+		{[]error{mysqlError(erCannotConvert)}, "jürgen", 1, true},
+	} {
+		asked := 0
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			asked++
+			if asked <= len(c.faults) {
+				return nil, nil, c.faults[asked-1]
+			}
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		rows, err := p.query(context.Background(), "SELECT n FROM t WHERE n=?", c.arg)
+		if (err == nil) != c.ok || asked != c.asked {
+			t.Errorf("%v: %v, %v, asked %d times, want %d", c.faults, rows, err, asked, c.asked)
+		}
+		if err != nil && (!errors.Is(err, c.faults[0]) && errorNumber(err) != errorNumber(c.faults[0])) {
+			t.Errorf("%v: %v", c.faults, err)
+		}
+		if c.ok && c.asked == 2 && d.opened.Load() != 2 {
+			t.Errorf("%v: asked again on the connection that failed", c.faults)
+		}
+		calls := p.counts.calls.Load()
+		failures := p.counts.errors.Load()
+		if int(calls) != c.asked || int(failures) != min(len(c.faults), c.asked) {
+			t.Errorf("%v: %d calls and %d errors counted", c.faults, calls, failures)
+		}
+		p.db.Close()
+	}
+}
+
+// TestFaultLog: a database that goes and comes back is logged once each. The text of "access
+// denied" may quote a misplaced password.
+func TestFaultLog(t *testing.T) {
+	var fault error
+	var b bytes.Buffer
+	d := new(fakeDriver)
+	d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+		if fault != nil {
+			return nil, nil, fault
+		}
+		return one(ctx, text)
+	}
+	p := newFakePool(d, log.New(&b, "", 0))
+	defer p.db.Close()
+	for _, number := range []uint16{erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword} {
+		b.Reset()
+		fault = mysqlError(number)
+		for range 3 {
+			_, err := p.query(context.Background(), "SELECT n FROM t")
+			if err == nil || !strings.Contains(err.Error(), p.name) || errorNumber(err) != number {
+				t.Errorf("%d: %v", number, err)
+			}
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%d: %v", number, err)
+			}
+		}
+		fault = nil
+		for range 3 {
+			if _, err := p.query(context.Background(), "SELECT n FROM t"); err != nil {
+				t.Error(err)
+			}
+		}
+		lines := strings.Split(b.String(), "\n")
+		if len(lines) != 3 || strings.Contains(b.String(), secret) {
+			t.Errorf("%d: %q", number, b.String())
+		}
+		for _, line := range lines[:2] {
+			if !strings.Contains(line, p.name) {
+				t.Errorf("%d: %q", number, line)
+			}
+		}
+	}
+	b.Reset() // a table that can be missing is no fault
+	fault = mysqlError(erNoSuchTable)
+	if rows, err := optional(p.query(context.Background(), "SELECT n FROM t")); err != nil || rows != nil {
+		t.Errorf("%v, %v", rows, err)
+	}
+	if b.Len() > 0 {
+		t.Errorf("%q", &b)
+	}
+}
+
+// TestPoolBounds: a database that hangs has bounds on its SELECTs and on the questions that wait.
+// A question beyond them is told at once, which says nothing about the database.
+func TestPoolBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var running, most atomic.Int32
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if n := running.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			<-release
+			running.Add(-1)
+			return one(ctx, text)
+		}
+		var b bytes.Buffer
+		p := newFakePool(d, log.New(&b, "", 0))
+		var failed atomic.Int32
+		for range maxWaiting {
+			go func() {
+				if _, err := p.query(context.Background(), "SELECT n FROM t"); err != nil {
+					failed.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		start := time.Now()
+		_, err := p.query(context.Background(), "SELECT n FROM t")
+		if !errors.Is(err, errBusy) || time.Since(start) != 0 {
+			t.Errorf("one more: %v after %v", err, time.Since(start))
+		}
+		if !strings.Contains(fmt.Sprint(err), p.name) {
+			t.Errorf("%v does not name the database", err)
+		}
+		if p.down.Load() || b.Len() > 0 {
+			t.Errorf("a busy database is taken for one that has gone: %q", &b)
+		}
+		if running.Load() != maxConns {
+			t.Errorf("%d SELECTs at once, want %d", running.Load(), maxConns)
+		}
+		close(release)
+		synctest.Wait()
+		if failed.Load() > 0 || most.Load() != maxConns || len(p.waiting)+len(p.slots) > 0 {
+			t.Errorf("%d failed, %d at once, %d wait", failed.Load(), most.Load(), len(p.waiting))
+		}
+		p.db.Close()
+	})
+}
+
+// TestAbandonedSelect: the server goes on working on a SELECT that nobody waits for any more, so
+// it keeps its slot until the server has given up too.
+func TestAbandonedSelect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			<-ctx.Done()
+			return nil, nil, ctx.Err()
+		}
+		p := newFakePool(d, nil)
+		start := time.Now()
+		ask := func(timeout time.Duration) {
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
+			defer cancel()
+			if _, err := p.query(ctx, "SELECT n FROM t"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}
+		for range maxConns {
+			go ask(time.Second)
+		}
+		synctest.Wait()
+		ask(2 * time.Second) // finds no slot
+		if len(p.slots) != maxConns || len(p.waiting) != 0 {
+			t.Errorf("after 2 s: %d slots are taken, %d wait", len(p.slots), len(p.waiting))
+		}
+		time.Sleep(statementTime - time.Since(start) - 1)
+		synctest.Wait()
+		if len(p.slots) != maxConns {
+			t.Errorf("too early: %d slots are taken", len(p.slots))
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if len(p.slots) != 0 {
+			t.Errorf("after %v: %d slots are taken", time.Since(start), len(p.slots))
+		}
+		ask(statementTime) // the server has given up too
+		synctest.Wait()
+		if len(p.slots) != 0 {
+			t.Errorf("%d slots are taken", len(p.slots))
+		}
+		p.db.Close()
+	})
+}
+
+// TestFullServer: when the server has no connection for us, a question waits for one of ours; if
+// we have none, it fails.
+func TestFullServer(t *testing.T) {
+	for _, number := range []uint16{erConCount, erTooManyUserConnections, erUserLimitReached} {
+		synctest.Test(t, func(t *testing.T) {
+			full := false
+			d := new(fakeDriver)
+			d.connect = func() error {
+				if full {
+					return mysqlError(number)
+				}
+				return nil
+			}
+			d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+				time.Sleep(time.Second)
+				return one(ctx, text)
+			}
+			p := newFakePool(d, nil)
+			go p.query(context.Background(), "SELECT n FROM t")
+			synctest.Wait()
+			full = true
+			start := time.Now()
+			rows, err := p.query(context.Background(), "SELECT n FROM t")
+			took := time.Since(start)
+			if err != nil || len(rows) != 1 || took < 2*time.Second || took > 2100*time.Millisecond {
+				t.Errorf("%d: %v, %v after %v", number, rows, err, took)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+			defer cancel()
+			go p.query(context.Background(), "SELECT n FROM t")
+			synctest.Wait()
+			if _, err := p.query(ctx, "SELECT n FROM t"); errorNumber(err) != number &&
+				!errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%d: %v", number, err)
+			}
+			p.db.Close()
+			time.Sleep(2 * statementTime)
+			d.use(p)
+			start = time.Now()
+			_, err = p.query(context.Background(), "SELECT n FROM t")
+			if errorNumber(err) != number || time.Since(start) > time.Second {
+				t.Errorf("%d and no connection: %v after %v", number, err, time.Since(start))
+			}
+			p.db.Close()
+		})
+	}
+}
+
+// --- Connecting.
+
+func TestAddress(t *testing.T) {
+	usual := "unix " + usualSocket()
+	for _, c := range []struct{ host, socket, port, want string }{
+		{"localhost", "", "", usual},
+		{"localhost", "/s", "", "unix /s"},
+		{"localhost", "/s", "3307", "unix /s"},
+		{"localhost", "", "3307", "tcp localhost:3307"},
+		{"127.0.0.1", "", "", "tcp 127.0.0.1:3306"},
+		{"127.0.0.1", "/s", "", "unix /s"},
+		{"::1", "/s", "", "unix /s"},
+		{"[::1]", "/s", "", "unix /s"},
+		{"[::1]", "", "", "tcp [::1]:3306"},
+		{"::1", "", "3307", "tcp [::1]:3307"},
+		{"192.0.2.1", "/s", "", "tcp 192.0.2.1:3306"},
+		{"db.example", "/s", "3307", "tcp db.example:3307"},
+		{"db.example", "", "0", "tcp db.example:3306"},
+		{"db.example", "", "03307", "tcp db.example:3307"},
+	} {
+		network, addr := database{socket: c.socket, port: c.port}.address(c.host)
+		if got := network + " " + addr; got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
+// TestConnectTriesAllHosts: each host has its share of the time.
+func TestConnectTriesAllHosts(t *testing.T) {
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	_, port, _ := net.SplitHostPort(hung.Addr().String())
+	closing, err := net.Listen("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Skip("SKIP: ", err)
+	}
+	defer closing.Close()
+	go func() {
+		for {
+			conn, err := closing.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	c := &connector{db: database{hosts: "127.0.0.1, 127.0.0.2", port: port}}
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	_, err = c.Connect(ctx)
+	for _, want := range []string{"127.0.0.1:" + port, "127.0.0.2:" + port} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s too", err, want)
+		}
+	}
+	c = &connector{db: database{hosts: "h", port: port, tls: true},
+		env: environ{environment("MYSQL_OPT_SSL_CA", "/nowhere/ca.pem")}}
+	if _, err := c.Connect(context.Background()); !strings.Contains(fmt.Sprint(err), "MYSQL_OPT_SSL_CA") {
+		t.Errorf("no CA: %v", err)
+	}
+}
+
+// certificate returns a certificate signed by parent, or by itself.
+func certificate(t *testing.T, name string, parent *tls.Certificate) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(time.Now().UnixNano()),
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  parent == nil,
+		BasicConstraintsValid: true,
+	}
+	if strings.Contains(name, ".") {
+		template.DNSNames = []string{name}
+	}
+	signer, signerKey := template, any(key)
+	if parent != nil {
+		signer, signerKey = parent.Leaf, parent.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer, &key.PublicKey, signerKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// handshake returns the client's error.
+func handshake(server *tls.Certificate, version uint16, config *tls.Config) error {
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() {
+		settings := &tls.Config{Certificates: []tls.Certificate{*server}, MaxVersion: version}
+		tls.Server(far, settings).Handshake()
+		far.Close()
+	}()
+	return tls.Client(near, config).Handshake()
+}
+
+// TestTLS: with a CA the chain counts, and the name only on demand.
+func TestTLS(t *testing.T) {
+	ca, other := certificate(t, "ca", nil), certificate(t, "other ca", nil)
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	block := &pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate[0]}
+	writeFile(t, path, string(pem.EncodeToMemory(block)))
+	nameless := certificate(t, "MariaDB server", ca)
+	named := certificate(t, "db.example", ca)
+	const verify = "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"
+	for _, c := range []struct {
+		name    string
+		server  *tls.Certificate
+		version uint16
+		env     []string
+		ok      bool
+	}{
+		{"without a name", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path}, true},
+		{"any name", named, 0, []string{"MYSQL_OPT_SSL_CA", path}, true},
+		{"another CA", certificate(t, "db.example", other), 0, []string{"MYSQL_OPT_SSL_CA", path}, false},
+		{"self-signed", certificate(t, "db.example", nil), 0, []string{"MYSQL_OPT_SSL_CA", path}, false},
+		{"name checked", named, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "1"}, true},
+		{"name missing", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "1"}, false},
+		{"not checked", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "0"}, true},
+		{"the system's roots", named, 0, nil, false},
+		{"TLS 1.2", named, tls.VersionTLS12, []string{"MYSQL_OPT_SSL_CA", path}, true},
+		{"TLS 1.1", named, tls.VersionTLS11, []string{"MYSQL_OPT_SSL_CA", path}, false},
+	} {
+		config, err := tlsConfig(environ{environment(c.env...)}, "db.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := handshake(c.server, c.version, config); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	writeFile(t, path, "no certificate")
+	for _, ca := range []string{path, path + "-none"} {
+		_, err := tlsConfig(environ{environment("MYSQL_OPT_SSL_CA", ca)}, "h")
+		if err == nil || !strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA") ||
+			!strings.Contains(err.Error(), ca) {
+			t.Errorf("%s: %v", ca, err)
+		}
+	}
+}
+
+// --- What rows mean.
+
+// A tableRow has its values by column. A column that is missing is NULL.
+type tableRow map[string]string
+
+// A tables is a database without conditions: each SELECT finds all rows of its table. So it also
+// shows that rows of others are not taken.
+type tables struct {
+	rows    map[string][]tableRow
+	missing map[string]bool
+}
+
+// newTables puts one in the place of all of m's databases.
+func newTables(t *testing.T, m *MySQL) *tables {
+	tabs := &tables{rows: make(map[string][]tableRow), missing: make(map[string]bool)}
+	for _, p := range currentConfig(t, m).pools {
+		(&fakeDriver{query: tabs.query}).use(p)
+	}
+	return tabs
+}
+
+var selectText = regexp.MustCompile("^SELECT ([a-z_,]+) FROM `?([a-z_]+)`?( WHERE |$)")
+
+func (tabs *tables) query(
+	_ context.Context, text string,
+) (columns []string, rows [][]driver.Value, err error) {
+	match := selectText.FindStringSubmatch(text)
+	if match == nil {
+		return nil, nil, fmt.Errorf("this database understands only plain SELECTs, not %s", text)
+	}
+	if tabs.missing[match[2]] {
+		return nil, nil, mysqlError(erNoSuchTable)
+	}
+	columns = strings.Split(match[1], ",")
+	for _, r := range tabs.rows[match[2]] {
+		values := make([]driver.Value, len(columns))
+		for i, column := range columns {
+			if value, ok := r[column]; ok {
+				values[i] = value
+			}
+		}
+		rows = append(rows, values)
+	}
+	return columns, rows, nil
+}
+
+func (r tableRow) with(changes ...string) tableRow {
+	changed := make(tableRow)
+	for column, value := range r {
+		changed[column] = value
+	}
+	for i := 0; i < len(changes); i += 2 {
+		changed[changes[i]] = changes[i+1]
+	}
+	return changed
+}
+
+func (r tableRow) without(column string) tableRow {
+	changed := r.with()
+	delete(changed, column)
+	return changed
+}
+
+var plainUser = tableRow{"pw_name": "user", "pw_domain": "example.com", "pw_passwd": "hash",
+	"pw_uid": "1", "pw_gid": "0", "pw_gecos": "A User", "pw_dir": "/home/user", "pw_shell": "NOQUOTA"}
+
+// TestStatus: the active row, else the inactive one, else an alias.
+func TestStatus(t *testing.T) {
+	m := configured(t, t.TempDir())
+	tabs := newTables(t, m)
+	alias := tableRow{"alias": "user", "domain": "example.com", "valias_line": "&a@b"}
+	stranger := plainUser.with("pw_name", "üser")
+	for _, c := range []struct {
+		name                      string
+		active, inactive, aliases []tableRow
+		want                      Status // unknown: an error
+	}{
+		{"nothing", nil, nil, nil, StatusAbsent},
+		{"active", []tableRow{plainUser}, nil, nil, StatusActive},
+		{"another case", []tableRow{plainUser.with("pw_name", "USER")}, nil, nil, StatusActive},
+		{"active and the rest", []tableRow{plainUser}, []tableRow{plainUser}, []tableRow{alias}, StatusActive},
+		{"inactive", nil, []tableRow{plainUser}, []tableRow{alias}, StatusInactive},
+		{"over quota", []tableRow{plainUser.with("pw_gid", "16")}, nil, nil, StatusOverQuota},
+		{"other bits", []tableRow{plainUser.with("pw_gid", "15")}, nil, nil, StatusActive},
+		{"alias", nil, nil, []tableRow{alias}, StatusAlias},
+		{"others", []tableRow{stranger}, []tableRow{plainUser.with("pw_domain", "example.org")},
+			[]tableRow{alias.with("alias", "users")}, StatusAbsent},
+		{"behind others", []tableRow{stranger, plainUser}, nil, nil, StatusActive},
+		{"NULL", []tableRow{plainUser.without("pw_gid")}, nil, nil, StatusActive},
+		{"no number", []tableRow{plainUser.with("pw_gid", "x")}, nil, nil, StatusUnknown},
+	} {
+		tabs.rows = map[string][]tableRow{
+			"indimail": c.active, "indibak": c.inactive, "valias": c.aliases,
+		}
+		got, err := Directory{m}.Status(context.Background(), "User@Example.com")
+		if got != c.want || (err != nil) != (c.want == StatusUnknown) {
+			t.Errorf("%s: %v, %v, want %v", c.name, got, err, c.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), "user@example.com") {
+			t.Errorf("%s: %v does not name the user", c.name, err)
+		}
+	}
+	tabs.rows = map[string][]tableRow{}
+	tabs.missing["valias"] = true
+	if got, err := (Directory{m}).Status(context.Background(), "u@d"); got != StatusAbsent || err != nil {
+		t.Errorf("without valias: %v, %v", got, err)
+	}
+	tabs.missing["indibak"] = true
+	if got, err := (Directory{m}).Status(context.Background(), "u@d"); err == nil {
+		t.Errorf("without indibak: %v", got)
+	}
+}
+
+func TestPasswdRows(t *testing.T) {
+	m := configured(t, t.TempDir())
+	tabs := newTables(t, m)
+	plain := Passwd{"user@example.com", "hash", 1, 0, "A User", "/home/user", "NOQUOTA", false}
+	inactive := plain
+	inactive.Inactive = true
+	scram := plain
+	scram.Passwd = "{SCRAM-SHA-256}1,s,k,v:a:b,hash"
+	empty := Passwd{Email: "user@example.com", Passwd: "hash"}
+	bare := tableRow{"pw_name": "user", "pw_domain": "example.com", "pw_passwd": "hash"}
+	for _, c := range []struct {
+		name     string
+		table    string
+		row      tableRow
+		want     Passwd
+		notFound bool
+	}{
+		{"active", "indimail", plainUser, plain, false},
+		{"inactive", "indibak", plainUser, inactive, false},
+		{"SCRAM", "indimail", plainUser.with("scram", "{SCRAM-SHA-256}1,s,k,v:a:b"), scram, false},
+		{"NULL is empty", "indimail", bare, empty, false},
+		{"another user", "indimail", plainUser.with("pw_name", "üser"), Passwd{}, true},
+		{"no password", "indimail", plainUser.without("pw_passwd"), Passwd{}, false},
+		{"uid", "indimail", plainUser.with("pw_uid", "x"), Passwd{}, false},
+		{"gid", "indimail", plainUser.with("pw_gid", "x"), Passwd{}, false},
+		{"too long", "indimail", plainUser.with("pw_gecos", strings.Repeat("x", 4096)), Passwd{}, false},
+	} {
+		tabs.rows = map[string][]tableRow{c.table: {c.row}}
+		got, err := Directory{m}.Passwd(context.Background(), "User@Example.com")
+		wantError := c.want == Passwd{}
+		if got != c.want || (err != nil) != wantError {
+			t.Errorf("%s: %v, %v, want %v", c.name, got, err, c.want)
+		}
+		if wantError && errors.Is(err, ErrNotFound) != c.notFound {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if wantError && errors.Is(err, ErrUnavailable) == c.notFound {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// TestDomainLimits: with DOMAIN_LIMITS the gid carries flags of the domain's limits.
+func TestDomainLimits(t *testing.T) {
+	flags := map[string]int{
+		"disable_passwordchanging": 0x01, "disable_pop": 0x02, "disable_webmail": 0x04,
+		"disable_imap": 0x08, "disable_relay": 0x20, "disable_dialup": 0x40, "disable_smtp": 0x100,
+	}
+	for _, set := range []bool{false, true} {
+		var env []string
+		if set {
+			env = []string{"DOMAIN_LIMITS", "1"}
+		}
+		m := configured(t, t.TempDir(), env...)
+		tabs := newTables(t, m)
+		gid := func(userGID string) int {
+			t.Helper()
+			tabs.rows["indimail"] = []tableRow{plainUser.with("pw_gid", userGID)}
+			p, err := Directory{m}.Passwd(context.Background(), "user@example.com")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p.GID
+		}
+		for column, flag := range flags {
+			row := tableRow{"domain": "example.com", column: "1"}
+			own := tableRow{"domain": "user@example.com", "disable_smtp": "1", "disable_pop": "1"}
+			tabs.rows["vlimits"] = []tableRow{own, row}
+			if got := gid("16"); got != 16+bit(set)*flag {
+				t.Errorf("%s, DOMAIN_LIMITS %v: gid %#x", column, set, got)
+			}
+			if got := gid("8192"); got != 8192 {
+				t.Errorf("%s, exempt: gid %#x", column, got)
+			}
+		}
+		tabs.missing["vlimits"] = true
+		if got := gid("1"); got != 1 {
+			t.Errorf("no limits: gid %#x", got)
+		}
+	}
+}
+
+func TestRelayRows(t *testing.T) {
+	m := configured(t, t.TempDir(), "RELAY_CLEAR_MINUTES", "10")
+	tabs := newTables(t, m)
+	login := func(email, ip string, age time.Duration) tableRow {
+		when := fmt.Sprint(time.Now().Add(-age).Unix())
+		return tableRow{"email": email, "ipaddr": ip, "timestamp": when}
+	}
+	const email, ip = "user@example.com", "192.0.2.1"
+	for _, c := range []struct {
+		name   string
+		logins []tableRow
+		want   bool
+	}{
+		{"none", nil, false},
+		{"just now", []tableRow{login(email, ip, 0)}, true},
+		{"lately", []tableRow{login("USER@example.com", ip, 9*time.Minute)}, true},
+		{"long ago", []tableRow{login(email, ip, 11*time.Minute)}, false},
+		{"another user", []tableRow{login("user@example.com.au", ip, 0)}, false},
+		{"another address", []tableRow{login(email, "192.0.2.10", 0)}, false},
+		{"among others", []tableRow{login("x@y", ip, 0), login(email, ip, time.Hour), login(email, ip, 0)}, true},
+		{"NULL", []tableRow{{"email": email, "ipaddr": ip}}, false},
+	} {
+		tabs.rows = map[string][]tableRow{"indimail": {plainUser}, "relay": c.logins}
+		got, err := Directory{m}.Relay(context.Background(), "User@example.com", ip)
+		if got != c.want || err != nil {
+			t.Errorf("%s: %v, %v", c.name, got, err)
+		}
+		delete(tabs.rows, "indimail")
+		if got, err := (Directory{m}).Relay(context.Background(), email, ip); got || err != nil {
+			t.Errorf("%s, no such user: %v, %v", c.name, got, err)
+		}
+	}
+	tabs.rows["indimail"] = []tableRow{plainUser}
+	tabs.rows["relay"] = []tableRow{login(email, ip, 0).with("timestamp", "x")}
+	if got, err := (Directory{m}).Relay(context.Background(), email, ip); got || err == nil {
+		t.Errorf("a timestamp that is no number: %v, %v", got, err)
+	}
+	tabs.missing["relay"] = true
+	if got, err := (Directory{m}).Relay(context.Background(), email, ip); got || err != nil {
+		t.Errorf("no table: %v, %v", got, err)
+	}
+}
+
+func TestAliasRows(t *testing.T) {
+	m := configured(t, t.TempDir())
+	tabs := newTables(t, m)
+	for _, line := range []string{"&b@d", "|c", "", "&a@d"} {
+		row := tableRow{"alias": "LIST", "domain": "example.com", "valias_line": line}
+		tabs.rows["valias"] = append(tabs.rows["valias"], row, row.with("alias", "líst"))
+	}
+	got, err := Directory{m}.Alias(context.Background(), "list@example.com")
+	if want := []string{"", "&a@d", "&b@d", "|c"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	got, err = Directory{m}.Alias(context.Background(), "other@example.com")
+	if err != nil || got != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestLimitRows: the record of the address as asked, else of the address in the real domain, else
+// of the real domain, else the defaults.
+func TestLimitRows(t *testing.T) {
+	central := controls(t, map[string]string{"host.cntrl": "localhost"})
+	m := configured(t, central)
+	tabs := newTables(t, m)
+	record := func(name, quota string) tableRow { return tableRow{"domain": name, "diskquota": quota} }
+	all := []tableRow{record("x", "9"), record("user@alias.example", "1"), record("user@example.com", "2"),
+		record("alias.example", "8"), record("example.com", "3")}
+	tabs.rows["aliasdomain"] = []tableRow{{"alias": "alias.example", "domain": "Example.com"}}
+	tabs.rows["indimail"] = []tableRow{plainUser}
+	for i, want := range []struct {
+		quota uint64
+		typ   int16
+	}{{1, LimitsOfUser}, {2, LimitsOfUser}, {3, LimitsOfDomain}, {3, LimitsOfDomain}, {0, LimitsOfDomain}} {
+		tabs.rows["vlimits"] = append([]tableRow{all[0]}, all[i+1:]...)
+		if i == 4 {
+			tabs.rows["vlimits"] = all[:1]
+		}
+		got, err := Directory{m}.Limits(context.Background(), "user@alias.example")
+		if err != nil || got.DiskQuota != want.quota || got.LimitType != want.typ {
+			t.Errorf("%d: %+v, %v, want %+v", i, got, err, want)
+		}
+		if got.MaxPopAccounts != -1 {
+			t.Errorf("%d: NULL is %d", i, got.MaxPopAccounts)
+		}
+	}
+	tabs.rows["vlimits"] = all
+	for domain, want := range map[string]uint64{"alias.example": 8, "example.com": 3} {
+		got, err := Directory{m}.Limits(context.Background(), domain)
+		if err != nil || got.DiskQuota != want {
+			t.Errorf("%s: %+v, %v", domain, got, err)
+		}
+	}
+	tabs.rows["vlimits"] = all[4:]
+	got, err := Directory{m}.Limits(context.Background(), "alias.example")
+	if err != nil || got.DiskQuota != 3 {
+		t.Errorf("the real domain's: %+v, %v", got, err)
+	}
+	for _, absent := range []string{"none.example", "nobody@example.com"} {
+		if got, err := (Directory{m}).Limits(context.Background(), absent); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %+v, %v", absent, got, err)
+		}
+	}
+	tabs.rows["vlimits"] = []tableRow{{"domain": "example.com", "maxaliases": "x"}}
+	if got, err := (Directory{m}).Limits(context.Background(), "example.com"); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("no number: %+v, %v", got, err)
+	}
+}
+
+// TestLimitRecord: one column holds three fields, and a number may be beyond int64.
+func TestLimitRecord(t *testing.T) {
+	m := configured(t, t.TempDir())
+	tabs := newTables(t, m)
+	tabs.rows["vlimits"] = []tableRow{{
+		"domain": "example.com", "perm_maillist": "227", "diskquota": "18446744073709551615",
+		"maxaliases": "-1", "domain_expiry": "2000000000", "disable_smtp": "1", "perm_defaultquota": "7",
+	}}
+	got, err := Directory{m}.Limits(context.Background(), "example.com")
+	want := Limits{DomainExpiry: 2000000000, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,
+		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1, DiskQuota: 1<<64 - 1,
+		DisableSMTP: 1, PermMaillist: 3, PermMaillistUsers: 4, PermMaillistModerators: 3,
+		PermDefaultQuota: 7, LimitType: LimitsOfDomain}
+	if err != nil || got != want {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+// TestDistributed: hostcntrl names the user's host, host_table its address, mcdinfo the store.
+func TestDistributed(t *testing.T) {
+	dir := controls(t, map[string]string{"mcdinfo": mcdinfo, "hostip": "192.0.2.1"})
+	m := configured(t, dir)
+	own := tableRow{"pw_name": "user", "pw_domain": "dist.example.net", "host": "mail2"}
+	all := own.with("pw_name", "*", "host", "mail1")
+	hosts := []tableRow{{"host": "mail1", "ipaddr": "192.0.2.26"}, {"host": "MAIL2", "ipaddr": "192.0.2.27"}}
+	for _, c := range []struct {
+		name         string
+		users, hosts []tableRow
+		want         string // the address of the store; "": absent; "error"
+	}{
+		{"own row", []tableRow{own}, hosts, "192.0.2.27"},
+		{"own row first", []tableRow{own, all}, hosts, "192.0.2.27"},
+		{"own row last", []tableRow{all, own}, hosts, "192.0.2.27"},
+		{"row for all", []tableRow{all}, hosts, "192.0.2.26"},
+		{"nobody", nil, hosts, ""},
+		{"others", []tableRow{own.with("pw_name", "üser"), all.with("pw_domain", "d")}, hosts, ""},
+		{"no host", []tableRow{own}, hosts[:1], "error"},
+		{"no store", []tableRow{own}, []tableRow{{"host": "mail2", "ipaddr": "192.0.2.99"}}, "error"},
+		{"NULL", []tableRow{own.without("host")}, hosts, "error"},
+	} {
+		tabs := newTables(t, m)
+		tabs.rows["hostcntrl"] = c.users
+		tabs.rows["host_table"] = c.hosts
+		port := tableRow{"host": "mail2", "domain": "dist.example.net", "src_host": "*", "port": "26"}
+		tabs.rows["smtp_port"] = []tableRow{port.with("domain", "x", "port", "1"), port}
+		const email = "user@dist.example.net"
+		w, err := m.Locate(context.Background(), Query{Type: TypeUser, Email: email})
+		got := w.MailStore
+		if err != nil {
+			got = "error"
+		}
+		if got != c.want || w.Distributed != (err == nil && got != "") {
+			t.Errorf("%s: %+v, %v, want %s", c.name, w, err, c.want)
+		}
+		route, err := Directory{m}.Host(context.Background(), email)
+		switch c.want {
+		case "":
+			if !errors.Is(err, ErrNotFound) {
+				t.Errorf("%s: %q, %v", c.name, route, err)
+			}
+		case "error":
+			if !errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s: %q, %v", c.name, route, err)
+			}
+		default:
+			port := map[string]string{"192.0.2.26": "25", "192.0.2.27": "26"}[c.want]
+			if want := "dist.example.net:" + c.want + ":" + port; route != want || err != nil {
+				t.Errorf("%s: %q, %v, want %s", c.name, route, err, want)
+			}
+		}
+	}
+}
+
+// TestAliasWithoutHost: an alias query for a user whose host is unknown finds no lines, as the C
+// programs say.
+func TestAliasWithoutHost(t *testing.T) {
+	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
+	tabs := newTables(t, m)
+	tabs.rows["hostcntrl"] = []tableRow{{"pw_name": "user", "pw_domain": "dist.example.net", "host": "h"}}
+	got, err := Directory{m}.Alias(context.Background(), "user@dist.example.net")
+	if err != nil || got != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := (Directory{m}).Status(context.Background(), "user@dist.example.net"); err == nil {
+		t.Errorf("%v", got)
+	}
+}
+
+// TestTableNames: the names of four tables are settings, and quoted.
+func TestTableNames(t *testing.T) {
+	m := configured(t, t.TempDir(), "MYSQL_TABLE", "users", "MYSQL_INACTIVE_TABLE", "old_users",
+		"RELAY_TABLE", "logins")
+	tabs := newTables(t, m)
+	for _, table := range []string{"indimail", "indibak", "relay"} {
+		tabs.missing[table] = true
+	}
+	tabs.rows["old_users"] = []tableRow{plainUser}
+	got, err := Directory{m}.Status(context.Background(), "user@example.com")
+	if got != StatusInactive || err != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	if relay, err := (Directory{m}).Relay(context.Background(), "user@example.com", "192.0.2.1"); relay || err != nil {
+		t.Errorf("%v, %v", relay, err)
+	}
+	c := &config{environ: environ{environment("T", "a`b")}}
+	if got := c.table("T", ""); got != "`a``b`" {
+		t.Error(got)
+	}
+}
+
+// TestUserError: an error names the database, and is never "absent".
+func TestUserError(t *testing.T) {
+	m := configured(t, controls(t, map[string]string{"host.mysql": "db.example:u:p"}))
+	for _, p := range currentConfig(t, m).pools {
+		d := &fakeDriver{}
+		d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
+			return nil, nil, errors.New("the connection broke")
+		}
+		d.use(p)
+	}
+	for typ := TypeUser; typ <= TypeLimit; typ++ {
+		a, err := m.Resolve(context.Background(), Query{typ, "user@example.com", "192.0.2.1"})
+		if a != "" || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
+			t.Errorf("%v: %q, %v", typ, a, err)
+		}
+		if !strings.Contains(fmt.Sprint(err), "indimail on db.example") {
+			t.Errorf("%v: %v does not name the database", typ, err)
+		}
+	}
+	if s := m.Stats(); s.Errors != s.Calls || s.Calls == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestRecent returns the addresses of all databases in their order, in lower case.
+func TestRecent(t *testing.T) {
+	m := configured(t, t.TempDir())
+	tabs := newTables(t, m)
+	for _, user := range []string{"b", "A", "b"} {
+		row := tableRow{"user": user, "domain": "Example.com"}
+		tabs.rows["lastauth"] = append(tabs.rows["lastauth"], row)
+	}
+	got, err := m.Recent(context.Background(), time.Hour)
+	want := []string{"b@example.com", "a@example.com", "b@example.com"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestCheck: each database says how each kind of question went.
+func TestCheck(t *testing.T) {
+	dir := controls(t, map[string]string{"mcdinfo": mcdinfo, "host.cntrl": "central.example"})
+	m := configured(t, dir)
+	tabs := newTables(t, m)
+	tabs.missing["indimail"] = true
+	failed := make(map[string]int)
+	worked := make(map[string]int)
+	say := func(database, what string, took time.Duration, err error) {
+		if err == nil {
+			worked[what]++
+		} else {
+			failed[what]++
+		}
+		if took < 0 || database == "" {
+			t.Errorf("%s, %s: %v", database, what, took)
+		}
+	}
+	if err := m.Check(context.Background(), say); err != nil {
+		t.Fatal(err)
+	}
+	if failed["users"] != 3 || worked["aliases"] != 3 || worked["alias domains"] != 1 {
+		t.Errorf("worked %v, failed %v", worked, failed)
+	}
+	if worked["distributed users"] != 1 || worked["ports"] != 1 {
+		t.Errorf("worked %v, failed %v", worked, failed)
+	}
+}
