@@ -153,7 +153,7 @@ type modelRun struct {
 // TestCacheModel runs caches beside their models, and checks tree, rings and accounts after each
 // step.
 func TestCacheModel(t *testing.T) {
-	steps := 2500 + fewer(17500)
+	steps := 1000 + fewer(7000)
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			f := new(fake)

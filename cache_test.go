@@ -497,11 +497,11 @@ func TestSize(t *testing.T) {
 func TestDictionary(t *testing.T) {
 	f := new(fake)
 	const users = 10000
-	words := 5000 + fewer(95000)
+	words := 5000 + fewer(35000)
 	for _, c := range []*Cache{
-		{MaxEntries: users},                    // the words have no room at all beside the users
-		{MaxEntries: users + users/2},          // they have their eighth
-		{Size: 8 << 20, NegativeTTL: 24 * 1e9}, // some 2 MB are users
+		{MaxEntries: users},           // the words have no room at all beside the users
+		{MaxEntries: users + users/2}, // they have their eighth
+		{Size: 8 << 20},               // some 2 MB are users
 	} {
 		c.Resolver = f
 		c.NegativeTTL = 24 * time.Hour

@@ -62,6 +62,12 @@ func (c fakeConn) QueryContext(
 	return &fakeRows{columns, rows}, err
 }
 
+func (c fakeConn) ExecContext(
+	context.Context, string, []driver.NamedValue,
+) (driver.Result, error) {
+	return driver.ResultNoRows, nil
+}
+
 type fakeRows struct {
 	columns []string
 	rows    [][]driver.Value
@@ -123,8 +129,10 @@ func TestRetry(t *testing.T) {
 		{[]error{mysqlError(erParse)}, "", 1, false},
 		{[]error{mysqlError(erStatementTimeout)}, "", 1, false},
 		{[]error{mysqlError(erQueryTimeout)}, "", 1, false},
-		{[]error{mysqlError(erCantAggregate)}, "user", 1, false},
-		{[]error{mysqlError(erCantAggregate)}, "jürgen", 1, true}, // no such letter, no such row
+		{[]error{mysqlError(erCantAggregate2)}, "user", 1, false},
+		{[]error{mysqlError(erCantAggregate2)}, "jürgen", 1, true}, // no such letter, no such row
+		{[]error{mysqlError(erCantAggregate3)}, "jürgen", 1, true},
+		{[]error{mysqlError(erCantAggregateN)}, "jürgen", 1, true},
 		{[]error{mysqlError(erCannotConvert)}, "jürgen", 1, true},
 	} {
 		asked := 0
@@ -302,6 +310,31 @@ func TestAbandonedSelect(t *testing.T) {
 	})
 }
 
+// TestDeadConnection: when nothing comes over one connection, the rest of the time is for another.
+func TestDeadConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			asked++
+			if asked == 1 {
+				<-ctx.Done()
+				return nil, nil, ctx.Err()
+			}
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		defer cancel()
+		start := time.Now()
+		rows, err := p.query(ctx, "SELECT n FROM t")
+		if err != nil || len(rows) != 1 || time.Since(start) != tryTime || d.opened.Load() != 2 {
+			t.Errorf("%v, %v after %v", rows, err, time.Since(start))
+		}
+		p.db.Close()
+	})
+}
+
 // TestFullServer: when the server has no connection for us, a question waits for one of ours; if
 // we have none, it fails.
 func TestFullServer(t *testing.T) {
@@ -449,15 +482,29 @@ func certificate(t *testing.T, name string, parent *tls.Certificate) *tls.Certif
 }
 
 // handshake returns the client's error.
-func handshake(server *tls.Certificate, version uint16, config *tls.Config) error {
-	near, far := net.Pipe()
-	defer near.Close()
+func handshake(t *testing.T, server *tls.Certificate, version uint16, config *tls.Config) error {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
 	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
 		settings := &tls.Config{Certificates: []tls.Certificate{*server}, MaxVersion: version}
-		tls.Server(far, settings).Handshake()
-		far.Close()
+		tls.Server(conn, settings).Handshake()
+		io.Copy(io.Discard, conn)
+		conn.Close()
 	}()
-	return tls.Client(near, config).Handshake()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return tls.Client(conn, config).Handshake()
 }
 
 // TestTLS: with a CA the chain counts, and the name only on demand.
@@ -491,7 +538,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := handshake(c.server, c.version, config); (err == nil) != c.ok {
+		if err := handshake(t, c.server, c.version, config); (err == nil) != c.ok {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
@@ -883,6 +930,25 @@ func TestDistributed(t *testing.T) {
 	}
 }
 
+// TestBrokenStore: a user of a distributed domain without a host may be in a store of which mcdinfo
+// says too little.
+func TestBrokenStore(t *testing.T) {
+	more := "domain dist.example.net 1\nserver s\n"
+	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo + more}))
+	newTables(t, m)
+	for _, email := range []string{"user@dist.example.net", "dist.example.net"} {
+		got, err := Directory{m}.Limits(context.Background(), email)
+		known := email == "dist.example.net"
+		if known != errors.Is(err, ErrNotFound) || known == errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: %+v, %v", email, got, err)
+		}
+	}
+	got, err := Directory{m}.Status(context.Background(), "user@example.com")
+	if got != StatusAbsent || err != nil {
+		t.Errorf("another domain: %v, %v", got, err)
+	}
+}
+
 // TestAliasWithoutHost: an alias query for a user whose host is unknown finds no lines, as the C
 // programs say.
 func TestAliasWithoutHost(t *testing.T) {
@@ -944,7 +1010,7 @@ func TestUserError(t *testing.T) {
 	}
 }
 
-// TestRecent returns the addresses of all databases in their order, in lower case.
+// TestRecent: the addresses come in order, each once, in lower case.
 func TestRecent(t *testing.T) {
 	m := configured(t, t.TempDir())
 	tabs := newTables(t, m)
@@ -953,7 +1019,7 @@ func TestRecent(t *testing.T) {
 		tabs.rows["lastauth"] = append(tabs.rows["lastauth"], row)
 	}
 	got, err := m.Recent(context.Background(), time.Hour)
-	want := []string{"b@example.com", "a@example.com", "b@example.com"}
+	want := []string{"b@example.com", "a@example.com"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -183,7 +183,7 @@ func checkReplyFlags(t *testing.T, name string, fd int) {
 	}
 }
 
-// TestMayReplyTo: root answers only where others may write as well.
+// TestMayReplyTo: root answers only where others than the owner may read or write as well.
 func TestMayReplyTo(t *testing.T) {
 	s := new(Server)
 	s.own.Store(&[]fileID{{dev: 7, ino: 1}, {dev: 8, ino: 2}})
@@ -193,8 +193,10 @@ func TestMayReplyTo(t *testing.T) {
 		user, asRoot bool
 	}{
 		{syscall.S_IFIFO, 0o600, 1, 1, true, false},
-		{syscall.S_IFIFO, 0o644, 1, 1, true, false},
+		{syscall.S_IFIFO, 0o711, 1, 1, true, false},
 		{syscall.S_IFIFO, 0o000, 1, 1, true, false},
+		{syscall.S_IFIFO, 0o640, 1, 1, true, true},
+		{syscall.S_IFIFO, 0o604, 1, 1, true, true},
 		{syscall.S_IFIFO, 0o660, 1, 1, true, true},
 		{syscall.S_IFIFO, 0o620, 1, 1, true, true},
 		{syscall.S_IFIFO, 0o602, 1, 1, true, true},

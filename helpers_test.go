@@ -195,11 +195,11 @@ func absentAnswer(q Query) Answer {
 	case TypeUser:
 		return NewAnswer(1)
 	case TypePasswd:
-		return NewData(q.Type, "PWSTRUCT=No such user "+strings.ToLower(q.Email))
+		return NewData(q.Type, "PWSTRUCT=No such user "+lower(q.Email))
 	case TypeAlias:
 		return NewData(q.Type, "")
 	case TypeDomain:
-		return NewData(q.Type, strings.ToLower(q.Email))
+		return NewData(q.Type, lower(q.Email))
 	}
 	return NewAnswer(0)
 }

@@ -239,7 +239,8 @@ func TestReadStores(t *testing.T) {
 		{"another flag is 0", "domain d 2\n" + entry, "d m s"},
 		{"distributed", "domain D.Example 1\n" + entry, "d.example m s *"},
 		{"keys we do not know", "version 2\ndomain d 0\nsocket x\n" + entry + "socket y\n", "d m s"},
-		{"empty password", "domain d 0\n" + change("pass p", "pass"), "d m s"},
+		{"empty password", "domain d 0\n" + change("pass p", "pass"), "d m s !"},
+		{"empty server", "domain d 0\n" + change("server s", "server"), "d m  !"},
 		{"two stores", "domain d 1\n" + entry + entry, "d m s *, d m s *"},
 		{"incomplete", "domain d 0\n" + change("user u\n", "") + other, "d m s !, o n s"},
 		{"incomplete at the end", other + "domain d 0\nserver s\n", "o n s, d  s !"},
@@ -250,7 +251,6 @@ func TestReadStores(t *testing.T) {
 		{"large port", "domain d 0\n" + change("port 1", "port 65536") + other, "d m s !, o n s"},
 		{"use_ssl", "domain d 0\n" + change("use_ssl 0", "use_ssl yes") + other, "d m s !, o n s"},
 		{"no domain", entry + other, "o n s"},
-		{"no name", "domain\n" + entry + other, "o n s"},
 		{"comment", "domain d 0#x\n" + change("server s", "server s#t"), "d m s"},
 	} {
 		m := configured(t, controls(t, map[string]string{"mcdinfo": c.content}))
@@ -503,7 +503,7 @@ func TestWarnings(t *testing.T) {
 		{"mcdinfo", entry("", ""), ""},
 		{"mcdinfo", entry("domain example.com 0", "domain example.com"), ""},
 		{"mcdinfo", entry(head, ""), "1 2 3 4 5 6 7"},
-		{"mcdinfo", entry("domain example.com 0", "domain"), "2 3 4 5 6 7 8"},
+		{"mcdinfo", entry("domain example.com 0", "domain"), "2 3 4 5 6 7 8 1"},
 		{"mcdinfo", entry("server s\n", ""), "2"},
 		{"mcdinfo", entry("server s", "servant s"), "3"},
 		{"mcdinfo", entry("server s", "server s\nserver s"), "2"},

@@ -342,7 +342,7 @@ func TestDeadClients(t *testing.T) {
 	}
 }
 
-// TestReplyForRoot: a server that runs as root answers only where others may write too.
+// TestReplyForRoot: a server that runs as root writes into nobody's private FIFO.
 func TestReplyForRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIP: not root")
@@ -350,7 +350,7 @@ func TestReplyForRoot(t *testing.T) {
 	s := &Server{Resolver: echo}
 	dir, _ := serve(t, s)
 	private, c := newTestClient(t, dir), newTestClient(t, dir)
-	if err := os.Chmod(private.in.path, 0o644); err != nil {
+	if err := os.Chmod(private.in.path, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	q := Query{Type: TypeHost, Email: "u@d"}
@@ -358,7 +358,7 @@ func TestReplyForRoot(t *testing.T) {
 	c.ask(q, NewData(TypeHost, "u@d"))
 	eventually(t, "one is undeliverable", func() bool { return s.Stats().Undeliverable == 1 })
 	if got := private.in.read(); got != "" {
-		t.Errorf("root writes %q where only the owner may", got)
+		t.Errorf("root writes %q into a private FIFO", got)
 	}
 }
 
@@ -469,6 +469,7 @@ func TestDebugLines(t *testing.T) {
 // TestRenew: a request FIFO that was removed or replaced is made anew, and what was written to
 // the old one is answered.
 func TestRenew(t *testing.T) {
+	t.Parallel()
 	var b safeBuffer
 	s := &Server{Resolver: echo, Log: log.New(&b, "", 0)}
 	dir, _ := serve(t, s)
@@ -527,6 +528,7 @@ func TestRenew(t *testing.T) {
 
 // TestRenewOthers: one request FIFO that cannot be made anew keeps no other from it.
 func TestRenewOthers(t *testing.T) {
+	t.Parallel()
 	s := &Server{Resolver: echo, Instances: 3}
 	dir, _ := serve(t, s)
 	c := newTestClient(t, dir)
@@ -546,6 +548,7 @@ func TestRenewOthers(t *testing.T) {
 
 // TestRenewDirectory: the directory may have gone as well.
 func TestRenewDirectory(t *testing.T) {
+	t.Parallel()
 	top := t.TempDir()
 	dir := filepath.Join(top, "run")
 	s := &Server{Resolver: echo, Instances: 2, Getenv: environment("INFIFODIR", dir)}
