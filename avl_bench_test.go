@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// The tree beside what it was preferred to: a map, and a sorted slice. All three begin with the same nodes.
+// The tree beside what it was preferred to: a map, and a sorted slice. All three begin with the same
+// nodes.
 //
 //	Search   one key out of n, at random
 //	Replace  delete one key and insert another, so that the size stays
@@ -60,7 +61,9 @@ func (m benchMap) domain(prefix string) (users int) {
 type benchSlice []*benchNode
 
 func (s benchSlice) index(key string) int {
-	at, _ := slices.BinarySearchFunc(s, key, func(n *benchNode, key string) int { return strings.Compare(n.key, key) })
+	at, _ := slices.BinarySearchFunc(s, key, func(n *benchNode, key string) int {
+		return strings.Compare(n.key, key)
+	})
 	return at
 }
 
@@ -92,8 +95,8 @@ func (s benchSlice) domain(prefix string) (users int) {
 	return users
 }
 
-// A benchFixture is a table with its keys in random order. The last key is not in the table: Replace puts it there, and
-// another in its place.
+// A benchFixture is a table with its keys in random order. The last key is not in the table:
+// Replace puts it there, and another in its place.
 type benchFixture struct {
 	benchTable
 	keys []string

@@ -9,12 +9,13 @@ import (
 	"unsafe"
 )
 
-// check returns the number of the first invariant found broken (they stand beside the type tree), or 0. Given no
-// rings, it leaves out 6 and 7.
+// check returns the number of the first invariant found broken (they stand beside the type tree),
+// or 0. Without rings it leaves out 6 and 7.
 //
-// It ends on any input. In the tree a node is entered only through its own parent link, and the root only without one,
-// so no path can come back to a node of its own; and 1 stops it at a node hung in two slots. On a ring it goes on only
-// where the links mirror each other: then no two nodes have the same next, so the first one met twice is the sentinel.
+// It ends on any input. A node is entered only through its own parent link, and the root only
+// without one, so no path comes back to a node of its own. 1 stops it at a node in two slots. On a
+// ring it goes on only where the links mirror each other. Then no two nodes have the same next, so
+// the first one met twice is the sentinel.
 func (t *tree[V]) check(rings ...*ring[V]) int {
 	var last *node[V]
 	inTree := make(map[*node[V]]bool, t.len)
@@ -80,7 +81,8 @@ func (t *tree[V]) check(rings ...*ring[V]) int {
 	return 0
 }
 
-// String writes a tree in the notation of avl.go, a leaf by its key alone and no node as a dot: (b a (c . d)).
+// String writes a tree in the notation of avl.go, a leaf by its key alone and no node as a dot:
+// (b a (c . d)).
 func (n *node[V]) String() string {
 	switch {
 	case n == nil:
@@ -108,7 +110,8 @@ func mustHold[V any](tb testing.TB, t *tree[V], rings ...*ring[V]) {
 	}
 }
 
-// shape is what to print of a tree in which this invariant is broken. Without 1 and 2 it may have no end.
+// shape is what to print of a tree in which this invariant is broken. Without 1 and 2 it may have
+// no end.
 func (t *tree[V]) shape(broken int) string {
 	if broken <= 2 {
 		return "what is no tree any more"
@@ -116,7 +119,8 @@ func (t *tree[V]) shape(broken int) string {
 	return t.root.String()
 }
 
-// Each case of insert and delete once, to be read: + inserts the letters that follow, - deletes them.
+// Each case of insert and delete once, to be read: + inserts the letters that follow, - deletes
+// them.
 func TestTreeShapes(t *testing.T) {
 	for _, c := range []struct{ name, ops, want string }{
 		{"empty", "", "."},
@@ -161,7 +165,8 @@ func TestTreeShapes(t *testing.T) {
 	}
 }
 
-// Keys are compared as bytes: a shorter one before a longer one it begins, and 0xff after all letters.
+// Keys are compared as bytes: a shorter one before a longer one it begins, and 0xff after all
+// letters.
 func TestTreeKeys(t *testing.T) {
 	keys := []string{"", "\x00", "a", "a\x00", "a\x00\x00\x01", "a\x01", "ab", "b", "\u00e4", "\xff"}
 	tr := growTree(keys...)
@@ -171,7 +176,11 @@ func TestTreeKeys(t *testing.T) {
 		if n == nil || n.key != k || tr.ceiling(k) != n {
 			t.Fatalf("find(%q) = %v, ceiling %v", k, n, tr.ceiling(k))
 		}
-		if s := n.successor(); i+1 < len(keys) && (s == nil || s.key != keys[i+1]) || i+1 == len(keys) && s != nil {
+		var next *node[int]
+		if i+1 < len(keys) {
+			next = tr.find([]byte(keys[i+1]))
+		}
+		if s := n.successor(); s != next {
 			t.Errorf("successor of %q is %v", k, s)
 		}
 	}
@@ -208,10 +217,10 @@ func TestTreePermutations(t *testing.T) {
 	}
 }
 
-// The leanest trees there are, N(h) nodes of height h, are where the bound on the height is met, and where one delete
-// may rotate on every level.
+// The leanest trees there are, N(h) nodes of height h, are where the bound on the height is met, and
+// where one delete may rotate on every level.
 func TestLeanestTrees(t *testing.T) {
-	// lean returns the keys from..from+N(h)-1 in an order of insertion that needs no rotation: by levels.
+	// lean returns N(h) keys in an order of insertion that needs no rotation: by levels.
 	lean := func(h int) (keys []string) {
 		levels := make([][]string, h)
 		next := 0
@@ -325,7 +334,8 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// A treeModel does the same as the tree and its two rings with sorted slices, and after every step compares.
+// A treeModel does the same as the tree and its two rings with sorted slices, and compares after
+// every step.
 type treeModel struct {
 	tree  tree[int]
 	rings [2]ring[int]
@@ -405,7 +415,8 @@ func (m *treeModel) step(op, arg byte) error {
 	return m.compare(key)
 }
 
-// drop deletes a node that is on ring r. It must lead nowhere then, or it would keep others in memory.
+// drop deletes a node that is on ring r. It must lead nowhere then, or it would keep others in
+// memory.
 func (m *treeModel) drop(n *node[int], r int) error {
 	m.tree.delete(n)
 	m.keys, m.used[r] = without(m.keys, n.key), without(m.used[r], n.key)
@@ -418,7 +429,8 @@ func (m *treeModel) drop(n *node[int], r int) error {
 	return nil
 }
 
-// compare looks at everything: the invariants, all nodes in order, the rings both ways, and the ceiling of a key.
+// compare looks at everything: the invariants, all nodes in order, the rings both ways, and the
+// ceiling of a key.
 func (m *treeModel) compare(key string) error {
 	if broken := m.tree.check(&m.rings[0], &m.rings[1]); broken != 0 {
 		return fmt.Errorf("invariant %d is broken in %s", broken, m.tree.shape(broken))
@@ -449,13 +461,18 @@ func (m *treeModel) compare(key string) error {
 		}
 	}
 	at, _ := slices.BinarySearch(m.keys, key)
-	if n := m.tree.ceiling(key); at == len(m.keys) && n != nil || at < len(m.keys) && n != m.nodes[m.keys[at]] {
+	var ceiling *node[int]
+	if at < len(m.keys) {
+		ceiling = m.nodes[m.keys[at]]
+	}
+	if n := m.tree.ceiling(key); n != ceiling {
 		return fmt.Errorf("ceiling(%s) = %v", key, n)
 	}
 	return nil
 }
 
-// Random operations on 200 keys, half of them present at a time, so that many a delete finds two children.
+// Random operations on 200 keys, half of them present at a time, so that many a delete finds two
+// children.
 func TestTreeModel(t *testing.T) {
 	const seed = 7
 	random := rand.New(rand.NewPCG(seed, seed))
@@ -505,7 +522,10 @@ func TestCheckSeesDamage(t *testing.T) {
 		{"nothing", 0, func(d damage) {}},
 		{"keys exchanged", 1, func(d damage) { a, e := d.n("a"), d.n("e"); a.key, e.key = e.key, a.key }},
 		{"keys equal", 1, func(d damage) { d.n("c").key = "d" }},
-		{"left and right exchanged", 1, func(d damage) { f := d.n("f"); f.left, f.right = f.right, f.left }},
+		{"left and right exchanged", 1, func(d damage) {
+			f := d.n("f")
+			f.left, f.right = f.right, f.left
+		}},
 		{"a node in two slots", 1, func(d damage) { d.n("f").right = d.n("e") }},
 		{"no parent", 2, func(d damage) { d.n("a").parent = nil }},
 		{"another's child", 2, func(d damage) { d.n("e").parent = d.n("b") }},
@@ -522,14 +542,21 @@ func TestCheckSeesDamage(t *testing.T) {
 		{"on no ring", 6, func(d damage) { d.n("c").unlink() }},
 		{"on a ring of nobody", 6, func(d damage) { c := d.n("c"); c.unlink(); d.r3.pushFront(c) }},
 		{"not in the tree", 6, func(d damage) { d.r1.pushFront(&node[int]{key: "x"}) }},
-		{"another in its place", 6, func(d damage) { d.n("c").unlink(); d.r1.pushFront(&node[int]{key: "c"}) }},
+		{"another in its place", 6, func(d damage) {
+			d.n("c").unlink()
+			d.r1.pushFront(&node[int]{key: "c"})
+		}},
 		{"no next", 7, func(d damage) { d.n("c").next = nil }},
 		{"no prev", 7, func(d damage) { d.n("c").prev = nil }},
 		{"passed over", 7, func(d damage) { e := d.n("e"); e.prev.next = e.next }},
 		{"on two rings", 7, func(d damage) { d.r2.pushFront(d.n("c")) }},
 		{"twice on a ring", 7, func(d damage) { d.r1.pushFront(d.n("c")) }},
 		{"half a sentinel", 7, func(d damage) { d.r1.head.next = nil }},
-		{"a ring copied", 7, func(d damage) { r := *d.r1; *d.r1, d.r1.head.next = ring[int]{}, r.head.next }},
+		{"a ring copied", 7, func(d damage) {
+			next := d.r1.head.next
+			*d.r1 = ring[int]{}
+			d.r1.head.next = next
+		}},
 		{"sentinel in the tree", 7, func(d damage) {
 			n := d.n("g")
 			n.right, d.r1.head.key, d.r1.head.parent, d.r1.head.height = &d.r1.head, "h", n, 1
@@ -539,7 +566,8 @@ func TestCheckSeesDamage(t *testing.T) {
 			d.tr.len++
 		}},
 	} {
-		d := damage{growTree("d", "b", "f", "a", "c", "e", "g"), new(ring[int]), new(ring[int]), new(ring[int]), nil}
+		d := damage{tr: growTree("d", "b", "f", "a", "c", "e", "g")}
+		d.r1, d.r2, d.r3 = new(ring[int]), new(ring[int]), new(ring[int])
 		d.n = func(key string) *node[int] { return d.tr.find([]byte(key)) }
 		for i, k := range strings.Split("abcdefg", "") {
 			[]*ring[int]{d.r1, d.r2}[i%2].pushFront(d.n(k))
@@ -551,7 +579,8 @@ func TestCheckSeesDamage(t *testing.T) {
 	}
 }
 
-// A key of more than 32 bytes: shorter ones, if copied, would be copied to the stack, and not be counted.
+// A key of more than 32 bytes: shorter ones, if copied, would be copied to the stack, and not be
+// counted.
 func TestFindDoesNotAllocate(t *testing.T) {
 	var tr tree[[32]byte]
 	for i := range 1000 {

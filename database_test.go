@@ -208,7 +208,8 @@ func TestFaultLog(t *testing.T) {
 	}
 	b.Reset() // a table that can be missing is no fault
 	fault = mysqlError(erNoSuchTable)
-	if rows, err := optional(p.query(context.Background(), "SELECT n FROM t")); err != nil || rows != nil {
+	rows, err := optional(p.query(context.Background(), "SELECT n FROM t"))
+	if err != nil || rows != nil {
 		t.Errorf("%v, %v", rows, err)
 	}
 	if b.Len() > 0 {
@@ -443,7 +444,8 @@ func TestConnectTriesAllHosts(t *testing.T) {
 	}
 	c = &connector{db: database{hosts: "h", port: port, tls: true},
 		env: environ{environment("MYSQL_OPT_SSL_CA", "/nowhere/ca.pem")}}
-	if _, err := c.Connect(context.Background()); !strings.Contains(fmt.Sprint(err), "MYSQL_OPT_SSL_CA") {
+	_, err = c.Connect(context.Background())
+	if !strings.Contains(fmt.Sprint(err), "MYSQL_OPT_SSL_CA") {
 		t.Errorf("no CA: %v", err)
 	}
 }
@@ -632,7 +634,8 @@ func TestStatus(t *testing.T) {
 		{"nothing", nil, nil, nil, StatusAbsent},
 		{"active", []tableRow{plainUser}, nil, nil, StatusActive},
 		{"another case", []tableRow{plainUser.with("pw_name", "USER")}, nil, nil, StatusActive},
-		{"active and the rest", []tableRow{plainUser}, []tableRow{plainUser}, []tableRow{alias}, StatusActive},
+		{"active and the rest", []tableRow{plainUser}, []tableRow{plainUser}, []tableRow{alias},
+			StatusActive},
 		{"inactive", nil, []tableRow{plainUser}, []tableRow{alias}, StatusInactive},
 		{"over quota", []tableRow{plainUser.with("pw_gid", "16")}, nil, nil, StatusOverQuota},
 		{"other bits", []tableRow{plainUser.with("pw_gid", "15")}, nil, nil, StatusActive},
@@ -656,7 +659,8 @@ func TestStatus(t *testing.T) {
 	}
 	tabs.rows = map[string][]tableRow{}
 	tabs.missing["valias"] = true
-	if got, err := (Directory{m}).Status(context.Background(), "u@d"); got != StatusAbsent || err != nil {
+	got, err := Directory{m}.Status(context.Background(), "u@d")
+	if got != StatusAbsent || err != nil {
 		t.Errorf("without valias: %v, %v", got, err)
 	}
 	tabs.missing["indibak"] = true
@@ -766,7 +770,8 @@ func TestRelayRows(t *testing.T) {
 		{"long ago", []tableRow{login(email, ip, 11*time.Minute)}, false},
 		{"another user", []tableRow{login("user@example.com.au", ip, 0)}, false},
 		{"another address", []tableRow{login(email, "192.0.2.10", 0)}, false},
-		{"among others", []tableRow{login("x@y", ip, 0), login(email, ip, time.Hour), login(email, ip, 0)}, true},
+		{"among others", []tableRow{
+			login("x@y", ip, 0), login(email, ip, time.Hour), login(email, ip, 0)}, true},
 		{"NULL", []tableRow{{"email": email, "ipaddr": ip}}, false},
 	} {
 		tabs.rows = map[string][]tableRow{"indimail": {plainUser}, "relay": c.logins}
@@ -814,14 +819,19 @@ func TestLimitRows(t *testing.T) {
 	m := configured(t, central)
 	tabs := newTables(t, m)
 	record := func(name, quota string) tableRow { return tableRow{"domain": name, "diskquota": quota} }
-	all := []tableRow{record("x", "9"), record("user@alias.example", "1"), record("user@example.com", "2"),
-		record("alias.example", "8"), record("example.com", "3")}
+	all := []tableRow{
+		record("x", "9"), record("user@alias.example", "1"), record("user@example.com", "2"),
+		record("alias.example", "8"), record("example.com", "3"),
+	}
 	tabs.rows["aliasdomain"] = []tableRow{{"alias": "alias.example", "domain": "Example.com"}}
 	tabs.rows["indimail"] = []tableRow{plainUser}
 	for i, want := range []struct {
 		quota uint64
 		typ   int16
-	}{{1, LimitsOfUser}, {2, LimitsOfUser}, {3, LimitsOfDomain}, {3, LimitsOfDomain}, {0, LimitsOfDomain}} {
+	}{
+		{1, LimitsOfUser}, {2, LimitsOfUser},
+		{3, LimitsOfDomain}, {3, LimitsOfDomain}, {0, LimitsOfDomain},
+	} {
 		tabs.rows["vlimits"] = append([]tableRow{all[0]}, all[i+1:]...)
 		if i == 4 {
 			tabs.rows["vlimits"] = all[:1]
@@ -852,7 +862,8 @@ func TestLimitRows(t *testing.T) {
 		}
 	}
 	tabs.rows["vlimits"] = []tableRow{{"domain": "example.com", "maxaliases": "x"}}
-	if got, err := (Directory{m}).Limits(context.Background(), "example.com"); !errors.Is(err, ErrUnavailable) {
+	got, err = Directory{m}.Limits(context.Background(), "example.com")
+	if !errors.Is(err, ErrUnavailable) {
 		t.Errorf("no number: %+v, %v", got, err)
 	}
 }
@@ -881,7 +892,9 @@ func TestDistributed(t *testing.T) {
 	m := configured(t, dir)
 	own := tableRow{"pw_name": "user", "pw_domain": "dist.example.net", "host": "mail2"}
 	all := own.with("pw_name", "*", "host", "mail1")
-	hosts := []tableRow{{"host": "mail1", "ipaddr": "192.0.2.26"}, {"host": "MAIL2", "ipaddr": "192.0.2.27"}}
+	hosts := []tableRow{
+		{"host": "mail1", "ipaddr": "192.0.2.26"}, {"host": "MAIL2", "ipaddr": "192.0.2.27"},
+	}
 	for _, c := range []struct {
 		name         string
 		users, hosts []tableRow
@@ -954,7 +967,8 @@ func TestBrokenStore(t *testing.T) {
 func TestAliasWithoutHost(t *testing.T) {
 	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
 	tabs := newTables(t, m)
-	tabs.rows["hostcntrl"] = []tableRow{{"pw_name": "user", "pw_domain": "dist.example.net", "host": "h"}}
+	user := tableRow{"pw_name": "user", "pw_domain": "dist.example.net", "host": "h"}
+	tabs.rows["hostcntrl"] = []tableRow{user}
 	got, err := Directory{m}.Alias(context.Background(), "user@dist.example.net")
 	if err != nil || got != nil {
 		t.Errorf("%q, %v", got, err)
@@ -977,7 +991,8 @@ func TestTableNames(t *testing.T) {
 	if got != StatusInactive || err != nil {
 		t.Errorf("%v, %v", got, err)
 	}
-	if relay, err := (Directory{m}).Relay(context.Background(), "user@example.com", "192.0.2.1"); relay || err != nil {
+	relay, err := Directory{m}.Relay(context.Background(), "user@example.com", "192.0.2.1")
+	if relay || err != nil {
 		t.Errorf("%v, %v", relay, err)
 	}
 	c := &config{environ: environ{environment("T", "a`b")}}

@@ -110,7 +110,8 @@ func TestDatabases(t *testing.T) {
 		{"central like local", both("a:u:p:1", "a:u:p:1"), nil, []string{"a 1  u p indimail false"}},
 		{"central takes from local", both("a:u:p:1", "b"), nil,
 			[]string{"a 1  u p indimail false", "b 1  u p indimail false"}},
-		{"central by variables", nil, []string{"CNTRL_HOST", "c", "CNTRL_DATABASE", "d", "MYSQL_USER", "u"},
+		{"central by variables", nil,
+			[]string{"CNTRL_HOST", "c", "CNTRL_DATABASE", "d", "MYSQL_USER", "u"},
 			[]string{"localhost   u  indimail false", "c   u  d false"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -337,7 +338,8 @@ func cluster(t *testing.T) *MySQL {
 		assign += "+" + domain + "-:" + domain + ":555:555:" + dir + link + ":-::\n"
 	}
 	writeFile(t, filepath.Join(dir, "assign"), assign+"=someone:else:has:other:lines\n.\n")
-	return configured(t, dir, "DEFAULT_DOMAIN", "Example.COM", "REAL_DOMAINS", "x.example:Both.example")
+	return configured(t, dir,
+		"DEFAULT_DOMAIN", "Example.COM", "REAL_DOMAINS", "x.example:Both.example")
 }
 
 func TestLocate(t *testing.T) {
@@ -355,7 +357,8 @@ func TestLocate(t *testing.T) {
 		{TypeUser, "USER@Example.com", example},
 		{TypeUser, "user", example},
 		{TypeUser, "user@cluster.example", example},
-		{TypeUser, "user%tls.example", Location{"tls.example", "mail on db2.example", "192.0.2.28", false}},
+		{TypeUser, "user%tls.example",
+			Location{"tls.example", "mail on db2.example", "192.0.2.28", false}},
 		{TypeUser, "user@alias.example", local("real.example")},
 		{TypeUser, "user@dangling.example", local("gone.example")},
 		{TypeUser, "user@dir.example", local("dir.example")},
@@ -413,8 +416,10 @@ func TestWithoutDatabase(t *testing.T) {
 			t.Errorf("%s: %q, %v", domain, a, err)
 		}
 	}
-	nowhere := []string{"@example.com", "us\x01er@example.com", "us\xffer@example.com", "user@", "@", "",
-		"user@other.example", "user@out.example"}
+	nowhere := []string{
+		"@example.com", "us\x01er@example.com", "us\xffer@example.com", "user@", "@", "",
+		"user@other.example", "user@out.example",
+	}
 	for _, email := range nowhere {
 		for _, typ := range []Type{TypeUser, TypeRelay, TypePasswd, TypeHost, TypeAlias} {
 			a, err := ask(typ, email)

@@ -316,7 +316,8 @@ func TestDeadClients(t *testing.T) {
 	writeFile(t, file, "precious")
 	mkfifo(t, deaf, 0o666)
 	before := snapshot(t, files)
-	paths := []string{file, deaf, filepath.Join(files, "none"), "/dev/null", files, "", "socket", c.fifo}
+	none := filepath.Join(files, "none")
+	paths := []string{file, deaf, none, "/dev/null", files, "", "socket", c.fifo}
 	const rounds = 50
 	for i := range rounds {
 		for _, path := range paths {

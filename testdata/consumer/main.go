@@ -53,7 +53,9 @@ func passwd(dir string) inlookup.Passwd {
 	}
 }
 
-var limits = inlookup.Limits{MaxPopAccounts: 100, DisableSMTP: 1, LimitType: inlookup.LimitsOfDomain}
+var limits = inlookup.Limits{
+	MaxPopAccounts: 100, DisableSMTP: 1, LimitType: inlookup.LimitsOfDomain,
+}
 
 func newBook() *book {
 	b := &book{pages: make(map[inlookup.Query]inlookup.Answer)}
