@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The tree beside what it was preferred to: a map, and a sorted slice. All three begin with the same
-// nodes.
+// The tree beside what it was preferred to: a map, and a sorted slice. All three begin with the
+// same nodes.
 //
 //	Search   one key out of n, at random
 //	Replace  delete one key and insert another, so that the size stays

@@ -217,8 +217,8 @@ func TestTreePermutations(t *testing.T) {
 	}
 }
 
-// The leanest trees there are, N(h) nodes of height h, are where the bound on the height is met, and
-// where one delete may rotate on every level.
+// The leanest trees there are, N(h) nodes of height h, are where the bound on the height is met,
+// and where one delete may rotate on every level.
 func TestLeanestTrees(t *testing.T) {
 	// lean returns N(h) keys in an order of insertion that needs no rotation: by levels.
 	lean := func(h int) (keys []string) {
