@@ -2,16 +2,20 @@ package inlookup
 
 // An AVL tree whose nodes also hang on rings.
 //
-// The cache asks three things of the place where its entries lie: to find one by its key, many thousand times a
-// second; to name the one used least recently; to forget a user, or a whole domain. A map does the first best, and a
-// list beside it the second, but to forget a domain it would have to look at every entry there is. In the order of the
-// keys the entries of a domain are neighbours: in an ordered tree one descent finds the first, and the others follow.
+// The cache asks three things of the place where its entries lie: find one by its
+// key, many thousand times a second; name the one used least recently; forget a
+// user, or a whole domain. A map does the first best, and a list beside it the
+// second. But to forget a domain it would have to look at every entry. In the order
+// of the keys the entries of a domain are neighbours: one descent of an ordered tree
+// finds the first, and the others follow.
 //
-// A descent costs a comparison a level, so the tree must stay low whatever order the keys come in. An AVL tree
-// (Adelson-Velsky and Landis, 1962) has one rule: a node's two subtrees differ in height by at most one. The fewest
-// nodes of height h are then N(h) = 1 + N(h-1) + N(h-2), with N(0) = 0 and N(1) = 1: a Fibonacci number less one, that
-// grows by the golden ratio, 1.618, a level. Hence h < 1.44 log2(n+2): a million entries take at most 28 levels.
-// What restores the rule is the rotation. In the notation (parent left right), which is used everywhere below:
+// A descent costs a comparison for each level, so the tree must stay low whatever
+// order the keys come in. An AVL tree (Adelson-Velsky and Landis, 1962) has one rule:
+// the two subtrees of a node differ in height by at most one. The fewest nodes of a
+// tree of height h are then N(h) = 1 + N(h-1) + N(h-2), with N(0) = 0 and N(1) = 1.
+// These grow like the Fibonacci numbers, so h < 1.44 log2(n+2): a million entries
+// take at most 28 levels. A rotation restores the rule. In the notation (parent left
+// right), which all comments below use:
 //
 //	      y        raise x         x
 //	     / \     ----------->     / \
@@ -19,52 +23,59 @@ package inlookup
 //	   / \       <-----------       / \
 //	  a   b        raise y         b   c
 //
-// Both say a x b y c from left to right: a rotation keeps the order, and changes the heights of x and y alone.
+// Both sides read a x b y c from left to right: a rotation keeps the order, and
+// changes only the heights of x and y.
 //
-// The order of use is kept by a ring, a doubly linked list closed by a sentinel, so that no link on it is nil and its
-// ends are no special cases. To the right it reads next, to the left prev:
+// A ring keeps the order of use. It is a doubly linked list closed by a sentinel, so
+// no link on it is nil, and its ends are no special cases:
 //
 //	+--> sentinel <--> most recent <--> ... <--> ... <--> least recent <--+
 //	+---------------------------------------------------------------------+
 //
-// The two links lie in the node: an entry is one allocation, and whoever holds it can delete it without a search. No
-// function of the tree touches a ring (but delete, which unlinks its node), and none of the ring the tree: a rotation
-// cannot harm a ring, nor the use of an entry the order of the keys.
+// The two links are part of the node. So an entry is one allocation, and whoever
+// holds it can delete it without a search. No function of the tree touches a ring,
+// except delete, which unlinks its node. No function of a ring touches the tree.
 //
-// Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high, and entries are found more often than
-// they come and go); a skip list (low only on average, by luck); a B-tree (fewer cache misses, but entries move when
-// blocks split, and a ring holds only what stays in its place); a sorted slice (a new key moves half of it).
+// Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high, and
+// entries are found more often than they come and go); a skip list (low only on
+// average); a B-tree (entries move when blocks split, and a ring holds only what stays
+// in its place); a sorted slice (a new key moves half of it).
 
-// A tree holds nodes in the order of their keys as bytes. The zero value is an empty tree. It has no lock: its owner
-// has. Between two operations of the owner:
+// A tree holds nodes in the order of their keys as bytes. The zero value is an empty
+// tree. It has no lock; its owner needs one. Between two operations these hold:
 //
 //  1. Order: from left to right the keys strictly increase.
 //  2. Parent: a node is the parent of its children; the root has none.
-//  3. Height: a node is one higher than its higher child; where there is no node the height is 0.
+//  3. Height: a node is one higher than its higher child; no node has height 0.
 //  4. Balance: the heights of a node's two children differ by at most one.
 //  5. Length: len is the number of nodes.
-//  6. Membership: each node is on exactly one of the owner's rings, and nothing else is on them.
-//  7. Ring: next and prev mirror each other (n.next.prev == n == n.prev.next), and lead from the sentinel through all
-//     nodes of the ring back to it. The sentinel is not in the tree.
+//  6. Membership: each node is on exactly one of the owner's rings.
+//  7. Ring: next and prev mirror each other (n.next.prev == n == n.prev.next), and
+//     lead from the sentinel through all nodes of the ring back to it.
 //
-// Only 6 asks something of the owner: insert returns a fresh node on no ring, and it must be pushed on one.
+// Only 6 asks something of the owner: insert returns a new node on no ring, and the
+// owner must push it on one.
 type tree[V any] struct {
 	root *node[V]
 	len  int
 }
 
-// A node is an entry; it stays in its place in memory. With a value of 32 bytes it takes 96 on a 64-bit machine, which
-// is one of malloc's size classes. The height cannot overflow: 127 levels need N(127) nodes, more than 10^26.
+// A node is an entry; it stays in its place in memory. With a value of 32 bytes it
+// takes 96 bytes on a 64-bit machine, one of the allocator's sizes. The height cannot
+// overflow: 127 levels need more than 10^26 nodes.
 type node[V any] struct {
-	key                 string   // never changes, for 1
-	left, right, parent *node[V] // beside the key: what a descent reads is then in one line of the processor's cache
-	prev, next          *node[V] // on its ring; both nil: on none
-	value               V        // the owner's
-	height              int8     // a leaf's is 1
+	key    string   // never changes, for 1
+	left   *node[V] // beside the key, as a descent reads both
+	right  *node[V]
+	parent *node[V]
+	prev   *node[V] // on its ring; prev and next are both nil on none
+	next   *node[V]
+	value  V    // the owner's
+	height int8 // a leaf's is 1
 }
 
-// find returns the node with this key, or nil. Questions come this way, so it must not allocate: the compiler copies no
-// bytes for != and <. For bytes.Compare it would copy n.key, not knowing that assembly leaves it unchanged.
+// find returns the node with this key, or nil. Every question comes this way, so it
+// must not allocate: for != and < the compiler copies no bytes.
 func (t *tree[V]) find(key []byte) *node[V] {
 	n := t.root
 	for n != nil && string(key) != n.key {
@@ -77,47 +88,53 @@ func (t *tree[V]) find(key []byte) *node[V] {
 	return n
 }
 
-// ceiling returns the node with the least key that is not below this one, or nil: here a walk over a range starts.
-// A walk that deletes asks for a node's successor first; that one stays the same node when the other is deleted.
+// ceiling returns the node with the least key that is not below this one, or nil. A
+// walk over a range starts here. A walk that deletes asks for the successor first,
+// which stays the same node when its neighbour is deleted.
 func (t *tree[V]) ceiling(key string) *node[V] {
 	var least *node[V] // so far
-	for n := t.root; n != nil; {
+	n := t.root
+	for n != nil {
 		if n.key < key {
 			n = n.right
 		} else {
-			least, n = n, n.left
+			least = n
+			n = n.left
 		}
 	}
 	return least
 }
 
-// successor returns the node with the next key, or nil after the last. A walk passes each edge at most twice, down and
-// up again, so k steps cost O(k + log n).
+// successor returns the node with the next key, or nil after the last. A walk passes
+// each edge at most twice, down and up again, so k steps cost O(k + log n).
 func (n *node[V]) successor() *node[V] {
-	if n.right == nil {
-		for n.parent != nil && n == n.parent.right {
-			n = n.parent // a lesser key; on, to the ancestor that has n on its left
+	if n.right != nil {
+		n = n.right
+		for n.left != nil {
+			n = n.left
 		}
-		return n.parent
+		return n
 	}
-	n = n.right
-	for n.left != nil {
-		n = n.left
+	for n.parent != nil && n == n.parent.right {
+		n = n.parent // a lesser key: go on to the ancestor with n on its left
 	}
-	return n
+	return n.parent
 }
 
-// insert returns the node with this key: the one that is there, or a fresh one, on no ring and with a zero value. The
-// fresh node keeps the string, and in memory whatever longer string it was cut from.
+// insert returns the node with this key: the one that is there, or a fresh one, on no
+// ring and with a zero value. A fresh node keeps the string, and in memory any longer
+// string that it was cut from.
 func (t *tree[V]) insert(key string) (n *node[V], fresh bool) {
-	slot, parent := &t.root, (*node[V])(nil)
+	var parent *node[V]
+	slot := &t.root
 	for *slot != nil {
 		parent = *slot
-		if key == parent.key {
+		switch {
+		case key == parent.key:
 			return parent, false
-		}
-		slot = &parent.left
-		if key > parent.key {
+		case key < parent.key:
+			slot = &parent.left
+		default:
 			slot = &parent.right
 		}
 	}
@@ -130,11 +147,14 @@ func (t *tree[V]) insert(key string) (n *node[V], fresh bool) {
 
 // delete takes n, a node of this tree, out of it and off its ring.
 //
-// If n has two children, its successor s takes its place. Not by a copy of key and value, for rings and walks hold
-// pointers to s: it moves itself. It has no left child, so its right one can take its old slot, and
-// (n a (... (s nil c) ...)) becomes (s a (... c ...)), or (n a (s nil c)) becomes (s a c).
+// If n has two children, its successor s takes its place. Key and value are not
+// copied, because rings and walks hold pointers to s: s itself moves. It has no left
+// child, so its right child can take its old slot:
+// (n a (... (s nil c) ...)) becomes (s a (... c ...)), or (n a (s nil c)) becomes
+// (s a c).
 func (t *tree[V]) delete(n *node[V]) {
-	slot, low := t.slot(n), n.parent // low: the lowest node with a child subtree that changed
+	slot := t.slot(n)
+	changed := n.parent // the lowest node below which a height may have changed
 	switch {
 	case n.left == nil:
 		hang(slot, n.parent, n.right)
@@ -142,35 +162,38 @@ func (t *tree[V]) delete(n *node[V]) {
 		hang(slot, n.parent, n.left)
 	default:
 		s := n.successor()
-		low = s
+		changed = s
 		if s != n.right {
-			low = s.parent
+			changed = s.parent
 			hang(&s.parent.left, s.parent, s.right)
 			hang(&s.right, s, n.right)
 		}
 		hang(&s.left, s, n.left)
 		hang(slot, n.parent, s)
-		s.height = n.height // as before, which is what rebalance starts from
+		s.height = n.height // the height before, from which rebalance starts
 	}
 	n.parent, n.left, n.right = nil, nil, nil
 	n.unlink() // restores 6
 	t.len--    // restores 5
-	t.rebalance(low)
+	t.rebalance(changed)
 }
 
 // rebalance restores 3 and 4 from n upwards, after a node came or went below n.
 //
-// At each turn both hold in the subtrees of n, one of which may be one higher or lower than before; n and those above
-// still carry their old heights. So n tilts by two at most. Each turn goes up a level: the loop ends. It may end as
-// soon as the height at n is what it was, for nothing else of the change can be seen from above.
+// At each turn both hold in the subtrees of n, one of which may be one higher or lower
+// than before. The node n and those above it still carry their old heights, so n tilts
+// by at most two. Each turn goes up one level, so the loop ends. It may end as soon as
+// the height at n is what it was: nothing else of the change can be seen from above.
 //
-// The repair of (y (x a b) c), where x is h+2 high and c is h; the mirror image is alike. If a is h+1, raising x makes
-// (x a (y b c)), where b is h or h+1. If not, a is h and b is h+1, and that would only carry b to the other side; so
-// b = (m p q) is raised twice, to (y (m (x a p) q) c) and (m (x a p) (y q c)), where p and q are h or h-1. Either way
-// 4 holds again.
+// The repair of (y (x a b) c), where x has height h+2 and c has h (the mirror image is
+// alike): if a has h+1, raising x makes (x a (y b c)), where b has h or h+1. If not, a
+// has h and b has h+1, and that would only carry b to the other side. Then
+// b = (m p q) is raised twice, to (y (m (x a p) q) c) and (m (x a p) (y q c)), where p
+// and q have h or h-1. Either way 4 holds again.
 //
-// After an insert one repair, single or double, is enough: y was h+2 before, and only one of a and b has become h+1,
-// so the result is h+2, and the loop ends. After a delete it may be one lower than y was, and that on every level.
+// After an insert one repair, single or double, is enough: y had height h+2 before,
+// and only one of a and b has become h+1, so the result has h+2 and the loop ends.
+// After a delete the result may be one lower than y was, and that on every level.
 func (t *tree[V]) rebalance(n *node[V]) {
 	for ; n != nil; n = n.parent {
 		before := n.height
@@ -204,12 +227,13 @@ func (t *tree[V]) raise(x *node[V]) *node[V] {
 		hang(&y.right, y, x.left)
 		hang(&x.left, x, y)
 	}
-	y.measure() // first, for x now stands on it
+	y.measure() // first, because x now stands on it
 	x.measure()
 	return x
 }
 
-// hang puts child, which may be nil, in a slot: t.root, or a side of parent. Only so is a slot ever filled, for 2.
+// hang puts child, which may be nil, into a slot: t.root, or a side of parent. Nothing
+// else fills a slot, for 2.
 func hang[V any](slot **node[V], parent, child *node[V]) {
 	*slot = child
 	if child != nil {
@@ -217,8 +241,9 @@ func hang[V any](slot **node[V], parent, child *node[V]) {
 	}
 }
 
-// slot returns the variable that n hangs in. A node already deleted is not the root and has no parent: it panics here,
-// before any harm. Were it taken for the root, the whole tree would be lost without a word.
+// slot returns the variable that n hangs in. A node deleted before has no parent and is
+// not the root, so it panics here, before any harm: taken for the root, it would lose
+// the whole tree without a word.
 func (t *tree[V]) slot(n *node[V]) **node[V] {
 	if n == t.root {
 		return &t.root
@@ -229,11 +254,13 @@ func (t *tree[V]) slot(n *node[V]) **node[V] {
 	return &n.parent.right
 }
 
-// measure sets the height of n by its children; tilt is how much the right one is higher: by 4, at most one either way.
-func (n *node[V]) measure()   { n.height = 1 + max(n.left.tall(), n.right.tall()) }
+// measure sets the height of n by its children.
+func (n *node[V]) measure() { n.height = 1 + max(n.left.tall(), n.right.tall()) }
+
+// tilt returns how much higher the right child of n is than the left one.
 func (n *node[V]) tilt() int8 { return n.right.tall() - n.left.tall() }
 
-// tall is the height of n, which may be nil.
+// tall returns the height of n, which may be nil.
 func (n *node[V]) tall() int8 {
 	if n == nil {
 		return 0
@@ -241,10 +268,12 @@ func (n *node[V]) tall() int8 {
 	return n.height
 }
 
-// A ring holds nodes in the order of their use. The zero value is an empty ring. Once used it must not be copied, for
-// its nodes point to the sentinel in it.
+// A ring holds nodes in the order of their use. The zero value is an empty ring. Once
+// used it must not be copied, because its nodes point to the sentinel in it.
 type ring[V any] struct {
-	head node[V] // the sentinel: next is the most recent, prev the least; both nil until first used
+	// head is the sentinel: next is the most recent node, prev the least recent one.
+	// Both are nil until the first use.
+	head node[V]
 }
 
 // toFront makes n, which is on this ring, the most recent.
@@ -253,30 +282,36 @@ func (r *ring[V]) toFront(n *node[V]) {
 	r.pushFront(n)
 }
 
-// pushFront makes n, which is on no ring, the most recent of this one, and pushBack the least recent.
+// pushFront makes n, which is on no ring, the most recent of this one.
 func (r *ring[V]) pushFront(n *node[V]) { n.linkAfter(r.sentinel()) }
-func (r *ring[V]) pushBack(n *node[V])  { n.linkAfter(r.sentinel().prev) }
+
+// pushBack makes n, which is on no ring, the least recent of this one.
+func (r *ring[V]) pushBack(n *node[V]) { n.linkAfter(r.sentinel().prev) }
 
 // back returns the least recent node, or nil if there is none.
 func (r *ring[V]) back() *node[V] {
-	if n := r.head.prev; n != &r.head {
-		return n
+	last := r.sentinel().prev
+	if last == &r.head {
+		return nil
 	}
-	return nil
+	return last
 }
 
 // unlink takes n off its ring, if it is on one.
 func (n *node[V]) unlink() {
-	if n.next != nil {
-		n.prev.next, n.next.prev = n.next, n.prev // restores 7
-		n.prev, n.next = nil, nil
+	if n.next == nil {
+		return
 	}
+	n.prev.next = n.next // restores 7
+	n.next.prev = n.prev
+	n.prev, n.next = nil, nil
 }
 
 // linkAfter puts n, which is on no ring, behind p, which is on one or its sentinel.
 func (n *node[V]) linkAfter(p *node[V]) {
 	n.prev, n.next = p, p.next
-	n.prev.next, n.next.prev = n, n // restores 7
+	n.prev.next = n // restores 7
+	n.next.prev = n
 }
 
 // sentinel closes the circle of a ring not used before, and returns its sentinel.

@@ -283,7 +283,7 @@ func (c *config) lines(path string, wholeLine bool) []line {
 //	host[:user[:password[:socket-or-port[:ssl|nossl]]]]
 //
 // What it leaves out comes from the other variables, else from base. There reports
-// whether the file exists.
+// whether the file has a line.
 func (c *config) readDatabase(prefix, file string, base database) (db database, there bool) {
 	db = base
 	db.user = c.get(prefix+"USER", base.user)
@@ -299,43 +299,35 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 	if len(lines) > 0 && from.text == "" {
 		from = lines[0]
 	}
-	db.setFields(from, c)
+	if !db.setFields(from.text) {
+		c.failf("%s: want host:user:password:socket-or-port:ssl|nossl, of which the last "+
+			"may be missing, and no blanks in host", from.where)
+	}
 	return db, len(lines) > 0
 }
 
-// setFields sets what a line says.
-func (db *database) setFields(from line, c *config) {
-	hosts, rest := cutHosts(from.text)
-	if strings.ContainsFunc(hosts, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		c.failf("%s: a host cannot hold blanks", from.where)
-	}
+// setFields sets what text says, and reports whether it can be meant.
+func (db *database) setFields(text string) bool {
+	hosts, rest := cutHosts(text)
 	fields := strings.Split(rest, ":")
-	const most = 4
-	if len(fields) > most {
-		c.failf("%s: want at most host:user:password:socket-or-port:ssl", from.where)
-		return
+	most := 4
+	if len(fields) > most || strings.ContainsFunc(hosts, unicode.IsSpace) {
+		return false
 	}
-	fields = append(fields, make([]string, most-len(fields))...)
-	user, passwd, at, security := fields[0], fields[1], fields[2], fields[3]
+	fields = append(fields, make([]string, most)...)
+	at, security := fields[2], fields[3]
 	db.hosts = cmp.Or(hosts, db.hosts)
-	db.user = cmp.Or(user, db.user)
-	db.passwd = cmp.Or(passwd, db.passwd)
-	switch {
-	case at == "":
-	case strings.HasPrefix(at, "/"):
+	db.user = cmp.Or(fields[0], db.user)
+	db.passwd = cmp.Or(fields[1], db.passwd)
+	if strings.HasPrefix(at, "/") {
 		db.socket, db.port = at, ""
-	case isPort(at):
+	} else if at != "" {
 		db.socket, db.port = "", at
-	default:
-		c.failf("%s: the fourth field is neither a port nor the path of a socket", from.where)
 	}
-	switch security {
-	case "":
-	case "ssl", "nossl":
+	if security != "" {
 		db.tls = security == "ssl"
-	default:
-		c.failf("%s: the fifth field is neither ssl nor nossl", from.where)
 	}
+	return isPort(db.port) && slices.Contains([]string{"", "ssl", "nossl"}, security)
 }
 
 // cutHosts cuts text at the first colon outside brackets: these hold an IPv6
@@ -369,71 +361,71 @@ func isPort(text string) bool {
 // storeKeys are what an entry of mcdinfo is made of. Other keys are ignored.
 var storeKeys = []string{"server", "mdahost", "port", "use_ssl", "database", "user", "pass"}
 
+// An mcdEntry is one of mcdinfo.
+type mcdEntry struct {
+	domain      string
+	distributed bool
+	where       string // it begins there
+	values      map[string]string
+}
+
 // readStores reads mcdinfo: "domain NAME 0|1", then for each of the domain's stores
 // a line for every one of storeKeys. 1 means distributed. An entry that cannot be
 // used makes questions about its domain an error, and harms no other.
 func (c *config) readStores() {
-	var domain, where string // where the entry begins
-	distributed := false
-	used := true // the domain line has an entry
-	entry := make(map[string]string)
-	end := func() {
-		if len(entry) > 0 || !used {
-			c.addStore(domain, distributed, entry, where)
-			used = true
-		}
-		entry = make(map[string]string)
-	}
+	var entries []mcdEntry
 	for _, l := range c.lines(c.control(c.get("MCDFILE", "mcdinfo")), false) {
-		key, value, _ := strings.Cut(strings.Join(strings.Fields(l.text), " "), " ")
+		fields := strings.Fields(l.text)
+		key := fields[0]
+		value := strings.Join(fields[1:], " ")
 		if key == "domain" {
-			end()
 			name, flag, _ := strings.Cut(value, " ")
-			domain, distributed = lower(name), flag == "1"
-			where, used = l.where, false
+			entries = append(entries, newEntry(lower(name), flag == "1", l.where))
 			continue
 		}
-		if !slices.Contains(storeKeys, key) || value == "" {
+		if value == "" || !slices.Contains(storeKeys, key) {
 			continue
 		}
-		if domain == "" {
+		if len(entries) == 0 {
 			c.warnf("%s: ignored, since no domain stands before it", l.where)
 			continue
 		}
-		if _, repeated := entry[key]; repeated {
-			end()
+		e := entries[len(entries)-1]
+		if e.values[key] != "" { // so it is of the domain's next store
+			e = newEntry(e.domain, e.distributed, l.where)
+			entries = append(entries, e)
 		}
-		if len(entry) == 0 {
-			where = l.where
-		}
-		entry[key] = value
-		if len(entry) == len(storeKeys) {
-			end()
-		}
+		e.values[key] = value
 	}
-	end()
+	for _, e := range entries {
+		c.addStore(e)
+	}
 }
 
-func (c *config) addStore(domain string, distributed bool, entry map[string]string, where string) {
-	s := store{domain: domain, distributed: distributed, mdahost: entry["mdahost"]}
-	port := entry["port"]
-	secure := entry["use_ssl"]
-	switch {
-	case len(entry) < len(storeKeys):
-		s.broken = fmt.Errorf("%s: the entry that begins here is incomplete", where)
-	case !isPort(port) || secure != "0" && secure != "1":
-		s.broken = fmt.Errorf("%s: port or use_ssl of this entry is no number", where)
+func newEntry(domain string, distributed bool, where string) mcdEntry {
+	return mcdEntry{domain, distributed, where, make(map[string]string)}
+}
+
+func (c *config) addStore(e mcdEntry) {
+	v := e.values
+	s := store{
+		domain:      e.domain,
+		distributed: e.distributed,
+		mdahost:     v["mdahost"],
+		db: database{
+			hosts:  v["server"],
+			port:   v["port"],
+			user:   v["user"],
+			passwd: v["pass"],
+			name:   v["database"],
+			tls:    v["use_ssl"] == "1",
+		},
 	}
-	if s.broken != nil {
-		c.warnf("%v: questions about %s are answered with an error", s.broken, domain)
-	}
-	s.db = database{
-		hosts:  entry["server"],
-		port:   port,
-		user:   entry["user"],
-		passwd: entry["pass"],
-		name:   entry["database"],
-		tls:    secure == "1",
+	numbers := isPort(v["port"]) && (v["use_ssl"] == "0" || v["use_ssl"] == "1")
+	if len(v) < len(storeKeys) || !numbers {
+		s.broken = fmt.Errorf("%s: this entry of domain %s is incomplete or has no number for "+
+			"port or use_ssl", e.where, e.domain)
+		c.warnf("%v: questions about the domain are answered with an error", s.broken)
 	}
 	c.stores = append(c.stores, s)
 }
@@ -765,29 +757,7 @@ func tlsConfig(env environ, host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// Errors of MySQL and MariaDB, by their names in the servers' manuals.
-const (
-	erConCount               = 1040 // no more connections
-	erDBAccessDenied         = 1044
-	erAccessDenied           = 1045
-	erBadDB                  = 1049
-	erBadField               = 1054
-	erParse                  = 1064
-	erTableAccessDenied      = 1142
-	erColumnAccessDenied     = 1143
-	erNoSuchTable            = 1146
-	erTooManyUserConnections = 1203
-	erUserLimitReached       = 1226 // MAX_USER_CONNECTIONS of the account
-	erCantAggregate2         = 1267 // a letter that the column's character set lacks
-	erCantAggregate3         = 1270
-	erCantAggregateN         = 1271
-	erAccessDeniedNoPassword = 1698
-	erStatementTimeout       = 1969 // MariaDB
-	erQueryTimeout           = 3024 // MySQL
-	erCannotConvert          = 3988 // MySQL's number for erCantAggregate2
-)
-
-// number returns the number of MySQL's error, 0 if it is none.
+// errorNumber returns the number of an error of MySQL or MariaDB, 0 if it is none.
 func errorNumber(err error) uint16 {
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) {
@@ -796,22 +766,42 @@ func errorNumber(err error) uint16 {
 	return 0
 }
 
+const erNoSuchTable = 1146
+
+// isDenied reports whether the server does not let us in.
+func isDenied(err error) bool {
+	switch errorNumber(err) {
+	case 1044, // ER_DBACCESS_DENIED_ERROR
+		1045, // ER_ACCESS_DENIED_ERROR
+		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+		return true
+	}
+	return false
+}
+
 // isFinal reports whether asking again would give the same error.
 func isFinal(err error) bool {
 	switch errorNumber(err) {
-	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword,
-		erTableAccessDenied, erColumnAccessDenied,
-		erBadDB, erNoSuchTable, erBadField, erParse,
-		erStatementTimeout, erQueryTimeout:
+	case erNoSuchTable,
+		1049, // ER_BAD_DB_ERROR
+		1054, // ER_BAD_FIELD_ERROR
+		1064, // ER_PARSE_ERROR
+		1142, // ER_TABLEACCESS_DENIED_ERROR
+		1143, // ER_COLUMNACCESS_DENIED_ERROR
+		1969, // ER_STATEMENT_TIMEOUT of MariaDB
+		3024: // ER_QUERY_TIMEOUT of MySQL
 		return true
 	}
-	return isNoLetter(err)
+	return isDenied(err) || isNoLetter(err)
 }
 
 // isNoLetter reports whether a column cannot hold a letter that was asked for.
 func isNoLetter(err error) bool {
 	switch errorNumber(err) {
-	case erCantAggregate2, erCantAggregate3, erCantAggregateN, erCannotConvert:
+	case 1267, // ER_CANT_AGGREGATE_2COLLATIONS
+		1270, // ER_CANT_AGGREGATE_3COLLATIONS
+		1271, // ER_CANT_AGGREGATE_NCOLLATIONS
+		3988: // ER_CANNOT_CONVERT_STRING of MySQL
 		return true
 	}
 	return false
@@ -820,7 +810,9 @@ func isNoLetter(err error) bool {
 // isFull reports whether the server has no connection for us.
 func isFull(err error) bool {
 	switch errorNumber(err) {
-	case erConCount, erTooManyUserConnections, erUserLimitReached:
+	case 1040, // ER_CON_COUNT_ERROR
+		1203, // ER_TOO_MANY_USER_CONNECTIONS
+		1226: // ER_USER_LIMIT_REACHED, MAX_USER_CONNECTIONS of the account
 		return true
 	}
 	return false
@@ -902,8 +894,7 @@ func (p *pool) failed(err error) error {
 // hideText leaves out MySQL's text for "access denied". It quotes the name of the
 // user, and a misplaced password may stand there.
 func hideText(err error) error {
-	switch errorNumber(err) {
-	case erDBAccessDenied, erAccessDenied, erAccessDeniedNoPassword:
+	if isDenied(err) {
 		return &mysql.MySQLError{Number: errorNumber(err), Message: "access denied"}
 	}
 	return err
@@ -927,7 +918,7 @@ func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) 
 	start := time.Now()
 	limited, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
-	rows, err := read(limited, p.db, text, args)
+	rows, err := p.read(limited, text, args)
 	took := time.Since(start)
 	p.counts.calls.Add(1)
 	p.counts.nanoseconds.Add(int64(took))
@@ -942,13 +933,8 @@ func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) 
 	return rows, err
 }
 
-// A querier is a connection, or a pool of them.
-type querier interface {
-	QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
-}
-
-func read(ctx context.Context, from querier, text string, args []any) (all []row, err error) {
-	rows, err := from.QueryContext(ctx, text, args...)
+func (p *pool) read(ctx context.Context, text string, args []any) (all []row, err error) {
+	rows, err := p.db.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -969,22 +955,6 @@ func read(ctx context.Context, from querier, text string, args []any) (all []row
 		all = append(all, r)
 	}
 	return all, rows.Err()
-}
-
-// queryLong returns the rows of a SELECT that may take a minute, on a connection of
-// its own.
-func (p *pool) queryLong(ctx context.Context, text string, args ...any) ([]row, error) {
-	const limits = "SET sql_mode='' /*M!100101 , max_statement_time=60 */" +
-		" /*!50708 , max_execution_time=60000 */"
-	conn, err := p.db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Raw(func(any) error { return driver.ErrBadConn }) // it ends with its limits
-	if _, err := conn.ExecContext(ctx, limits); err != nil {
-		return nil, err
-	}
-	return read(ctx, conn, text, args)
 }
 
 // optional returns the rows of a table that may be missing: the C programs make it
@@ -1599,12 +1569,14 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	const text = "SELECT user,domain FROM lastauth WHERE service IN ('imap','pop3','webm')" +
-		" AND timestamp>=FROM_UNIXTIME(?) ORDER BY timestamp DESC"
+	const text = "/*M!100101 SET STATEMENT max_statement_time=60 FOR */" +
+		" SELECT /*+ MAX_EXECUTION_TIME(60000) */ user,domain FROM lastauth" +
+		" WHERE service IN ('imap','pop3','webm') AND timestamp>=FROM_UNIXTIME(?)" +
+		" ORDER BY timestamp DESC"
 	var emails []string
 	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
-		rows, err := p.queryLong(ctx, text, time.Now().Add(-age).Unix())
+		rows, err := p.read(ctx, text, []any{time.Now().Add(-age).Unix()})
 		if err != nil {
 			return nil, p.failed(err)
 		}
@@ -1628,22 +1600,6 @@ func (c *config) userPools() []*pool {
 		}
 	}
 	return pools
-}
-
-// Ping finds out which databases answer, and calls say with each.
-func (m *MySQL) Ping(ctx context.Context, say func(database string, err error)) error {
-	c, err := m.current()
-	if err != nil {
-		return err
-	}
-	for _, p := range c.pools {
-		one, cancel := context.WithTimeout(ctx, deadline)
-		err := p.db.PingContext(one)
-		cancel()
-		p.down.Store(err != nil)
-		say(p.name, hideText(err))
-	}
-	return nil
 }
 
 // Check asks every database what the seven queries ask it, about nobody. It calls

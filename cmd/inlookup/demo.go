@@ -30,27 +30,37 @@ func (f *demoFlag) Set(v string) error {
 }
 
 // demo shows the server at work in a temporary directory, and leaves nothing
-// behind.
-func demo(mode demoFlag, w io.Writer) (err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+// behind. Control-C, SIGTERM, or the end of its terminal ends it quietly.
+func demo(mode demoFlag, w io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(),
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	dir, err := os.MkdirTemp("", "inlookup-demo.")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	env := map[string]string{"CONTROLDIR": filepath.Join(dir, "control"), "ASSIGNDIR": dir,
-		"FIFOTMPDIR": dir, "INFIFO": filepath.Join(dir, "infifo"), "DEFAULT_DOMAIN": "example.com"}
-	getenv := func(name string) string { return env[name] }
+	err = demoIn(ctx, dir, mode, w)
+	if ctx.Err() != nil {
+		err = nil // whatever it was, somebody ended it
+	}
+	return errors.Join(err, os.RemoveAll(dir))
+}
 
-	db, err := demoDatabase(ctx, dir, env)
+func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err error) {
+	env := map[string]string{
+		"CONTROLDIR":     filepath.Join(dir, "control"),
+		"ASSIGNDIR":      dir,
+		"FIFOTMPDIR":     dir,
+		"INFIFO":         filepath.Join(dir, "infifo"),
+		"DEFAULT_DOMAIN": "example.com",
+	}
+	getenv := func(name string) string { return env[name] }
 	admin := &admin{mysql: &inlookup.MySQL{Getenv: getenv}}
-	defer admin.mysql.Close()
 	var resolver inlookup.Resolver = admin.mysql
+	db, err := demoDatabase(ctx, dir, env)
 	switch {
 	case errors.Is(err, mariadb.ErrNotInstalled):
-		fmt.Fprintf(w, "There is no MariaDB on this machine. To see it with one:\n  apt-get update && apt-get install -y --no-install-recommends mariadb-server\n"+
-			"Until then a small directory that is built in answers, through the same server and FIFOs.\n")
+		fmt.Fprint(w, withoutMariaDB)
 		resolver = builtIn{}
 	case err != nil:
 		return err
@@ -58,25 +68,40 @@ func demo(mode demoFlag, w io.Writer) (err error) {
 		defer func() { err = errors.Join(err, db.Stop()) }()
 		fmt.Fprintf(w, "A private MariaDB runs in %s, with the sample domain example.com.\n", dir)
 	}
-	admin.cache = &inlookup.Cache{Resolver: resolver, TTL: time.Second, DefaultDomain: "example.com"}
+	defer admin.mysql.Close()
+	admin.cache = &inlookup.Cache{
+		Resolver:      resolver,
+		TTL:           time.Second,
+		DefaultDomain: env["DEFAULT_DOMAIN"],
+	}
 	admin.server = &inlookup.Server{Resolver: admin.cache, Getenv: getenv, Admin: admin.answer}
 	if err := admin.server.Listen(); err != nil {
 		return err
 	}
-	serving, done := context.WithCancel(context.Background())
+	serving, end := context.WithCancel(context.Background())
 	served := make(chan error)
 	go func() { served <- admin.server.Serve(serving) }()
-	defer func() { done(); err = errors.Join(err, <-served) }()
+	defer func() {
+		end()
+		err = errors.Join(err, <-served)
+	}()
 
-	d := demonstration{w, paints(w), admin.cache, &inlookup.Client{Getenv: getenv}}
-	d.tour(ctx, db)
-	d.status(ctx)
+	client := &inlookup.Client{Getenv: getenv}
+	d := demonstration{ctx: ctx, w: w, paint: paints(w), cache: admin.cache, client: client}
+	d.tour(db)
+	d.status()
 	if mode == "serve" {
-		d.invite(ctx, env)
+		d.invite(env)
 	}
-	fmt.Fprintln(w, "\nThe server, the database and their files are gone again.")
+	d.say("\nThe server, the database and their files are gone again.\n")
 	return nil
 }
+
+const withoutMariaDB = `There is no MariaDB on this machine. To see it with one:
+  apt-get update && apt-get install -y --no-install-recommends mariadb-server
+Until then a small directory that is built in answers, through the same server
+and FIFOs.
+`
 
 var startMariaDB = mariadb.Start // a test puts a machine without MariaDB in its place
 
@@ -98,10 +123,17 @@ func demoDatabase(ctx context.Context, dir string, env map[string]string) (*mari
 }
 
 type demonstration struct {
+	ctx    context.Context // done: somebody has ended it, and nothing more is said
 	w      io.Writer
 	paint  bool // w is a terminal that shows colours
 	cache  *inlookup.Cache
 	client *inlookup.Client
+}
+
+func (d demonstration) say(format string, args ...any) {
+	if d.ctx.Err() == nil {
+		fmt.Fprintf(d.w, format, args...)
+	}
 }
 
 // Colours, as the parameters of the terminal's escape sequence SGR (ECMA-48).
@@ -130,34 +162,39 @@ func (d demonstration) colour(sgr, s string) string {
 	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
 }
 
-func (d demonstration) heading(s string) { fmt.Fprintln(d.w, "\n"+d.colour(bold, s)) }
+func (d demonstration) heading(s string) { d.say("\n%s\n", d.colour(bold, s)) }
 
 // tour asks everything twice, then without the database.
-func (d demonstration) tour(ctx context.Context, db *mariadb.DB) {
+func (d demonstration) tour(db *mariadb.DB) {
 	d.heading("The seven questions, asked over FIFOs as a mail program does:")
-	d.seven(ctx)
+	d.seven()
 	d.heading("The same again:")
-	d.seven(ctx)
-	if db == nil {
+	d.seven()
+	if db == nil || d.ctx.Err() != nil {
 		return
 	}
 	if err := db.Kill(); err != nil {
-		fmt.Fprintln(d.w, "cannot kill MariaDB:", err)
+		d.say("cannot kill MariaDB: %v\n", err)
 		return
 	}
-	time.Sleep(1100 * time.Millisecond) // the TTL of the demo: what is known has expired
+	const expired = 1100 * time.Millisecond // just over the TTL of the demo
+	select {
+	case <-time.After(expired):
+	case <-d.ctx.Done():
+		return
+	}
 	d.heading("MariaDB is killed, and what is known has expired:")
-	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "user@example.com"})
-	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
-	if err := db.Restart(ctx); err != nil {
-		fmt.Fprintln(d.w, "cannot start MariaDB again:", err)
+	d.ask(inlookup.Query{Type: inlookup.TypePasswd, Email: "user@example.com"})
+	d.ask(inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
+	if err := db.Restart(d.ctx); err != nil {
+		d.say("cannot start MariaDB again: %v\n", err)
 		return
 	}
 	d.heading("MariaDB is back:")
-	d.ask(ctx, inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
+	d.ask(inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
 }
 
-func (d demonstration) seven(ctx context.Context) {
+func (d demonstration) seven() {
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
 		q := inlookup.Query{Type: t, Email: "user@example.com"}
 		switch t {
@@ -168,16 +205,16 @@ func (d demonstration) seven(ctx context.Context) {
 		case inlookup.TypeDomain:
 			q.Email = "example.com"
 		}
-		d.ask(ctx, q)
+		d.ask(q)
 	}
 }
 
 // ask asks one question and prints it, its answer, how long it took, and where
 // the answer came from.
-func (d demonstration) ask(ctx context.Context, q inlookup.Query) {
+func (d demonstration) ask(q inlookup.Query) {
 	before := d.cache.Stats()
 	start := time.Now()
-	a, err := d.client.Resolve(ctx, q)
+	a, err := d.client.Resolve(d.ctx, q)
 	took := time.Since(start)
 	after := d.cache.Stats()
 	from, sgr := "looked up", ""
@@ -193,22 +230,24 @@ func (d demonstration) ask(ctx context.Context, q inlookup.Query) {
 	if err == nil {
 		answer = show(q.Type, a)
 	}
-	from = d.colour(sgr, fmt.Sprintf("%-21s", from)) // padded first: the escape sequence has no width
-	fmt.Fprintf(d.w, "  %-20s %-28s %7d µs  %s %s\n", q.Type, strings.TrimSpace(q.Email+" "+q.IP), took.Microseconds(), from, answer)
+	from = d.colour(sgr, fmt.Sprintf("%-21s", from)) // padded first: colours have no width
+	asked := strings.TrimSpace(q.Email + " " + q.IP)
+	d.say("  %-20s %-28s %7d µs  %s %s\n", q.Type, asked, took.Microseconds(), from, answer)
 }
 
 // status asks the server what it has counted, and prints what is not zero.
-func (d demonstration) status(ctx context.Context) {
+func (d demonstration) status() {
 	d.heading("What the server has counted (inquerytest -s):")
-	a, err := d.client.Resolve(ctx, inlookup.Query{Type: inlookup.TypeStatus})
+	a, err := d.client.Resolve(d.ctx, inlookup.Query{Type: inlookup.TypeStatus})
 	if err != nil {
-		fmt.Fprintln(d.w, " ", d.colour(red, err.Error()))
+		d.say("  %s\n", d.colour(red, err.Error()))
 		return
 	}
 	for line := range strings.Lines(a.Data()) {
-		name, value, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "inlookup_")), " ")
+		line = strings.TrimSpace(strings.TrimPrefix(line, "inlookup_"))
+		name, value, _ := strings.Cut(line, " ")
 		if name != "#" && name != "start_time_seconds" && value != "0" {
-			fmt.Fprintf(d.w, "  %-44s %s\n", name, value)
+			d.say("  %-44s %s\n", name, value)
 		}
 	}
 }
@@ -243,12 +282,14 @@ func show(t inlookup.Type, a inlookup.Answer) string {
 	return fmt.Sprint(value)
 }
 
-// invite waits until it is interrupted, and says what to try meanwhile.
-func (d demonstration) invite(ctx context.Context, env map[string]string) {
-	ask := "  QUERY_CACHE=1 FIFOTMPDIR=" + env["FIFOTMPDIR"] + " go run ./cmd/inquerytest -i " + env["INFIFO"]
+// invite says what to try, and waits until it is interrupted.
+func (d demonstration) invite(env map[string]string) {
+	ask := "  QUERY_CACHE=1 FIFOTMPDIR=" + env["FIFOTMPDIR"] +
+		" go run ./cmd/inquerytest -i " + env["INFIFO"]
 	d.heading("The server goes on. Try in another terminal:")
-	fmt.Fprintf(d.w, "%s -q 3 user@example.com\n%[1]s -x -q 3 user@example.com\n%[1]s -s\nControl-C ends it.\n", ask)
-	<-ctx.Done()
+	d.say("%s -q 3 user@example.com\n%[1]s -x -q 3 user@example.com\n%[1]s -s\n"+
+		"Control-C ends it.\n", ask)
+	<-d.ctx.Done()
 }
 
 // builtIn is a directory without a database: a Resolver is all that a Server

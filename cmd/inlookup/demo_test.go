@@ -80,8 +80,8 @@ func TestColour(t *testing.T) {
 	}
 	var out bytes.Buffer
 	cache := &inlookup.Cache{Resolver: builtIn{}}
-	d := demonstration{w: &out, paint: true, cache: cache, client: &inlookup.Client{Infifo: "/nonexistent"}}
-	d.ask(t.Context(), inlookup.Query{Type: inlookup.TypeUser, Email: "user@example.com"})
+	d := demonstration{ctx: t.Context(), w: &out, paint: true, cache: cache, client: &inlookup.Client{Infifo: "/nonexistent"}}
+	d.ask(inlookup.Query{Type: inlookup.TypeUser, Email: "user@example.com"})
 	if !strings.Contains(out.String(), "\x1b[31merror                \x1b[0m unavailable") {
 		t.Errorf("%q", &out)
 	}

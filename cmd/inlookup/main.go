@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -290,15 +292,18 @@ func (s *service) start(ctx context.Context) {
 	if s.cache != nil {
 		cache = "a cache"
 	}
-	var databases []string
-	s.mysql.Ping(ctx, func(name string, err error) {
+	state := make(map[string]string)
+	s.mysql.Check(ctx, func(database, _ string, _ time.Duration, err error) {
 		if err != nil {
-			name += fmt.Sprintf(" does not answer (%v)", err)
-		} else {
-			name += " answers"
+			state[database] = "does not answer"
+		} else if state[database] == "" {
+			state[database] = "answers"
 		}
-		databases = append(databases, name)
 	})
+	var databases []string
+	for _, name := range slices.Sorted(maps.Keys(state)) {
+		databases = append(databases, name+" "+state[name])
+	}
 	if ctx.Err() != nil {
 		return
 	}
