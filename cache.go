@@ -204,7 +204,7 @@ const patience = 250 * time.Millisecond
 // itself, since one database may be gone and another not.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if c.Resolver == nil {
-		return "", fmt.Errorf("%w: the Cache has no Resolver", ErrInvalid)
+		return "", errNoResolver
 	}
 	email := []byte(q.Email)
 	q.Email = lower(q.Email)
@@ -470,6 +470,9 @@ const (
 // loaded as a miss is, so a flush holds for it as well. Preload returns how many
 // entries it put in, and the error that ended it early.
 func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
+	if c.Resolver == nil {
+		return 0, errNoResolver
+	}
 	p := &preload{cache: c, emails: emails}
 	var workers sync.WaitGroup
 	for range preloaders {
@@ -500,7 +503,7 @@ func (p *preload) work(ctx context.Context) {
 		if i >= int64(len(p.emails)) {
 			return
 		}
-		err := p.load(Query{Type: TypePasswd, Email: p.emails[i]})
+		err := p.load(Query{Type: TypePasswd, Email: lower(p.emails[i])})
 		if err == nil {
 			p.failures.Store(0)
 		} else if p.failures.Add(1) >= preloadFailures {

@@ -564,8 +564,7 @@ type Server struct {
 	flushes chan adminRequest // the lane for TypeFlush
 	reports chan adminRequest // the lane for TypeStatus and TypeExplain
 
-	mu    sync.Mutex // guards fifos
-	fifos []*requestFIFO
+	fifos []*requestFIFO           // for Listen and Serve alone
 	own   atomic.Pointer[[]fileID] // the same: an answer there would be read as a request
 
 	logged atomic.Int64 // when, Unix seconds
@@ -669,7 +668,7 @@ func (s *Server) Settings() (ServerSettings, error) {
 // done. An error wraps ErrServed if another server has one of them.
 func (s *Server) Listen() error {
 	if s.Resolver == nil {
-		return fmt.Errorf("%w: the Server has no Resolver", ErrInvalid)
+		return errNoResolver
 	}
 	settings, err := s.Settings()
 	if err != nil {
@@ -678,16 +677,17 @@ func (s *Server) Listen() error {
 	s.settings = settings
 	s.asRoot = os.Geteuid() == 0
 	s.warnOfFewDescriptors()
+	s.fifos = nil
 	for _, path := range settings.FIFOs {
-		f, err := openRequestFIFO(path, settings.Mode)
+		f, err := s.open(path)
 		if err != nil {
-			s.stop()
+			for _, f := range s.fifos {
+				f.stop()
+				f.close()
+			}
 			return err
 		}
 		s.fifos = append(s.fifos, f)
-		if f.warning != nil {
-			s.logLine("warning: %s keeps its mode and owner: %v", path, f.warning)
-		}
 	}
 	first := 1
 	if s.Instances > 1 {
@@ -747,13 +747,16 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.readers.Go(func() { s.read(f) })
 	}
 	err := s.watch(ctx)
-	s.stop()
+	for _, f := range s.fifos {
+		f.stop()
+	}
 	s.readers.Wait()
 	stopAdmin()
 	close(s.flushes)
 	close(s.reports)
 	lanes.Wait()
 	s.misses.Wait()
+	s.failed = nil // so another Serve listens anew
 	return err
 }
 
@@ -780,36 +783,36 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
-// renew makes a request FIFO anew that was removed or replaced: by a cleaner of
-// old files, or by a person. What was written to the old one is still answered.
+// renew makes request FIFOs anew that were removed or replaced: by a cleaner of old
+// files, or by a person. What was written to the old one is still answered.
 func (s *Server) renew() error {
+	var errs []error
 	for i, old := range s.fifos {
 		if old.isNamed() {
 			continue
 		}
-		f, err := openRequestFIFO(old.path, s.settings.Mode)
+		f, err := s.open(old.path)
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		s.logLine("%s was removed or replaced: made anew", f.path)
 		s.counts.remade.Add(1)
-		s.mu.Lock()
 		s.fifos[i] = f
 		s.noteOwn()
-		s.mu.Unlock()
 		old.stop()
 		s.readers.Go(func() { s.read(f) })
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-// stop ends the readers, each when it has read what is in its FIFO.
-func (s *Server) stop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.fifos {
-		f.stop()
+// open opens a request FIFO.
+func (s *Server) open(path string) (*requestFIFO, error) {
+	f, err := openRequestFIFO(path, s.settings.Mode)
+	if err == nil && f.warning != nil {
+		s.logLine("warning: %s keeps its mode and owner: %v", path, f.warning)
 	}
+	return f, err
 }
 
 // read answers what comes from one FIFO, until it is stopped and empty. A client
@@ -1034,7 +1037,7 @@ func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
 // tcpserver(1) wants it.
 func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error {
 	if s.Resolver == nil {
-		return fmt.Errorf("%w: the Server has no Resolver", ErrInvalid)
+		return errNoResolver
 	}
 	b := make([]byte, maxRequest)
 	have := 0

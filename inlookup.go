@@ -293,6 +293,7 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 	db.name = c.get(prefix+"DATABASE", base.name)
 	if !isPort(db.port) {
 		c.failf("%sVPORT: want a port", prefix)
+		db.port = ""
 	}
 	from := line{c.get(prefix+"HOST", ""), prefix + "HOST"}
 	lines := c.lines(c.control(file), true)
@@ -380,6 +381,9 @@ func (c *config) readStores() {
 		value := strings.Join(fields[1:], " ")
 		if key == "domain" {
 			name, flag, _ := strings.Cut(value, " ")
+			if name == "" {
+				c.warnf("%s: a domain without a name", l.where)
+			}
 			entries = append(entries, newEntry(lower(name), flag == "1", l.where))
 			continue
 		}

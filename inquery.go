@@ -44,6 +44,8 @@ var (
 	ErrServed      = errors.New("another server holds this FIFO")
 )
 
+var errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
+
 // A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache
 // (in front of another) are Resolvers; a Server serves any of them.
 //
@@ -578,7 +580,7 @@ func ask[T any](
 ) (T, error) {
 	none, _ := decode("")
 	if d.Resolver == nil {
-		return none, fmt.Errorf("%w: the Directory has no Resolver", ErrInvalid)
+		return none, errNoResolver
 	}
 	q.Email = lower(q.Email)
 	a, err := d.Resolver.Resolve(ctx, q)
