@@ -508,7 +508,7 @@ func TestWarnings(t *testing.T) {
 		{"mcdinfo", entry("", ""), ""},
 		{"mcdinfo", entry("domain example.com 0", "domain example.com"), ""},
 		{"mcdinfo", entry(head, ""), "1 2 3 4 5 6 7"},
-		{"mcdinfo", entry("domain example.com 0", "domain"), ""},
+		{"mcdinfo", entry("domain example.com 0", "domain"), "1"},
 		{"mcdinfo", entry("server s\n", ""), "1"},
 		{"mcdinfo", entry("server s", "servant s"), "1"},
 		{"mcdinfo", entry("server s", "server s\nserver s"), "1"},
