@@ -2,20 +2,21 @@ package inlookup
 
 // An AVL tree whose nodes also hang on rings.
 //
-// The cache asks three things of the place where its entries lie: find one by its
-// key, many thousand times a second; name the one used least recently; forget a
-// user, or a whole domain. A map does the first best, and a list beside it the
-// second. But to forget a domain it would have to look at every entry. In the order
-// of the keys the entries of a domain are neighbours: one descent of an ordered tree
-// finds the first, and the others follow.
+// The cache asks three things of the place where its entries lie: find one by
+// its key, many thousand times a second; name the one used least recently;
+// forget a user, or a whole domain. A map does the first best, and a list
+// beside it the second. But to forget a domain it would have to look at every
+// entry. In the order of the keys the entries of a domain are neighbours: one
+// descent of an ordered tree finds the first, and the others follow.
 //
-// A descent costs a comparison for each level, so the tree must stay low whatever
-// order the keys come in. An AVL tree (Adelson-Velsky and Landis, 1962) has one rule:
-// the two subtrees of a node differ in height by at most one. The fewest nodes of a
-// tree of height h are then N(h) = 1 + N(h-1) + N(h-2), with N(0) = 0 and N(1) = 1.
-// These grow like the Fibonacci numbers, so h < 1.44 log2(n+2): a million entries
-// take at most 28 levels. A rotation restores the rule. In the notation (parent left
-// right), which all comments below use:
+// A descent costs a comparison for each level, so the tree must stay low
+// whatever order the keys come in. An AVL tree (Adelson-Velsky and Landis,
+// 1962) has one rule: the two subtrees of a node differ in height by at most
+// one. The fewest nodes of a tree of height h are then N(h) = 1 + N(h-1) +
+// N(h-2), with N(0) = 0 and N(1) = 1. These grow like the Fibonacci numbers, so
+// h < 1.44 log2(n+2): a million entries take at most 28 levels. A rotation
+// restores the rule. In the notation (parent left right), which all comments
+// below use:
 //
 //	      y        raise x         x
 //	     / \     ----------->     / \
@@ -26,23 +27,25 @@ package inlookup
 // Both sides read a x b y c from left to right: a rotation keeps the order, and
 // changes only the heights of x and y.
 //
-// A ring keeps the order of use. It is a doubly linked list closed by a sentinel, so
-// no link on it is nil, and its ends are no special cases:
+// A ring keeps the order of use. It is a doubly linked list closed by a
+// sentinel, so no link on it is nil, and its ends are no special cases:
 //
 //	+--> sentinel <--> most recent <--> ... <--> ... <--> least recent <--+
 //	+---------------------------------------------------------------------+
 //
-// The two links are part of the node. So an entry is one allocation, and whoever
-// holds it can delete it without a search. No function of the tree touches a ring,
-// except delete, which unlinks its node. No function of a ring touches the tree.
+// The two links are part of the node. So an entry is one allocation, and
+// whoever holds it can delete it without a search. No function of the tree
+// touches a ring, except delete, which unlinks its node. No function of a ring
+// touches the tree.
 //
-// Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high, and
-// entries are found more often than they come and go); a skip list (low only on
-// average); a B-tree (entries move when blocks split, and a ring holds only what stays
-// in its place); a sorted slice (a new key moves half of it).
+// Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high,
+// and entries are found more often than they come and go); a skip list (low
+// only on average); a B-tree (entries move when blocks split, and a ring holds
+// only what stays in its place); a sorted slice (a new key moves half of it).
 
-// A tree holds nodes in the order of their keys as bytes. The zero value is an empty
-// tree. It has no lock; its owner needs one. Between two operations these hold:
+// A tree holds nodes in the order of their keys as bytes. The zero value is an
+// empty tree. It has no lock; its owner needs one. Between two operations these
+// hold:
 //
 //  1. Order: from left to right the keys strictly increase.
 //  2. Parent: a node is the parent of its children; the root has none.
@@ -53,16 +56,16 @@ package inlookup
 //  7. Ring: next and prev mirror each other (n.next.prev == n == n.prev.next), and
 //     lead from the sentinel through all nodes of the ring back to it.
 //
-// Only 6 asks something of the owner: insert returns a new node on no ring, and the
-// owner must push it on one.
+// Only 6 asks something of the owner: insert returns a new node on no ring, and
+// the owner must push it on one.
 type tree[V any] struct {
 	root *node[V]
 	len  int
 }
 
-// A node is an entry; it stays in its place in memory. With a value of 32 bytes it
-// takes 96 bytes on a 64-bit machine, one of the allocator's sizes. The height cannot
-// overflow: 127 levels need more than 10^26 nodes.
+// A node is an entry; it stays in its place in memory. With a value of 32 bytes
+// it takes 96 bytes on a 64-bit machine, one of the allocator's sizes. The
+// height cannot overflow: 127 levels need more than 10^26 nodes.
 type node[V any] struct {
 	key    string   // never changes, for 1
 	left   *node[V] // beside the key, as a descent reads both
@@ -74,8 +77,8 @@ type node[V any] struct {
 	height int8 // a leaf's is 1
 }
 
-// find returns the node with this key, or nil. Every question comes this way, so it
-// must not allocate: for != and < the compiler copies no bytes.
+// find returns the node with this key, or nil. Every question comes this way,
+// so it must not allocate: for != and < the compiler copies no bytes.
 func (t *tree[V]) find(key []byte) *node[V] {
 	n := t.root
 	for n != nil && string(key) != n.key {
@@ -88,9 +91,9 @@ func (t *tree[V]) find(key []byte) *node[V] {
 	return n
 }
 
-// ceiling returns the node with the least key that is not below this one, or nil. A
-// walk over a range starts here. A walk that deletes asks for the successor first,
-// which stays the same node when its neighbour is deleted.
+// ceiling returns the node with the least key that is not below this one, or
+// nil. A walk over a range starts here. A walk that deletes asks for the
+// successor first, which stays the same node when its neighbour is deleted.
 func (t *tree[V]) ceiling(key string) *node[V] {
 	var least *node[V] // so far
 	n := t.root
@@ -105,8 +108,9 @@ func (t *tree[V]) ceiling(key string) *node[V] {
 	return least
 }
 
-// successor returns the node with the next key, or nil after the last. A walk passes
-// each edge at most twice, down and up again, so k steps cost O(k + log n).
+// successor returns the node with the next key, or nil after the last. A walk
+// passes each edge at most twice, down and up again, so k steps cost O(k + log
+// n).
 func (n *node[V]) successor() *node[V] {
 	if n.right != nil {
 		n = n.right
@@ -121,9 +125,9 @@ func (n *node[V]) successor() *node[V] {
 	return n.parent
 }
 
-// insert returns the node with this key: the one that is there, or a fresh one, on no
-// ring and with a zero value. A fresh node keeps the string, and in memory any longer
-// string that it was cut from.
+// insert returns the node with this key: the one that is there, or a fresh one,
+// on no ring and with a zero value. A fresh node keeps the string, and in
+// memory any longer string that it was cut from.
 func (t *tree[V]) insert(key string) (n *node[V], fresh bool) {
 	var parent *node[V]
 	slot := &t.root
@@ -148,10 +152,9 @@ func (t *tree[V]) insert(key string) (n *node[V], fresh bool) {
 // delete takes n, a node of this tree, out of it and off its ring.
 //
 // If n has two children, its successor s takes its place. Key and value are not
-// copied, because rings and walks hold pointers to s: s itself moves. It has no left
-// child, so its right child can take its old slot:
-// (n a (... (s nil c) ...)) becomes (s a (... c ...)), or (n a (s nil c)) becomes
-// (s a c).
+// copied, because rings and walks hold pointers to s: s itself moves. It has no
+// left child, so its right child can take its old slot: (n a (... (s nil c)
+// ...)) becomes (s a (... c ...)), or (n a (s nil c)) becomes (s a c).
 func (t *tree[V]) delete(n *node[V]) {
 	slot := t.slot(n)
 	changed := n.parent // the lowest node below which a height may have changed
@@ -180,20 +183,22 @@ func (t *tree[V]) delete(n *node[V]) {
 
 // rebalance restores 3 and 4 from n upwards, after a node came or went below n.
 //
-// At each turn both hold in the subtrees of n, one of which may be one higher or lower
-// than before. The node n and those above it still carry their old heights, so n tilts
-// by at most two. Each turn goes up one level, so the loop ends. It may end as soon as
-// the height at n is what it was: nothing else of the change can be seen from above.
+// At each turn both hold in the subtrees of n, one of which may be one higher
+// or lower than before. The node n and those above it still carry their old
+// heights, so n tilts by at most two. Each turn goes up one level, so the loop
+// ends. It may end as soon as the height at n is what it was: nothing else of
+// the change can be seen from above.
 //
-// The repair of (y (x a b) c), where x has height h+2 and c has h (the mirror image is
-// alike): if a has h+1, raising x makes (x a (y b c)), where b has h or h+1. If not, a
-// has h and b has h+1, and that would only carry b to the other side. Then
-// b = (m p q) is raised twice, to (y (m (x a p) q) c) and (m (x a p) (y q c)), where p
-// and q have h or h-1. Either way 4 holds again.
+// The repair of (y (x a b) c), where x has height h+2 and c has h (the mirror
+// image is alike): if a has h+1, raising x makes (x a (y b c)), where b has h
+// or h+1. If not, a has h and b has h+1, and that would only carry b to the
+// other side. Then b = (m p q) is raised twice, to (y (m (x a p) q) c) and (m
+// (x a p) (y q c)), where p and q have h or h-1. Either way 4 holds again.
 //
-// After an insert one repair, single or double, is enough: y had height h+2 before,
-// and only one of a and b has become h+1, so the result has h+2 and the loop ends.
-// After a delete the result may be one lower than y was, and that on every level.
+// After an insert one repair, single or double, is enough: y had height h+2
+// before, and only one of a and b has become h+1, so the result has h+2 and the
+// loop ends. After a delete the result may be one lower than y was, and that on
+// every level.
 func (t *tree[V]) rebalance(n *node[V]) {
 	for ; n != nil; n = n.parent {
 		before := n.height
@@ -232,8 +237,8 @@ func (t *tree[V]) raise(x *node[V]) *node[V] {
 	return x
 }
 
-// hang puts child, which may be nil, into a slot: t.root, or a side of parent. Nothing
-// else fills a slot, for 2.
+// hang puts child, which may be nil, into a slot: t.root, or a side of parent.
+// Nothing else fills a slot, for 2.
 func hang[V any](slot **node[V], parent, child *node[V]) {
 	*slot = child
 	if child != nil {
@@ -241,9 +246,9 @@ func hang[V any](slot **node[V], parent, child *node[V]) {
 	}
 }
 
-// slot returns the variable that n hangs in. A node deleted before has no parent and is
-// not the root, so it panics here, before any harm: taken for the root, it would lose
-// the whole tree without a word.
+// slot returns the variable that n hangs in. A node deleted before has no
+// parent and is not the root, so it panics here, before any harm: taken for the
+// root, it would lose the whole tree without a word.
 func (t *tree[V]) slot(n *node[V]) **node[V] {
 	if n == t.root {
 		return &t.root
@@ -268,11 +273,12 @@ func (n *node[V]) tall() int8 {
 	return n.height
 }
 
-// A ring holds nodes in the order of their use. The zero value is an empty ring. Once
-// used it must not be copied, because its nodes point to the sentinel in it.
+// A ring holds nodes in the order of their use. The zero value is an empty
+// ring. Once used it must not be copied, because its nodes point to the
+// sentinel in it.
 type ring[V any] struct {
-	// head is the sentinel: next is the most recent node, prev the least recent one.
-	// Both are nil until the first use.
+	// head is the sentinel: next is the most recent node, prev the least recent
+	// one. Both are nil until the first use.
 	head node[V]
 }
 
@@ -307,14 +313,16 @@ func (n *node[V]) unlink() {
 	n.prev, n.next = nil, nil
 }
 
-// linkAfter puts n, which is on no ring, behind p, which is on one or its sentinel.
+// linkAfter puts n, which is on no ring, behind p, which is on one or its
+// sentinel.
 func (n *node[V]) linkAfter(p *node[V]) {
 	n.prev, n.next = p, p.next
 	n.prev.next = n // restores 7
 	n.next.prev = n
 }
 
-// sentinel closes the circle of a ring not used before, and returns its sentinel.
+// sentinel closes the circle of a ring not used before, and returns its
+// sentinel.
 func (r *ring[V]) sentinel() *node[V] {
 	if r.head.next == nil {
 		r.head.prev, r.head.next = &r.head, &r.head

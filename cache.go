@@ -2,9 +2,10 @@ package inlookup
 
 // The cache: it stands in front of another Resolver and remembers its answers.
 //
-// Everything is one tree under one mutex. A lookup holds the mutex for well under a
-// microsecond, a tenth of what the system calls around it take, so splitting the
-// lock would buy nothing. With one tree a flush is one walk, because with the key
+// Everything is one tree under one mutex. A lookup holds the mutex for well
+// under a microsecond, a tenth of what the system calls around it take, so
+// splitting the lock would buy nothing. With one tree a flush is one walk,
+// because with the key
 //
 //	domain 0 local 0 type
 //
@@ -17,14 +18,15 @@ package inlookup
 //	   given to all       given only while the
 //	                      Resolver is unavailable
 //
-// It leaves earlier when it is flushed, or when room is needed and it is the one
-// not used for longest. "Absent" answers have a shorter life, a ring of their own
-// and an eighth of the room: someone who tries names out of a dictionary drives out
-// only that kind. An expired one is never given, since a wrong "absent" bounces mail.
+// It leaves earlier when it is flushed, or when room is needed and it is the
+// one not used for longest. "Absent" answers have a shorter life, a ring of
+// their own and an eighth of the room: someone who tries names out of a
+// dictionary drives out only that kind. An expired one is never given, since a
+// wrong "absent" bounces mail.
 //
-// Decided against: refreshing before expiry (it asks for users in whom nobody is
-// interested), and a heap ordered by expiry (nothing need happen at that moment; the
-// least recently used end of a ring is soon reached).
+// Decided against: refreshing before expiry (it asks for users in whom nobody
+// is interested), and a heap ordered by expiry (nothing need happen at that
+// moment; the least recently used end of a ring is soon reached).
 
 import (
 	"cmp"
@@ -37,9 +39,9 @@ import (
 	"time"
 )
 
-// A Cache answers from memory if it can. It asks Resolver the rest, once for all who
-// ask the same at the same time. The zero values of its fields are the defaults
-// given; fields must not change after the first question.
+// A Cache answers from memory if it can. It asks Resolver the rest, once for
+// all who ask the same at the same time. The zero values of its fields are the
+// defaults given; fields must not change after the first question.
 type Cache struct {
 	Resolver      Resolver
 	TTL           time.Duration // life of an answer; 0: 10 minutes; negative: none is kept
@@ -50,8 +52,8 @@ type Cache struct {
 	DefaultDomain string        // of addresses without one; the same as Resolver's
 
 	// Stale is how long an expired answer may be given while Resolver is
-	// unavailable: TypeUser and TypePasswd for at most an hour, others for a day.
-	// It can make both shorter; 0 leaves them, negative: never.
+	// unavailable: TypeUser and TypePasswd for at most an hour, others for a
+	// day. It can make both shorter; 0 leaves them, negative: never.
 	Stale time.Duration
 
 	mu      sync.Mutex // guards what follows
@@ -102,8 +104,8 @@ type flight struct {
 	err    error
 }
 
-// epoch is what the age of entries counts from: 8 bytes an entry instead of the 24
-// of a time.Time, and monotonic as well.
+// epoch is what the age of entries counts from: 8 bytes an entry instead of the
+// 24 of a time.Time, and monotonic as well.
 var epoch = time.Now()
 
 func sinceEpoch() time.Duration { return time.Since(epoch) }
@@ -111,7 +113,8 @@ func sinceEpoch() time.Duration { return time.Since(epoch) }
 // second numbers the seconds since epoch, from 1.
 func second() uint32 { return uint32(sinceEpoch()/time.Second) + 1 }
 
-// life returns how long an entry of this kind is given to all; negative: not at all.
+// life returns how long an entry of this kind is given to all; negative: not at
+// all.
 func (c *Cache) life(k kind) time.Duration {
 	if k == absent {
 		return cmp.Or(c.NegativeTTL, 20*time.Second)
@@ -119,8 +122,8 @@ func (c *Cache) life(k kind) time.Duration {
 	return cmp.Or(c.TTL, 10*time.Minute)
 }
 
-// staleFor returns how much longer e may be given while Resolver is unavailable:
-// what opens a mailbox an hour, what only routes mail a day.
+// staleFor returns how much longer e may be given while Resolver is
+// unavailable: what opens a mailbox an hour, what only routes mail a day.
 func (c *Cache) staleFor(t Type, e *entry) time.Duration {
 	most := 24 * time.Hour
 	if t == TypeUser || t == TypePasswd {
@@ -139,13 +142,13 @@ func (c *Cache) isUsable(t Type, e *entry) bool {
 	return sinceEpoch()-e.loaded < c.life(e.kind)+c.staleFor(t, e)
 }
 
-// isCacheable reports whether answers are kept: relay changes with every login, and
-// extensions are about the server.
+// isCacheable reports whether answers are kept: relay changes with every login,
+// and extensions are about the server.
 func (t Type) isCacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
 
 // appendKey appends the key of a question. An address that is not spelled
-// local@domain has its spelling at the end of its key, because the answer may repeat
-// it. It lies in the range of its user all the same.
+// local@domain has its spelling at the end of its key, because the answer may
+// repeat it. It lies in the range of its user all the same.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
 	local := email
@@ -168,9 +171,9 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	return b
 }
 
-// peek returns the answer if it is in memory and may be given at once: alive, or
-// expired and found impossible to renew in this second. This is what a hit costs. It
-// allocates nothing: *key is the caller's scratch space.
+// peek returns the answer if it is in memory and may be given at once: alive,
+// or expired and found impossible to renew in this second. This is what a hit
+// costs. It allocates nothing: *key is the caller's scratch space.
 func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 	if !t.isCacheable() {
 		return "", false
@@ -194,9 +197,9 @@ func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 	return e.answer, true
 }
 
-// patience is how long a client who could use an expired answer waits for a new one.
-// MySQL finds a row in less than a hundredth of it. What takes longer is not
-// available, and the wait would make a queue of the others.
+// patience is how long a client who could use an expired answer waits for a new
+// one. MySQL finds a row in less than a hundredth of it. What takes longer is
+// not available, and the wait would make a queue of the others.
 const patience = 250 * time.Millisecond
 
 // Resolve answers from memory, or with what Resolver says. If Resolver is
@@ -230,8 +233,8 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	}
 }
 
-// join returns the flight that will bring the answer, begun here if there is none. If
-// an expired answer may do, late tells when to take it.
+// join returns the flight that will bring the answer, begun here if there is
+// none. If an expired answer may do, late tells when to take it.
 func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -271,8 +274,8 @@ func (c *Cache) begin(key string) *flight {
 	return f
 }
 
-// stale returns the expired answer if it may be given, and notes that renewing it
-// failed.
+// stale returns the expired answer if it may be given, and notes that renewing
+// it failed.
 func (c *Cache) stale(key string, t Type) Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -285,9 +288,10 @@ func (c *Cache) stale(key string, t Type) Answer {
 	return n.value.answer
 }
 
-// load brings the answer and has it kept. It has a context of its own, because others
-// wait too when the client who began it goes away. A flush meanwhile has taken the
-// flight out of the map: then those who wait get the answer, and nobody after them.
+// load brings the answer and has it kept. It has a context of its own, because
+// others wait too when the client who began it goes away. A flush meanwhile has
+// taken the flight out of the map: then those who wait get the answer, and
+// nobody after them.
 func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	timeout := cmp.Or(c.LoadTimeout, deadline-200*time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -319,16 +323,16 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	}
 }
 
-// keepFront keeps e as the most recently used, and makes room for it. The caller
-// holds the mutex.
+// keepFront keeps e as the most recently used, and makes room for it. The
+// caller holds the mutex.
 func (c *Cache) keepFront(key string, e entry) {
 	n := c.insert(key, e)
 	c.rings[e.kind].pushFront(n)
 	c.makeRoom()
 }
 
-// insert puts e into the tree in place of what is there, on no ring yet. Key and
-// answer share one allocation.
+// insert puts e into the tree in place of what is there, on no ring yet. Key
+// and answer share one allocation.
 func (c *Cache) insert(key string, e entry) *node[entry] {
 	both := key + string(e.answer)
 	key, e.answer = both[:len(key)], Answer(both[len(key):])
@@ -351,9 +355,9 @@ func (c *Cache) usage(k kind) *Usage {
 	return &c.stats.Present
 }
 
-// cost returns the bytes of heap that n takes: the node, and the block of key and
-// answer, rounded up about as the allocator does it: to 16 bytes up to 256, to an
-// eighth of the next smaller power of two beyond.
+// cost returns the bytes of heap that n takes: the node, and the block of key
+// and answer, rounded up about as the allocator does it: to 16 bytes up to 256,
+// to an eighth of the next smaller power of two beyond.
 func cost(n *node[entry]) int64 {
 	const nodeSize = 96
 	size := int64(len(n.key) + len(n.value.answer))
@@ -387,8 +391,8 @@ func (c *Cache) total() Usage {
 	return Usage{Entries: p.Entries + a.Entries, Bytes: p.Bytes + a.Bytes}
 }
 
-// makeRoom evicts until the bounds hold: of the absent what exceeds their eighth,
-// then, if all together is too much, the absent before the others.
+// makeRoom evicts until the bounds hold: of the absent what exceeds their
+// eighth, then, if all together is too much, the absent before the others.
 func (c *Cache) makeRoom() {
 	for c.exceeds(c.stats.Absent, 8) {
 		c.evict(absent)
@@ -411,11 +415,12 @@ func (c *Cache) evict(k kind) {
 const flushStep = 500
 
 // Flush forgets what is known about an address, about a domain if email has no
-// separator, or everything if it is empty. It returns how many entries that were.
+// separator, or everything if it is empty. It returns how many entries that
+// were.
 //
-// No answer to a question asked after Flush returns is older than its call: loads
-// under way lose their place in the cache before the walk begins. It goes by the
-// address as it is asked for. The same user under an alias domain stays.
+// No answer to a question asked after Flush returns is older than its call:
+// loads under way lose their place in the cache before the walk begins. It goes
+// by the address as it is asked for. The same user under an alias domain stays.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
 	c.mu.Lock()
@@ -464,11 +469,11 @@ const (
 	preloadFailures = 20 // in a row end it
 )
 
-// Preload asks for the password entries of these addresses, the most likely to be
-// asked for first, until ctx is done or the cache is full. These entries never evict
-// others, and are the first to be evicted, the last ones before the first. Each is
-// loaded as a miss is, so a flush holds for it as well. Preload returns how many
-// entries it put in, and the error that ended it early.
+// Preload asks for the password entries of these addresses, the most likely to
+// be asked for first, until ctx is done or the cache is full. These entries
+// never evict others, and are the first to be evicted, the last ones before the
+// first. Each is loaded as a miss is, so a flush holds for it as well. Preload
+// returns how many entries it put in, and the error that ended it early.
 func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.Resolver == nil {
 		return 0, errNoResolver
@@ -527,8 +532,8 @@ func (p *preload) load(q Query) error {
 	return f.err
 }
 
-// keepBack keeps an entry as the least recently used, if there is room. The caller
-// holds the cache's mutex.
+// keepBack keeps an entry as the least recently used, if there is room. The
+// caller holds the cache's mutex.
 func (p *preload) keepBack(key string, e entry) {
 	if e.kind == absent {
 		return

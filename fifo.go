@@ -2,22 +2,24 @@ package inlookup
 
 // The named pipe and both ends of it: Client asks over it, Server answers.
 //
-// The request FIFO is a byte stream into which anyone with the right to write can
-// put anything. One promise of the kernel keeps it usable: a write(2) of at most
-// PIPE_BUF bytes is never mixed with another (pipe(7)). So an honest frame lies in
-// the stream in one piece, and frames finds it by trying every byte as the first
-// one of a frame. Jumping from frame to frame would be faster, but junk that looks
-// like the head of a frame would swallow the honest one behind it.
+// The request FIFO is a byte stream into which anyone with the right to write
+// can put anything. One promise of the kernel keeps it usable: a write(2) of at
+// most PIPE_BUF bytes is never mixed with another (pipe(7)). So an honest frame
+// lies in the stream in one piece, and frames finds it by trying every byte as
+// the first one of a frame. Jumping from frame to frame would be faster, but
+// junk that looks like the head of a frame would swallow the honest one behind
+// it.
 //
-// The reply FIFO is a path that anyone may have named. The server does nothing to
-// it that could hurt its owner: it opens it without following a link and without
-// waiting, checks that it is a FIFO, writes once and closes. It never creates and
-// never removes it.
+// The reply FIFO is a path that anyone may have named. The server does nothing
+// to it that could hurt its owner: it opens it without following a link and
+// without waiting, checks that it is a FIFO, writes once and closes. It never
+// creates and never removes it.
 //
 // The server waits for nobody. The thread that reads a request answers a hit
 // itself, because handing it on costs more than answering. What must wait for a
-// database goes to goroutines, bounded in number; a question beyond the bound is
-// answered "error" at once. Questions about the server have lanes of their own.
+// database goes to goroutines, bounded in number; a question beyond the bound
+// is answered "error" at once. Questions about the server have lanes of their
+// own.
 //
 //	request FIFO -> read -> frames -> Cache.peek -> hit: open, write, close
 //	                                             -> miss: goroutine, Resolver, reply
@@ -54,8 +56,8 @@ import (
 //
 // An empty name stands for INFIFO, or "infifo" without that. A name that begins
 // with / or . is a path. Any other lies in INFIFODIR, else FIFODIR, else the C
-// programs' default directory. There it may have instances NAME.1, NAME.2 and so
-// on: these come first, and last, for when nobody reads them, NAME itself.
+// programs' default directory. There it may have instances NAME.1, NAME.2 and
+// so on: these come first, and last, for when nobody reads them, NAME itself.
 func RequestFIFOs(getenv func(string) string, name string) []string {
 	e := environ{getenv}
 	path := e.requestFIFO(name)
@@ -92,7 +94,8 @@ func (e environ) requestFIFO(name string) string {
 	return filepath.Join(dir, name)
 }
 
-// defaultDir returns the C programs' directory of request FIFOs, which changed in
+// defaultDir returns the C programs' directory of request FIFOs, which changed
+// in
 // 2023.
 func defaultDir() string {
 	const since2023, before = "/run/indimail/inlookup", "/var/indimail/inquery"
@@ -172,13 +175,13 @@ func makeDir(dir string) error {
 // done with, and how many of those belonged to no frame. With more, b may end
 // within a frame whose rest is still in the pipe.
 //
-// It loses no honest frame, since it tries every offset. It finds none twice: an
-// honest frame holds no other, because its strings have no NULs and a length that
-// lies across its header is out of range. Across the seam between two frames one
-// may seem to begin, in one place: a path's last letter c, its NUL, the NUL of an
-// empty ip, and the next length's low byte 0 read as length c. That frame names a
-// single byte as its reply FIFO. This is no path, so nobody gets an answer; and its
-// type is never TypeFlush.
+// It loses no honest frame, since it tries every offset. It finds none twice:
+// an honest frame holds no other, because its strings have no NULs and a length
+// that lies across its header is out of range. Across the seam between two
+// frames one may seem to begin, in one place: a path's last letter c, its NUL,
+// the NUL of an empty ip, and the next length's low byte 0 read as length c.
+// That frame names a single byte as its reply FIFO. This is no path, so nobody
+// gets an answer; and its type is never TypeFlush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	covered := 0 // the end of the furthest frame so far
 	for ; used < len(b); used++ {
@@ -221,8 +224,8 @@ type requestFIFO struct {
 var errNotFIFO = errors.New("there is a file here that is no FIFO")
 
 // openRequestFIFO makes the FIFO at path, or takes over one that is there, and
-// locks it. flock(2) works on a FIFO and ends with its process, so a lock means a
-// server that is alive.
+// locks it. flock(2) works on a FIFO and ends with its process, so a lock means
+// a server that is alive.
 func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return nil, err
@@ -298,9 +301,9 @@ func (f *requestFIFO) read(b []byte) (int, error) {
 	}
 }
 
-// stop takes the name away, so that nobody new asks, and makes read end when the
-// pipe is empty. The byte wakes a read that already waits; a pipe that is too full
-// for the byte has no waiting reader.
+// stop takes the name away, so that nobody new asks, and makes read end when
+// the pipe is empty. The byte wakes a read that already waits; a pipe that is
+// too full for the byte has no waiting reader.
 func (f *requestFIFO) stop() {
 	if f.isNamed() {
 		os.Remove(f.path)
@@ -312,8 +315,9 @@ func (f *requestFIFO) stop() {
 
 func (f *requestFIFO) close() { syscall.Close(f.fd) }
 
-// removeLeftovers removes the FIFOs path.N, path.N+1 and so on that nobody reads:
-// those of a killed server with more instances. Clients would go on choosing them.
+// removeLeftovers removes the FIFOs path.N, path.N+1 and so on that nobody
+// reads: those of a killed server with more instances. Clients would go on
+// choosing them.
 func removeLeftovers(path string, n int) {
 	for ; ; n++ {
 		name := instance(path, n)
@@ -336,10 +340,11 @@ func removeLeftovers(path string, n int) {
 // Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
 // TCPREMOTEIP, it asks one question over descriptors 6 and 7.
 //
-// Each question makes a reply FIFO in FIFOTMPDIR (default /tmp) and removes it. Its
-// name cannot be guessed; but whoever can list the directory, and may ask the
-// server, can have an answer sent to it. A directory that only server and client
-// may search prevents that. Fields must not change after the first question.
+// Each question makes a reply FIFO in FIFOTMPDIR (default /tmp) and removes it.
+// Its name cannot be guessed; but whoever can list the directory, and may ask
+// the server, can have an answer sent to it. A directory that only server and
+// client may search prevents that. Fields must not change after the first
+// question.
 type Client struct {
 	Infifo  string              // the request FIFO, as in RequestFIFOs
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
@@ -352,8 +357,9 @@ type Client struct {
 	tcpUsed atomic.Bool
 }
 
-// Resolve asks the server. The error wraps ErrUnavailable if nobody listens, the
-// server says so, or no answer comes in time; else ErrInvalid or ErrTooLong.
+// Resolve asks the server. The error wraps ErrUnavailable if nobody listens,
+// the server says so, or no answer comes in time; else ErrInvalid or
+// ErrTooLong.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	c.init.Do(func() { c.initErr = c.configure() })
 	if c.initErr != nil {
@@ -405,9 +411,9 @@ func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 	return receive(ctx, in, q.Type)
 }
 
-// askTCP asks over the connection that tcpclient left open. The server closes it
-// after one answer. So a second question is refused: it could read an answer that
-// came too late for the first.
+// askTCP asks over the connection that tcpclient left open. The server closes
+// it after one answer. So a second question is refused: it could read an answer
+// that came too late for the first.
 func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	const readFrom, writeTo = 6, 7
 	frame, err := q.appendFrame(nil, "socket")
@@ -453,7 +459,8 @@ func (c *Client) send(ctx context.Context, frame []byte) error {
 }
 
 // sendTo writes the request to one FIFO. While there is no room it sleeps for a
-// short time, since poll(2) may call a FIFO writable when another client is faster.
+// short time, since poll(2) may call a FIFO writable when another client is
+// faster.
 func sendTo(ctx context.Context, path string, frame []byte) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil { // ENXIO, "no such device or address": nobody reads it
@@ -545,8 +552,8 @@ type Server struct {
 	Log       *log.Logger         // faults, at most one line a second; nil: none
 	Debug     atomic.Bool         // whether there is a line for each request, on Out
 
-	// Out takes the debug lines, one Write each, from several goroutines. It must
-	// not block; nil: none.
+	// Out takes the debug lines, one Write each, from several goroutines. It
+	// must not block; nil: none.
 	Out io.Writer
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
@@ -640,7 +647,8 @@ type ServerSettings struct {
 	ReplyDir string      // the only directory for reply FIFOs; "": any
 }
 
-// Settings returns what Listen goes by. An error names the variable that is wrong.
+// Settings returns what Listen goes by. An error names the variable that is
+// wrong.
 func (s *Server) Settings() (ServerSettings, error) {
 	e := environ{s.Getenv}
 	mode, err := e.fifoMode()
@@ -703,8 +711,8 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// warnOfFewDescriptors warns if the process may open too few files. Each question
-// that waits holds one for its reply.
+// warnOfFewDescriptors warns if the process may open too few files. Each
+// question that waits holds one for its reply.
 func (s *Server) warnOfFewDescriptors() {
 	if limit, few := FewDescriptors(); few {
 		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+
@@ -712,8 +720,8 @@ func (s *Server) warnOfFewDescriptors() {
 	}
 }
 
-// FewDescriptors returns how many files this process may open, and whether a busy
-// Server needs more.
+// FewDescriptors returns how many files this process may open, and whether a
+// busy Server needs more.
 func FewDescriptors() (limit uint64, few bool) {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
@@ -731,8 +739,8 @@ func (s *Server) noteOwn() {
 	s.own.Store(&own)
 }
 
-// Serve answers until ctx is done. Then it removes the request FIFOs, answers what
-// was asked before, and returns nil. That takes at most deadline.
+// Serve answers until ctx is done. Then it removes the request FIFOs, answers
+// what was asked before, and returns nil. That takes at most deadline.
 func (s *Server) Serve(ctx context.Context) error {
 	if s.failed == nil {
 		if err := s.Listen(); err != nil {
@@ -783,8 +791,8 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
-// renew makes request FIFOs anew that were removed or replaced: by a cleaner of old
-// files, or by a person. What was written to the old one is still answered.
+// renew makes request FIFOs anew that were removed or replaced: by a cleaner of
+// old files, or by a person. What was written to the old one is still answered.
 func (s *Server) renew() error {
 	var errs []error
 	for i, old := range s.fifos {
@@ -815,9 +823,9 @@ func (s *Server) open(path string) (*requestFIFO, error) {
 	return f, err
 }
 
-// read answers what comes from one FIFO, until it is stopped and empty. A client
-// that keeps the FIFO open and goes on asking does not hold it up: what was asked
-// before the stop is among the next pipeMax bytes.
+// read answers what comes from one FIFO, until it is stopped and empty. A
+// client that keeps the FIFO open and goes on asking does not hold it up: what
+// was asked before the stop is among the next pipeMax bytes.
 func (s *Server) read(f *requestFIFO) {
 	defer f.close()
 	b := make([]byte, readSize)
@@ -908,8 +916,8 @@ func (s *Server) refuse(r request) {
 	s.reply(r.reply, func() []byte { return []byte(errorAnswer(r.typ)) })
 }
 
-// administer answers the questions of one lane. The pause leaves the processor to
-// others, however many of these questions come.
+// administer answers the questions of one lane. The pause leaves the processor
+// to others, however many of these questions come.
 func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 	for r := range lane {
 		s.reply(r.reply, func() []byte {
@@ -961,9 +969,10 @@ func (s *Server) lookUp(ctx context.Context, q Query) (Answer, error) {
 	return NewData(q.Type, text), err
 }
 
-// reply opens the reply FIFO, finds out the answer and writes it: in this order,
-// so that a client that has gone costs no question to a database. A FIFO without
-// room for all of it belongs to a client that does not read: it gets what fits.
+// reply opens the reply FIFO, finds out the answer and writes it: in this
+// order, so that a client that has gone costs no question to a database. A FIFO
+// without room for all of it belongs to a client that does not read: it gets
+// what fits.
 func (s *Server) reply(path []byte, answer func() []byte) {
 	fd, err := s.openReply(path)
 	switch err {
@@ -987,9 +996,10 @@ func (s *Server) reply(path []byte, answer func() []byte) {
 var errNotReply = errors.New("not a reply FIFO")
 
 // openReply opens a reply FIFO for one write. O_NOFOLLOW takes no link for it.
-// O_NONBLOCK fails at once for a FIFO that nobody reads (fifo(7): ENXIO). Nothing
-// is created or truncated, and what is checked is what was opened, so nothing can
-// change in between. REPLYDIR keeps out devices, which may notice being opened.
+// O_NONBLOCK fails at once for a FIFO that nobody reads (fifo(7): ENXIO).
+// Nothing is created or truncated, and what is checked is what was opened, so
+// nothing can change in between. REPLYDIR keeps out devices, which may notice
+// being opened.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
 	if slash < 0 || path[0] != '/' {
@@ -1013,9 +1023,10 @@ func (s *Server) openReply(path []byte) (int, error) {
 }
 
 // mayReplyTo reports whether the file is a FIFO, none of the server's own, and,
-// for a server that runs as root, open to others than its owner. Root must not lend
-// its rights to whoever names a path: FIFOs that control a program, such as those of
-// supervise(8), are private to their owner. Clients make theirs for a group.
+// for a server that runs as root, open to others than its owner. Root must not
+// lend its rights to whoever names a path: FIFOs that control a program, such
+// as those of supervise(8), are private to their owner. Clients make theirs for
+// a group.
 func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
 	const openToOthers = 0o066
 	if !isFIFO(st) {
@@ -1103,8 +1114,8 @@ func appendWay(b []byte, fifo string, r request) []byte {
 	return appendPrintable(b, r.reply)
 }
 
-// appendPrintable appends text with a question mark for each character that could
-// end the line or steer a terminal.
+// appendPrintable appends text with a question mark for each character that
+// could end the line or steer a terminal.
 func appendPrintable(b, text []byte) []byte {
 	for len(text) > 0 {
 		c, size := utf8.DecodeRune(text)

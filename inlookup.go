@@ -3,8 +3,8 @@
 //
 // The users are in MySQL. A Server keeps the connections to it open, remembers
 // answers in a Cache, and is asked over named pipes with the wire protocol of
-// IndiMail's C programs inlookup(8) and inquery(3). A Client asks it. Server and
-// Client replace the C ones, together or each alone.
+// IndiMail's C programs inlookup(8) and inquery(3). A Client asks it. Server
+// and Client replace the C ones, together or each alone.
 //
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
@@ -15,19 +15,19 @@ package inlookup
 
 // MySQL: where the rows are, and what they mean.
 //
-// Each SELECT reads one table and returns the columns as they are. What they mean
-// is decided here. This survives what people do to tables: other collations and
-// character sets, views, NULLs, wider columns. Joins and unions do not. The row
-// found must carry the name that was asked for, because MySQL's idea of equal
-// letters is wider than mail's. A row that is not understood is an error, never
-// "absent": an error delays mail, "absent" bounces it.
+// Each SELECT reads one table and returns the columns as they are. What they
+// mean is decided here. This survives what people do to tables: other
+// collations and character sets, views, NULLs, wider columns. Joins and unions
+// do not. The row found must carry the name that was asked for, because MySQL's
+// idea of equal letters is wider than mail's. A row that is not understood is
+// an error, never "absent": an error delays mail, "absent" bounces it.
 //
 // The same holds for the files that this package shares with the C programs. A
 // line that is of no use here is skipped with a warning, and stops nothing. No
 // message quotes a line or a variable that may hold a password.
 //
-// Each database has a pool of connections with bounds of its own, so one that hangs
-// costs its own users only.
+// Each database has a pool of connections with bounds of its own, so one that
+// hangs costs its own users only.
 
 import (
 	"cmp"
@@ -58,7 +58,8 @@ import (
 )
 
 // MySQL is the Resolver that looks into the databases. The zero MySQL goes by
-// environment and control files. It reads them at the first question and at Reload.
+// environment and control files. It reads them at the first question and at
+// Reload.
 type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
@@ -160,8 +161,8 @@ func (m *MySQL) Close() error {
 	return nil
 }
 
-// retire closes the pools that are not in use, when the questions that have them
-// have ended.
+// retire closes the pools that are not in use, when the questions that have
+// them have ended.
 func retire(old, inUse []*pool) {
 	for _, p := range old {
 		if !slices.Contains(inUse, p) {
@@ -256,8 +257,8 @@ type line struct {
 	where string // path:number, for messages
 }
 
-// lines returns those of a file, none if it is missing. A comment begins with #:
-// anywhere in the line, or with wholeLine only as its first character.
+// lines returns those of a file, none if it is missing. A comment begins with
+// #: anywhere in the line, or with wholeLine only as its first character.
 func (c *config) lines(path string, wholeLine bool) []line {
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -277,19 +278,22 @@ func (c *config) lines(path string, wholeLine bool) []line {
 	return lines
 }
 
-// readDatabase reads where a database is: from the variable prefix+HOST, else from
-// the first line of the control file. Both have the form
+// readDatabase reads where a database is: from the variable prefix+HOST, else
+// from the first line of the control file. Both have the form
 //
 //	host[:user[:password[:socket-or-port[:ssl|nossl]]]]
 //
-// What it leaves out comes from the other variables, else from base. There reports
-// whether the file has a line.
+// What it leaves out comes from the other variables, else from base. There
+// reports whether the file has a line.
 func (c *config) readDatabase(prefix, file string, base database) (db database, there bool) {
 	db = base
 	db.user = c.get(prefix+"USER", base.user)
 	db.passwd = c.get(prefix+"PASSWD", base.passwd)
 	db.socket = c.get(prefix+"SOCKET", base.socket)
 	db.port = c.get(prefix+"VPORT", base.port)
+	if c.set(prefix+"VPORT") && !c.set(prefix+"SOCKET") {
+		db.socket = "" // a port of its own counts more than a socket of base
+	}
 	db.name = c.get(prefix+"DATABASE", base.name)
 	if !isPort(db.port) {
 		c.failf("%sVPORT: want a port", prefix)
@@ -370,9 +374,9 @@ type mcdEntry struct {
 	values      map[string]string
 }
 
-// readStores reads mcdinfo: "domain NAME 0|1", then for each of the domain's stores
-// a line for every one of storeKeys. 1 means distributed. An entry that cannot be
-// used makes questions about its domain an error, and harms no other.
+// readStores reads mcdinfo: "domain NAME 0|1", then for each of the domain's
+// stores a line for every one of storeKeys. 1 means distributed. An entry that
+// cannot be used makes questions about its domain an error, and harms no other.
 func (c *config) readStores() {
 	var entries []mcdEntry
 	for _, l := range c.lines(c.control(c.get("MCDFILE", "mcdinfo")), false) {
@@ -434,8 +438,8 @@ func (c *config) addStore(e mcdEntry) {
 	c.stores = append(c.stores, s)
 }
 
-// AssignFile returns the path of the file that lists the domains of this machine. A
-// nil getenv stands for os.Getenv.
+// AssignFile returns the path of the file that lists the domains of this
+// machine. A nil getenv stands for os.Getenv.
 func AssignFile(getenv func(string) string) string {
 	dir := environ{getenv}.get("ASSIGNDIR", "/etc/indimail/users")
 	return filepath.Join(dir, "assign")
@@ -461,7 +465,8 @@ func (c *config) readAssign() {
 	}
 }
 
-// readRoutes reads the ports in qmail-remote's file smtproutes, or in qmtproutes:
+// readRoutes reads the ports in qmail-remote's file smtproutes, or in
+// qmtproutes:
 //
 //	domain:relay[:port][ user password]
 func (c *config) readRoutes() {
@@ -567,7 +572,8 @@ func newPool(of database, c *config, counts *selectCounts) *pool {
 	return p
 }
 
-// MySQLStats counts SELECTs, those that failed, and the time they took together.
+// MySQLStats counts SELECTs, those that failed, and the time they took
+// together.
 type MySQLStats struct {
 	Calls, Errors uint64
 	Time          time.Duration
@@ -584,8 +590,8 @@ func (m *MySQL) Stats() MySQLStats {
 	}
 }
 
-// A connector connects to one of several servers with the same data: to the last
-// good one first, then to the others in their order.
+// A connector connects to one of several servers with the same data: to the
+// last good one first, then to the others in their order.
 type connector struct {
 	db   database
 	env  environ
@@ -653,24 +659,24 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 	return conn, nil
 }
 
-// How long one SELECT may take. The server itself gives up first, so that no SELECT
-// goes on for which nobody waits. A connection on which nothing comes even then is
-// dead, and the rest of the time is for another one.
+// How long one SELECT may take. The server itself gives up first, so that no
+// SELECT goes on for which nobody waits. A connection on which nothing comes
+// even then is dead, and the rest of the time is for another one.
 const (
 	statementTime = 2200 * time.Millisecond // as in session
 	tryTime       = 2300 * time.Millisecond
 )
 
-// session pins every setting of server or init_connect that could change an answer.
-// The limits of time have other names in MariaDB and MySQL; in these comments each
-// of the two reads its own.
+// session pins every setting of server or init_connect that could change an
+// answer. The limits of time have other names in MariaDB and MySQL; in these
+// comments each of the two reads its own.
 const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1,
 	sql_select_limit=18446744073709551615
 	/*M!100101 , max_statement_time=2.2 */ /*M!100301 , system_versioning_asof=DEFAULT */
 	/*!50708 , max_execution_time=2200 */`
 
-// pin prepares a new connection. The last statement asks for nothing; a Galera node
-// that is not ready refuses even that.
+// pin prepares a new connection. The last statement asks for nothing; a Galera
+// node that is not ready refuses even that.
 func pin(ctx context.Context, conn driver.Conn) error {
 	statements := []string{
 		session,
@@ -727,10 +733,10 @@ func usualSocket() string {
 	return debian
 }
 
-// tlsConfig returns how a server must prove what it is. With MYSQL_OPT_SSL_CA its
-// chain must lead there; its name counts only if MYSQL_OPT_SSL_VERIFY_SERVER_CERT
-// asks for that, because IndiMail's certificates carry none. Without, the system's
-// roots and the name count.
+// tlsConfig returns how a server must prove what it is. With MYSQL_OPT_SSL_CA
+// its chain must lead there; its name counts only if
+// MYSQL_OPT_SSL_VERIFY_SERVER_CERT asks for that, because IndiMail's
+// certificates carry none. Without, the system's roots and the name count.
 func tlsConfig(env environ, host string) (*tls.Config, error) {
 	config := &tls.Config{ServerName: strings.Trim(host, "[]"), MinVersion: tls.VersionTLS12}
 	path := env.get("MYSQL_OPT_SSL_CA", "")
@@ -761,7 +767,8 @@ func tlsConfig(env environ, host string) (*tls.Config, error) {
 	return config, nil
 }
 
-// errorNumber returns the number of an error of MySQL or MariaDB, 0 if it is none.
+// errorNumber returns the number of an error of MySQL or MariaDB, 0 if it is
+// none.
 func errorNumber(err error) uint16 {
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) {
@@ -828,9 +835,10 @@ type row []sql.NullString
 // errBusy says that too many questions wait for one database.
 var errBusy = errors.New("too many questions wait for it")
 
-// query returns the rows of one SELECT. What failed is asked once more, on a fresh
-// connection, if there is time: the other idle ones are no better than the one that
-// died. When the server has no connection for us it waits for one of ours.
+// query returns the rows of one SELECT. What failed is asked once more, on a
+// fresh connection, if there is time: the other idle ones are no better than
+// the one that died. When the server has no connection for us it waits for one
+// of ours.
 func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row, err error) {
 	select {
 	case p.waiting <- struct{}{}:
@@ -881,8 +889,8 @@ func (p *pool) shrink(open int) {
 	})
 }
 
-// failed returns the error with the database's name, and notes that a database has
-// gone.
+// failed returns the error with the database's name, and notes that a database
+// has gone.
 func (p *pool) failed(err error) error {
 	if errorNumber(err) == erNoSuchTable {
 		return err // the table may be one that can be missing
@@ -895,8 +903,8 @@ func (p *pool) failed(err error) error {
 	return err
 }
 
-// hideText leaves out MySQL's text for "access denied". It quotes the name of the
-// user, and a misplaced password may stand there.
+// hideText leaves out MySQL's text for "access denied". It quotes the name of
+// the user, and a misplaced password may stand there.
 func hideText(err error) error {
 	if isDenied(err) {
 		return &mysql.MySQLError{Number: errorNumber(err), Message: "access denied"}
@@ -961,8 +969,8 @@ func (p *pool) read(ctx context.Context, text string, args []any) (all []row, er
 	return all, rows.Err()
 }
 
-// optional returns the rows of a table that may be missing: the C programs make it
-// when they first write to it.
+// optional returns the rows of a table that may be missing: the C programs make
+// it when they first write to it.
 func optional(rows []row, err error) ([]row, error) {
 	if errorNumber(err) == erNoSuchTable {
 		return nil, nil
@@ -975,8 +983,9 @@ func (c *config) table(variable, def string) string {
 	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
 }
 
-// A linkReader reads the links of domain directories. One may hang, on a file server
-// that has gone: then one thread hangs with it, not one for each question.
+// A linkReader reads the links of domain directories. One may hang, on a file
+// server that has gone: then one thread hangs with it, not one for each
+// question.
 type linkReader struct {
 	mu    sync.Mutex
 	reads map[string]*linkRead // those under way, by directory
@@ -1031,7 +1040,8 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 		if err == nil {
 			return lower(filepath.Base(target)), nil
 		}
-		// EINVAL: no link. A front end has no mail store, so none there is as good.
+		// EINVAL: no link. A front end has no mail store, so none there is as
+		// good.
 		if errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrNotExist) {
 			return domain, nil
 		}
@@ -1094,9 +1104,9 @@ func (c *config) locate(ctx context.Context, local, domain string) (place, error
 	return at, nil
 }
 
-// distribute finds the store of a user of a distributed domain: hostcntrl names the
-// user's host, host_table its IP address, and mcdinfo the store there. The row of *
-// is for users without one of their own.
+// distribute finds the store of a user of a distributed domain: hostcntrl names
+// the user's host, host_table its IP address, and mcdinfo the store there. The
+// row of * is for users without one of their own.
 func (c *config) distribute(ctx context.Context, at *place) error {
 	at.store = nil
 	host, err := c.hostOf(ctx, at.local, at.real)
@@ -1150,8 +1160,8 @@ func (c *config) hostOf(ctx context.Context, name, real string) (string, error) 
 	return "", err
 }
 
-// Resolve looks q up. What is not in the tables is an answer. Where there is none,
-// the error wraps ErrUnavailable and names the database.
+// Resolve looks q up. What is not in the tables is an answer. Where there is
+// none, the error wraps ErrUnavailable and names the database.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -1295,8 +1305,8 @@ func (c *config) status(ctx context.Context, at place) (Answer, error) {
 	return NewAnswer(int(StatusActive)), err
 }
 
-// passwd answers with the entry. NULL is an empty field. A password that is NULL is
-// an error, which lets nobody in.
+// passwd answers with the entry. NULL is an empty field. A password that is
+// NULL is an error, which lets nobody in.
 func (c *config) passwd(ctx context.Context, at place, q Query) (Answer, error) {
 	user, err := c.user(ctx, at)
 	if user == nil || err != nil {
@@ -1329,8 +1339,8 @@ func (c *config) passwd(ctx context.Context, at place, q Query) (Answer, error) 
 	return NewData(TypePasswd, pwStruct+strings.Join(fields, ":")), nil
 }
 
-// gidWithLimits returns pw_gid; with DOMAIN_LIMITS it carries flags of the domain's
-// limits, except for a user whose gid says that they do not hold.
+// gidWithLimits returns pw_gid; with DOMAIN_LIMITS it carries flags of the
+// domain's limits, except for a user whose gid says that they do not hold.
 func (c *config) gidWithLimits(ctx context.Context, at place, user *userRow) (string, error) {
 	const exempt = 0x2000
 	text := user.row[userGID].String
@@ -1461,9 +1471,10 @@ func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
 
 func number0(column sql.NullString) bool { return cmp.Or(column.String, "0") == "0" }
 
-// limits answers with the record of the address as it was asked for, else of the
-// address in the real domain, else of the real domain, else with the defaults. Of a
-// domain it answers with its own record, or with that of the real one.
+// limits answers with the record of the address as it was asked for, else of
+// the address in the real domain, else of the real domain, else with the
+// defaults. Of a domain it answers with its own record, or with that of the
+// real one.
 func (c *config) limits(ctx context.Context, at place) (Answer, error) {
 	p := at.store.pool
 	if at.local == "" {
@@ -1484,8 +1495,8 @@ func (c *config) limits(ctx context.Context, at place) (Answer, error) {
 	return a, err
 }
 
-// limitsSQL has the columns of the record in its order. One column, perm_maillist,
-// holds three fields.
+// limitsSQL has the columns of the record in its order. One column,
+// perm_maillist, holds three fields.
 const limitsSQL = "SELECT domain,domain_expiry,passwd_expiry,maxpopaccounts,maxaliases," +
 	"maxforwards,maxautoresponders,maxmailinglists,diskquota,maxmsgcount,defaultquota," +
 	"defaultmaxmsgcount,disable_pop,disable_imap,disable_dialup,disable_passwordchanging," +
@@ -1501,8 +1512,8 @@ const (
 	limitColumns      = 26
 )
 
-// limitsOf returns the answer with the record of the first of these names that has
-// one, or "".
+// limitsOf returns the answer with the record of the first of these names that
+// has one, or "".
 func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	for _, name := range slices.Compact(names) {
 		rows, err := optional(p.query(ctx, limitsSQL, name))
@@ -1518,8 +1529,8 @@ func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	return "", nil
 }
 
-// limitsAnswer makes the record of a row. NULL is the column's default: no limit. So
-// a row of NULLs gives the defaults.
+// limitsAnswer makes the record of a row. NULL is the column's default: no
+// limit. So a row of NULLs gives the defaults.
 func limitsAnswer(r row) (Answer, error) {
 	var b []byte
 	for i := 1; i < limitColumns; i++ {
@@ -1566,8 +1577,8 @@ func parseLimit(text string) (int64, error) {
 	return n, nil
 }
 
-// Recent returns the addresses of those who logged in within the last age, each once,
-// latest first.
+// Recent returns the addresses of those who logged in within the last age, each
+// once, latest first.
 func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error) {
 	c, err := m.current()
 	if err != nil {
@@ -1606,9 +1617,9 @@ func (c *config) userPools() []*pool {
 	return pools
 }
 
-// Check asks every database what the seven queries ask it, about nobody. It calls
-// say with each outcome: the database, what was asked for, the time it took, and the
-// error if there is one.
+// Check asks every database what the seven queries ask it, about nobody. It
+// calls say with each outcome: the database, what was asked for, the time it
+// took, and the error if there is one.
 func (m *MySQL) Check(
 	ctx context.Context, say func(database, what string, took time.Duration, err error),
 ) error {

@@ -5,9 +5,9 @@ package inlookup
 //
 // An answer is kept as it travels. So the server's cache holds the very bytes
 // that go into the pipe, a hit costs no encoding, and only the client decodes.
-// One small interface, Resolver, stands for everything that can answer. The same
-// program can therefore ask a server, ask MySQL itself, or keep a cache in its
-// own memory.
+// One small interface, Resolver, stands for everything that can answer. The
+// same program can therefore ask a server, ask MySQL itself, or keep a cache in
+// its own memory.
 //
 // The frames; integers are C ints in the machine's own byte order:
 //
@@ -50,9 +50,9 @@ var errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
 // (in front of another) are Resolvers; a Server serves any of them.
 //
 // A Server, a Cache and a Directory give it addresses in lower case. What does
-// not exist is an answer too: see Absent. Where the wire has a code for "error",
-// Resolve returns an error that wraps ErrUnavailable, never an answer. Many
-// goroutines may use a Resolver at once.
+// not exist is an answer too: see Absent. Where the wire has a code for
+// "error", Resolve returns an error that wraps ErrUnavailable, never an answer.
+// Many goroutines may use a Resolver at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
@@ -307,8 +307,8 @@ func (a Answer) Data() string {
 }
 
 // Absent returns the answer to q that says there is no such thing: for
-// TypeDomain, that no other domain is behind it. A Cache keeps such answers for a
-// shorter time, in a share of its own.
+// TypeDomain, that no other domain is behind it. A Cache keeps such answers for
+// a shorter time, in a share of its own.
 func Absent(q Query) Answer {
 	switch q.Type {
 	case TypeUser:
@@ -383,9 +383,9 @@ func (a Answer) Relay() (bool, error) {
 	return false, a.noValue()
 }
 
-// A Passwd is a user's password entry. Its field Passwd is a password hash, with
-// the SCRAM keys and a comma in front if there are any. Printing a Passwd leaves
-// it out.
+// A Passwd is a user's password entry. Its field Passwd is a password hash,
+// with the SCRAM keys and a comma in front if there are any. Printing a Passwd
+// leaves it out.
 type Passwd struct {
 	Email    string // name@domain, the domain as it was asked for
 	Passwd   string
@@ -438,10 +438,10 @@ func NewPasswd(p Passwd) Answer {
 
 // Passwd decodes an answer to TypePasswd.
 //
-// A SCRAM string may hold two colons of its own, so fields are counted: if there
-// are more than eight, and the password begins with a SCRAM scheme, the next two
-// belong to it. Further colons belong to the gecos field, the only one in which
-// people write.
+// A SCRAM string may hold two colons of its own, so fields are counted: if
+// there are more than eight, and the password begins with a SCRAM scheme, the
+// next two belong to it. Further colons belong to the gecos field, the only one
+// in which people write.
 func (a Answer) Passwd() (Passwd, error) {
 	if a.isError(TypePasswd) {
 		return Passwd{}, ErrUnavailable
@@ -503,9 +503,9 @@ func (a Answer) Alias() ([]string, error) {
 }
 
 // Limits is the record that answers TypeLimit, field by field as the C struct
-// has it on a 64-bit machine. Expiries are Unix seconds, quotas bytes. "No limit"
-// is -1, in the quotas 0. The bits of a Perm field deny: 1 create, 2 modify,
-// 4 delete.
+// has it on a 64-bit machine. Expiries are Unix seconds, quotas bytes. "No
+// limit" is -1, in the quotas 0. The bits of a Perm field deny: 1 create, 2
+// modify, 4 delete.
 type Limits struct {
 	DomainExpiry       int64
 	PasswdExpiry       int64
@@ -623,8 +623,8 @@ func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 	return p, err
 }
 
-// isOf reports whether p is the entry that q asks for. Only the server knows the
-// domain of an address without one.
+// isOf reports whether p is the entry that q asks for. Only the server knows
+// the domain of an address without one.
 func (p Passwd) isOf(q Query) bool {
 	local, domain := q.Split("")
 	gotLocal, gotDomain := Query{Email: p.Email}.Split("")
@@ -651,7 +651,8 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
 }
 
-// Inquery asks q as the C function of that name does: FromEnv().Resolve(ctx, q).
+// Inquery asks q as the C function of that name does: FromEnv().Resolve(ctx,
+// q).
 func Inquery(ctx context.Context, q Query) (Answer, error) {
 	return FromEnv().Resolve(ctx, q)
 }
@@ -681,8 +682,8 @@ func (e environ) get(name, def string) string {
 // set reports whether a variable is set to something.
 func (e environ) set(name string) bool { return e.get(name, "") != "" }
 
-// ControlFile returns the path of a control file: of one in CONTROLDIR, which may be
-// relative to SYSCONFDIR. A nil getenv stands for os.Getenv.
+// ControlFile returns the path of a control file: of one in CONTROLDIR, which
+// may be relative to SYSCONFDIR. A nil getenv stands for os.Getenv.
 func ControlFile(getenv func(string) string, name string) string {
 	return environ{getenv}.control(name)
 }
