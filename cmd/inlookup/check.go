@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -246,34 +247,53 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 func remedy(err error) (v verdict, advice string) {
 	var refused *mysql.MySQLError
 	var name *net.DNSError
-	var certificate *tls.CertificateVerificationError
 	switch {
 	case err == nil:
 		return ok, ""
 	case errors.As(err, &refused):
-		switch refused.Number {
-		case 1044, 1045, 1142, 1143, 1698: // access denied to database, user, table, column
-			return wrong, "put user and password right in host.mysql, host.cntrl, mcdinfo or MYSQL_USER and MYSQL_PASSWD, or GRANT SELECT on the database"
-		case 1130:
-			return wrong, "let the user in from this machine, with CREATE USER and GRANT SELECT"
-		case 1049:
-			return wrong, "create the database, or put its name right in MYSQL_DATABASE or mcdinfo"
-		case 1146:
-			return wrong, "create the table, or put its name right in MYSQL_TABLE, MYSQL_INACTIVE_TABLE, RELAY_TABLE or CNTRL_TABLE"
-		case 1054:
-			return wrong, "add the column: the table is not as IndiMail makes it"
-		case 1040, 1053, 1129, 1203, 1205, 1226, 1927: // too many connections or errors, or going down
-			return fault, "try again; if it stays so, see the log of MySQL"
-		}
-		return wrong, "see what this error means in MySQL's manual"
-	case errors.As(err, &certificate):
-		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its certificate does"
+		return refusal(refused.Number)
+	case isCertificateError(err):
+		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its " +
+			"certificate does"
 	case errors.Is(err, mysql.ErrNoTLS):
 		return wrong, "have MySQL speak TLS, or take ssl out of the control file"
+	case errors.Is(err, mysql.ErrUnknownPlugin):
+		return wrong, "give the account another authentication plug-in, such as " +
+			"mysql_native_password or caching_sha2_password"
 	case errors.As(err, &name) && name.IsNotFound:
 		return wrong, "put the name of the host right"
 	}
 	return fault, "is MySQL running there, and are host, port and socket right?"
+}
+
+func isCertificateError(err error) bool {
+	return errors.As(err, new(*tls.CertificateVerificationError)) ||
+		errors.As(err, new(x509.UnknownAuthorityError)) ||
+		errors.As(err, new(x509.CertificateInvalidError)) ||
+		errors.As(err, new(x509.HostnameError))
+}
+
+// refusal says what to do about an error of MySQL, by its number.
+func refusal(number uint16) (v verdict, advice string) {
+	switch number {
+	case 1044, 1045, 1142, 1143, 1698: // access denied to database, user, table, column
+		return wrong, "put user and password right in host.mysql, host.cntrl, mcdinfo or " +
+			"MYSQL_USER and MYSQL_PASSWD, or GRANT SELECT on the database"
+	case 1130:
+		return wrong, "let the user in from this machine, with CREATE USER and GRANT SELECT"
+	case 1049:
+		return wrong, "create the database, or put its name right in MYSQL_DATABASE or mcdinfo"
+	case 1146:
+		return wrong, "create the table, or put its name right in MYSQL_TABLE, " +
+			"MYSQL_INACTIVE_TABLE, RELAY_TABLE or CNTRL_TABLE"
+	case 1054:
+		return wrong, "add the column: the table is not as IndiMail makes it"
+	case 3159: // ER_SECURE_TRANSPORT_REQUIRED
+		return wrong, "the server wants TLS: add ssl as the fifth field of the control file"
+	case 1040, 1053, 1129, 1203, 1205, 1226, 1927: // too many connections or errors, or going down
+		return fault, "try again; if it stays so, see the log of MySQL"
+	}
+	return wrong, "see what this error means in MySQL's manual"
 }
 
 // What access(2) may be asked for.
