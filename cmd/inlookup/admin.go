@@ -50,11 +50,15 @@ func (a *admin) statistics(w io.Writer) {
 		total += k
 	}
 	seconds := now.Sub(s.Started).Seconds()
-	fmt.Fprintf(w, "User:Relay:Password:Limit:Alias:Host:Domain %d %d %d %d %d %d %d Cached Nodes %d\n"+
-		"Start Time: %s\nEnd   Time: %s\nQueries: %d\nSeconds: %.3f\nQuery/Sec = %.2f\n",
-		n[inlookup.TypeUser], n[inlookup.TypeRelay], n[inlookup.TypePasswd], n[inlookup.TypeLimit],
-		n[inlookup.TypeAlias], n[inlookup.TypeHost], n[inlookup.TypeDomain], c.Present.Entries+c.Absent.Entries,
-		s.Started.Format(time.RFC3339), now.Format(time.RFC3339), total, seconds, float64(total)/seconds)
+	fmt.Fprintf(w, "User:Relay:Password:Limit:Alias:Host:Domain %d %d %d %d %d %d %d"+
+		" Cached Nodes %d\n",
+		n[inlookup.TypeUser], n[inlookup.TypeRelay], n[inlookup.TypePasswd],
+		n[inlookup.TypeLimit], n[inlookup.TypeAlias], n[inlookup.TypeHost],
+		n[inlookup.TypeDomain], c.Present.Entries+c.Absent.Entries)
+	fmt.Fprintf(w, "Start Time: %s\nEnd   Time: %s\nQueries: %d\nSeconds: %.3f\n"+
+		"Query/Sec = %.2f\n",
+		s.Started.Format(time.RFC3339), now.Format(time.RFC3339), total, seconds,
+		float64(total)/seconds)
 }
 
 // names of the types as labels.
@@ -77,16 +81,19 @@ func (a *admin) status() string {
 	w.add("waiting", "gauge", "requests that wait for an answer", "", s.Waiting)
 	w.add("refused_bytes_total", "counter",
 		"bytes in the request FIFOs that were no request", "", s.Refused)
-	w.add("undeliverable_total", "counter", "replies without a reader, or without room", "", s.Undeliverable)
+	w.add("undeliverable_total", "counter",
+		"replies without a reader, or without room", "", s.Undeliverable)
 	w.add("replies_unopened_total", "counter",
 		"replies not opened for want of descriptors or rights", "", s.Unopened)
 	w.add("busy_total", "counter", "requests refused because too many waited", "", s.Busy)
 	w.add("unavailable_total", "counter", "requests answered with an error", "", s.Unavailable)
 	w.add("fifos_remade_total", "counter", "request FIFOs made anew", "", s.Remade)
-	w.add("log_lines_lost_total", "counter", "lines for which the log's reader was too slow", "", lost)
+	w.add("log_lines_lost_total", "counter",
+		"lines for which the log's reader was too slow", "", lost)
 	w.add("cache_hits_total", "counter", "answers from memory", "", c.Hits)
 	w.add("cache_misses_total", "counter", "answers that were loaded", "", c.Misses)
-	w.add("cache_coalesced_total", "counter", "questions that shared the load of another", "", c.Coalesced)
+	w.add("cache_coalesced_total", "counter",
+		"questions that shared the load of another", "", c.Coalesced)
 	w.add("cache_stale_total", "counter",
 		"expired answers given while the database was unavailable", "", c.Stale)
 	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
@@ -94,10 +101,12 @@ func (a *admin) status() string {
 	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
 	w.add("cache_entries", "gauge", "entries in the cache", `kind="present"`, c.Present.Entries)
 	w.add("cache_entries", "gauge", "", `kind="absent"`, c.Absent.Entries)
-	w.add("cache_bytes", "gauge", "bytes of heap that entries take", `kind="present"`, c.Present.Bytes)
+	w.add("cache_bytes", "gauge", "bytes of heap that entries take",
+		`kind="present"`, c.Present.Bytes)
 	w.add("cache_bytes", "gauge", "", `kind="absent"`, c.Absent.Bytes)
 	w.add("mysql_errors_total", "counter", "SELECTs that failed", "", m.Errors)
-	w.addTo("mysql_select_seconds", "_sum", "summary", "how long SELECTs took", "", m.Time.Seconds())
+	w.addTo("mysql_select_seconds", "_sum", "summary", "how long SELECTs took", "",
+		m.Time.Seconds())
 	w.addTo("mysql_select_seconds", "_count", "summary", "", "", m.Calls)
 	return w.String()
 }
@@ -170,5 +179,6 @@ func (a *admin) explainCache(w io.Writer, q inlookup.Query) {
 	default:
 		fmt.Fprintln(w, "cache:       miss, what is here has expired")
 	}
-	fmt.Fprintf(w, "age:         %v\nbytes:       %d\nabsent:      %v\n", round(e.Age), e.Bytes, e.Absent)
+	fmt.Fprintf(w, "age:         %v\nbytes:       %d\nabsent:      %v\n",
+		round(e.Age), e.Bytes, e.Absent)
 }

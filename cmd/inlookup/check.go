@@ -44,12 +44,15 @@ const (
 )
 
 func (c *checkup) say(v verdict, subject, format string, args ...any) {
-	if v == wrong {
+	switch v {
+	case wrong:
 		c.status = exitUsage
-	} else if v == fault {
-		c.status, v = cmp.Or(c.status, exitFault), wrong
+	case fault:
+		c.status = cmp.Or(c.status, exitFault)
+		v = wrong
 	}
-	fmt.Fprintf(c.w, "%-8s %-12s %s\n", v, subject, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
+	fmt.Fprintf(c.w, "%-8s %-12s %s\n", v, subject, text)
 }
 
 func check(o options, w io.Writer) int {
@@ -181,7 +184,8 @@ func (c *checkup) ignored() {
 	read := []string{"MYSQL_OPT_SSL_CA", "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"}
 	for _, setting := range os.Environ() {
 		name, value, _ := strings.Cut(setting, "=")
-		option := strings.HasPrefix(name, "MYSQL_OPT_") || strings.HasPrefix(name, "MYSQL_READ_DEFAULT_")
+		option := strings.HasPrefix(name, "MYSQL_OPT_") ||
+			strings.HasPrefix(name, "MYSQL_READ_DEFAULT_")
 		if option && value != "" && !slices.Contains(read, name) {
 			c.say(warning, name, "is set, and not read by this program")
 		}
@@ -219,7 +223,7 @@ func (c *checkup) cache() {
 func (c *checkup) databases(config *inlookup.MySQL) {
 	const slow = time.Second
 	said := "" // the last error: not again for each further question that does not get through
-	err := config.Check(context.Background(), func(database, what string, took time.Duration, err error) {
+	say := func(database, what string, took time.Duration, err error) {
 		text := fmt.Sprintf("%s: %s, %v", database, what, took.Round(100*time.Microsecond))
 		v, advice := remedy(err)
 		if v == ok && took > slow {
@@ -236,8 +240,8 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 			c.say(v, "database", "%s: %s: %s", text, why, advice)
 		}
 		said = database + why
-	})
-	if err != nil {
+	}
+	if err := config.Check(context.Background(), say); err != nil {
 		c.say(wrong, "database", "%v", err)
 	}
 }

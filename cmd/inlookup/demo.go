@@ -297,21 +297,36 @@ func (d demonstration) invite(env map[string]string) {
 type builtIn struct{}
 
 func (builtIn) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
-	user := q.Email == "user@example.com"
-	switch {
-	case q.Type == inlookup.TypeUser && user:
-		return inlookup.NewAnswer(int(inlookup.StatusActive)), nil
-	case q.Type == inlookup.TypeRelay && user && q.IP == "192.0.2.10":
-		return inlookup.NewAnswer(1), nil
-	case q.Type == inlookup.TypePasswd && user:
-		return inlookup.NewPasswd(inlookup.Passwd{Email: q.Email, Passwd: "$5$demo$NotARealHash2", UID: 1, Gecos: "A User",
-			Dir: "/home/mail/example.com/user", Shell: "5000000S"}), nil
-	case q.Type == inlookup.TypeHost && user:
-		return inlookup.NewData(q.Type, "example.com:127.0.0.1:25"), nil
-	case q.Type == inlookup.TypeAlias && q.Email == "sales@example.com":
+	if q.Type == inlookup.TypeAlias && q.Email == "sales@example.com" {
 		return inlookup.NewData(q.Type, "&someone@example.net\n&user@example.com\n"), nil
-	case q.Type == inlookup.TypeLimit && user:
-		return inlookup.NewLimits(inlookup.Limits{MaxPopAccounts: 100, DiskQuota: 9000000000, LimitType: 1}), nil
+	}
+	if q.Email != "user@example.com" {
+		return inlookup.Absent(q), nil
+	}
+	switch q.Type {
+	case inlookup.TypeUser:
+		return inlookup.NewAnswer(int(inlookup.StatusActive)), nil
+	case inlookup.TypeRelay:
+		if q.IP == "192.0.2.10" {
+			return inlookup.NewAnswer(1), nil
+		}
+	case inlookup.TypePasswd:
+		return inlookup.NewPasswd(inlookup.Passwd{
+			Email:  q.Email,
+			Passwd: "$5$demo$NotARealHash2",
+			UID:    1,
+			Gecos:  "A User",
+			Dir:    "/home/mail/example.com/user",
+			Shell:  "5000000S",
+		}), nil
+	case inlookup.TypeHost:
+		return inlookup.NewData(q.Type, "example.com:127.0.0.1:25"), nil
+	case inlookup.TypeLimit:
+		return inlookup.NewLimits(inlookup.Limits{
+			MaxPopAccounts: 100,
+			DiskQuota:      9000000000,
+			LimitType:      inlookup.LimitsOfDomain,
+		}), nil
 	}
 	return inlookup.Absent(q), nil
 }

@@ -49,7 +49,8 @@ func advise(err error) error {
 			return fmt.Errorf("%w: %s holds it", err, who)
 		}
 	} else if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w to %s; inlookup -t, run as this user, says more", err, account(os.Geteuid()))
+		return fmt.Errorf("%w to %s; inlookup -t, run as this user, says more",
+			err, account(os.Geteuid()))
 	}
 	return err
 }
@@ -68,10 +69,15 @@ func holder(path string) string {
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	dev := uint64(st.Dev) // major and minor number as Linux packs them, makedev(3)
-	file := fmt.Sprintf("%02x:%02x:%d", dev>>8&0xfff|dev>>32&0xfffff000, dev&0xff|dev>>12&0xffffff00, st.Ino)
+	major := dev>>8&0xfff | dev>>32&0xfffff000
+	minor := dev&0xff | dev>>12&0xffffff00
+	file := fmt.Sprintf("%02x:%02x:%d", major, minor, st.Ino)
 	for line := range strings.Lines(string(locks)) {
 		f := strings.Fields(line)
-		if len(f) < 6 || f[1] != "FLOCK" || f[5] != file || f[4] == "0" { // 0: a process of another pid namespace
+		if len(f) < 6 || f[1] != "FLOCK" || f[5] != file {
+			continue
+		}
+		if f[4] == "0" { // a process of another pid namespace
 			continue
 		}
 		who := "process " + f[4]

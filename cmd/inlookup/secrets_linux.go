@@ -19,5 +19,7 @@ func keepSecrets() error {
 	if errno != 0 {
 		err = os.NewSyscallError("prctl", errno)
 	}
-	return errors.Join(err, os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})))
+	none := &syscall.Rlimit{}
+	err2 := syscall.Setrlimit(syscall.RLIMIT_CORE, none)
+	return errors.Join(err, os.NewSyscallError("setrlimit", err2))
 }

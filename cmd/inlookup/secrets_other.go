@@ -10,5 +10,6 @@ import (
 // keepSecrets keeps this process's memory, which holds the databases' passwords
 // and users' hashes, out of core files.
 func keepSecrets() error {
-	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}))
+	none := &syscall.Rlimit{}
+	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_CORE, none))
 }

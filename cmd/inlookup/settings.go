@@ -18,7 +18,8 @@ import (
 func newCache(r inlookup.Resolver) (c *inlookup.Cache, warnings []string, err error) {
 	use := os.Getenv("USE_BTREE")
 	if n, err := strconv.Atoi(use); use != "" && err != nil {
-		warnings = append(warnings, fmt.Sprintf("USE_BTREE: want 0 or 1, not %q: the cache is on", use))
+		warnings = append(warnings,
+			fmt.Sprintf("USE_BTREE: want 0 or 1, not %q: the cache is on", use))
 	} else if use != "" && n == 0 {
 		return nil, nil, nil
 	}
@@ -26,7 +27,8 @@ func newCache(r inlookup.Resolver) (c *inlookup.Cache, warnings []string, err er
 	entries, bad := strconv.Atoi(cmp.Or(count, "0"))
 	if bad != nil || entries < 0 {
 		entries = 0
-		warnings = append(warnings, fmt.Sprintf("MAX_BTREE_COUNT: want a number, not %q: no limit", count))
+		warnings = append(warnings,
+			fmt.Sprintf("MAX_BTREE_COUNT: want a number, not %q: no limit", count))
 	}
 	ttl, err1 := duration("CACHE_TTL")
 	negative, err2 := duration("CACHE_NEGATIVE_TTL")

@@ -82,7 +82,8 @@ func (p *program) compare(ctx context.Context, o *options) error {
 	}
 	defer b.close()
 	if a.fifo == b.fifo && a.name == b.name {
-		return fmt.Errorf("both sides are %s: name another with -i or -compare (%w)", a.name, errUsage)
+		return fmt.Errorf("both sides are %s: name another with -i or -compare (%w)",
+			a.name, errUsage)
 	}
 	c.sides = [2]side{{"A", a}, {"B", b}}
 	for _, s := range c.sides {
@@ -506,7 +507,8 @@ func (c *comparison) print(outcome int, fault string, q inlookup.Query, r [2]rep
 	if q.IP != "" {
 		title += " from " + q.IP
 	}
-	fmt.Fprintf(out, "%s: %s\n", [outcomes]string{"same", "differs", "known", "error"}[outcome], title)
+	words := [outcomes]string{"same", "differs", "known", "error"}
+	fmt.Fprintf(out, "%s: %s\n", words[outcome], title)
 	if outcome == known {
 		fmt.Fprintf(out, "  the C server %s\n", fault)
 	}

@@ -412,7 +412,8 @@ func (p *program) connect(o *options) (source, error) {
 	case o.infifo != "" && !o.extension():
 		return p.ownServer(client)
 	default:
-		err = fmt.Errorf("%w on %s: is inlookup running? (start it%s)", errNobody, fifo, o.otherwise())
+		err = fmt.Errorf("%w on %s: is inlookup running? (start it%s)",
+			errNobody, fifo, o.otherwise())
 	}
 	return newServer(client, fifo), err
 }

@@ -1,10 +1,13 @@
-// Package mariadb starts a private MariaDB: one mariadbd of our own, with its own data directory, its own socket and
-// a free TCP port on 127.0.0.1, gone when we are. The tests under cmd/ and inlookup -demo use it.
+// Package mariadb starts a private MariaDB: one mariadbd of our own, with its
+// own data directory, its own socket and a free TCP port on 127.0.0.1, gone
+// when we are. The tests under cmd/ and inlookup -demo use it.
 //
-// It needs the mariadbd and the mariadb-install-db of Debian's mariadb-server and nothing that a distribution
-// configures: every call says --no-defaults. The data directory is made anew each time, half a second with
-// mariadb-install-db; a template that later databases are copied from would save that, and was left out because it
-// would outlive the test that made it. The administrator has a random password, so whoever shares the machine can
+// It needs the mariadbd and the mariadb-install-db of Debian's mariadb-server
+// and nothing that a distribution configures: every call says --no-defaults.
+// The data directory is made anew each time, half a second with
+// mariadb-install-db; a template that later databases are copied from would
+// save that, and was left out because it would outlive the test that made it.
+// The administrator has a random password, so whoever shares the machine can
 // reach only the database indimail, by the password printed in our examples.
 package mariadb
 
@@ -28,10 +31,13 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// ErrNotInstalled means that this machine has no mariadbd. Its text names the one line that installs it.
-var ErrNotInstalled = errors.New("mariadbd not found: apt-get update && apt-get install -y --no-install-recommends mariadb-server")
+// ErrNotInstalled means that this machine has no mariadbd. Its text names the
+// one line that installs it.
+var ErrNotInstalled = errors.New("mariadbd not found: apt-get update && " +
+	"apt-get install -y --no-install-recommends mariadb-server")
 
-// errPortTaken: between our finding a port free and mariadbd's binding it, somebody else took it.
+// errPortTaken: between our finding a port free and mariadbd's binding it,
+// somebody else took it.
 var errPortTaken = errors.New("mariadb: port taken")
 
 // Schema creates the tables of an IndiMail database that inlookup reads.
@@ -39,7 +45,8 @@ var errPortTaken = errors.New("mariadb: port taken")
 //go:embed schema.sql
 var Schema string
 
-// Sample fills them with a few rows of example.com, to show each kind of answer.
+// Sample fills them with a few rows of example.com, to show each kind of
+// answer.
 //
 //go:embed sample.sql
 var Sample string
@@ -51,11 +58,13 @@ const (
 	reportTail = 15 // lines of the error log that an error quotes
 )
 
-// sbin lists where mariadbd may be when PATH, an ordinary user's, does not name it.
+// sbin lists where mariadbd may be when PATH, an ordinary user's, does not name
+// it.
 var sbin = []string{"/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/libexec"}
 
-// A DB is one private MariaDB. It has a database indimail and a user indimail with password secret, who may do
-// everything there. Its methods but Exec, Load and SQL are for one goroutine at a time.
+// A DB is one private MariaDB. It has a database indimail and a user indimail
+// with password secret, who may do everything there. Its methods but Exec, Load
+// and SQL are for one goroutine at a time.
 type DB struct {
 	Dir    string // given to Start; the data directory and everything else lives in it
 	Socket string // unix socket; in a directory of its own when Dir's path is too long for one
@@ -70,12 +79,14 @@ type DB struct {
 	stopped   bool
 }
 
-// Start makes a data directory in dir, which exists and is empty, starts mariadbd on it and returns when it answers.
-// ctx limits the start only; whoever calls Start calls Stop. Should this process die without, mariadbd dies with it
-// (on Linux and FreeBSD).
+// Start makes a data directory in dir, which exists and is empty, starts
+// mariadbd on it and returns when it answers. ctx limits the start only;
+// whoever calls Start calls Stop. Should this process die without, mariadbd
+// dies with it (on Linux and FreeBSD).
 func Start(ctx context.Context, dir string) (*DB, error) { return StartWith(ctx, dir) }
 
-// StartWith does what Start does, with more options for mariadbd, such as --ssl-cert=FILE. Restart keeps them.
+// StartWith does what Start does, with more options for mariadbd, such as
+// --ssl-cert=FILE. Restart keeps them.
 func StartWith(ctx context.Context, dir string, options ...string) (*DB, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -108,8 +119,9 @@ func StartWith(ctx context.Context, dir string, options ...string) (*DB, error) 
 	return db, nil
 }
 
-// SQL returns the administrator's connections: over the socket, to the database indimail, several statements
-// at once allowed. Stop closes them. Their own statements count in SHOW GLOBAL STATUS like all others.
+// SQL returns the administrator's connections: over the socket, to the database
+// indimail, several statements at once allowed. Stop closes them. Their own
+// statements count in SHOW GLOBAL STATUS like all others.
 func (db *DB) SQL() *sql.DB { return db.sql }
 
 // Exec runs a script as administrator in the database indimail.
@@ -134,18 +146,21 @@ func (db *DB) Load(files ...string) error {
 	return nil
 }
 
-// PID returns the process number of mariadbd, after its death that of the late one.
+// PID returns the process number of mariadbd, after its death that of the late
+// one.
 func (db *DB) PID() int { return db.proc.pid }
 
-// Kill ends mariadbd as a crash would, and waits until it is gone. What was committed stays for Restart.
+// Kill ends mariadbd as a crash would, and waits until it is gone. What was
+// committed stays for Restart.
 func (db *DB) Kill() error {
 	err := db.signal(syscall.SIGKILL)
 	<-db.proc.done
 	return err
 }
 
-// Restart starts mariadbd again, after Kill or from running, on the same data, port and socket, and returns when
-// it answers. Should somebody's outgoing connection have got the port meanwhile, it waits for that to end.
+// Restart starts mariadbd again, after Kill or from running, on the same data,
+// port and socket, and returns when it answers. Should somebody's outgoing
+// connection have got the port meanwhile, it waits for that to end.
 func (db *DB) Restart(ctx context.Context) error {
 	if db.stopped {
 		return errors.New("mariadb: restart after Stop")
@@ -156,14 +171,15 @@ func (db *DB) Restart(ctx context.Context) error {
 	return db.launch(ctx, "--port-open-timeout=10")
 }
 
-// Pause makes mariadbd stand still: it accepts connections (the kernel does) and answers nothing.
+// Pause makes mariadbd stand still: it accepts connections (the kernel does)
+// and answers nothing.
 func (db *DB) Pause() error { return db.signal(syscall.SIGSTOP) }
 
 // Continue ends Pause.
 func (db *DB) Continue() error { return db.signal(syscall.SIGCONT) }
 
-// Stop shuts mariadbd down, paused or not, and returns when it is gone; the files in Dir are left to Dir's owner.
-// A second Stop does nothing.
+// Stop shuts mariadbd down, paused or not, and returns when it is gone; the
+// files in Dir are left to Dir's owner. A second Stop does nothing.
 func (db *DB) Stop() error {
 	if db.stopped {
 		return nil
@@ -197,8 +213,9 @@ func lookPath(name string) (string, error) {
 	return "", ErrNotInstalled
 }
 
-// options returns what the making of the data directory and the server have in common. The small redo log is for
-// speed; not waiting for the disk is safe here, where mariadbd may be killed but the machine's losing power ends all.
+// options returns what the making of the data directory and the server have in
+// common. The small redo log is for speed; not waiting for the disk is safe
+// here, where mariadbd may be killed but the machine's losing power ends all.
 func (db *DB) options() []string {
 	options := []string{
 		"--no-defaults", // must be the first
@@ -215,7 +232,8 @@ func (db *DB) options() []string {
 	return options
 }
 
-// install makes the data directory. Of its accounts only root@localhost is there, without a password that fits.
+// install makes the data directory. Of its accounts only root@localhost is
+// there, without a password that fits.
 func (db *DB) install(ctx context.Context, program string) error {
 	if err := os.Mkdir(filepath.Join(db.Dir, "tmp"), 0o700); err != nil {
 		return err
@@ -240,7 +258,8 @@ func (db *DB) install(ctx context.Context, program string) error {
 	return nil
 }
 
-// prepare chooses the socket, writes the statements that mariadbd runs before it listens, and sets up db.sql.
+// prepare chooses the socket, writes the statements that mariadbd runs before
+// it listens, and sets up db.sql.
 func (db *DB) prepare() error {
 	db.Socket = filepath.Join(db.Dir, "mysql.sock")
 	if len(db.Socket) > maxSocket {
@@ -274,7 +293,8 @@ func (db *DB) prepare() error {
 
 func (db *DB) initFile() string { return filepath.Join(db.Dir, "init.sql") }
 
-// launch starts mariadbd and returns when it answers, or with an error and no process.
+// launch starts mariadbd and returns when it answers, or with an error and no
+// process.
 func (db *DB) launch(ctx context.Context, more ...string) error {
 	log, err := os.OpenFile(db.Log, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
@@ -313,8 +333,9 @@ func (db *DB) launch(ctx context.Context, more ...string) error {
 	return fmt.Errorf("mariadb: start: %w; %s ends:\n%s", err, db.Log, tail(text))
 }
 
-// wait returns when mariadbd answers: nil; when it has died or ctx is over: why. mariadbd binds the port first, then
-// the socket, and listens when the init file is done; so an answer on the socket means all of it.
+// wait returns when mariadbd answers: nil; when it has died or ctx is over:
+// why. mariadbd binds the port first, then the socket, and listens when the
+// init file is done; so an answer on the socket means all of it.
 func (db *DB) wait(ctx context.Context) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := db.sql.PingContext(ctx)
@@ -331,7 +352,8 @@ func (db *DB) wait(ctx context.Context) error {
 	}
 }
 
-// shutdown ends mariadbd in the orderly way, or, when that takes too long, by force.
+// shutdown ends mariadbd in the orderly way, or, when that takes too long, by
+// force.
 func (db *DB) shutdown() {
 	if db.proc == nil {
 		return
@@ -354,7 +376,8 @@ func (db *DB) signal(sig os.Signal) error {
 	return nil
 }
 
-// freePort returns a port on 127.0.0.1 that was free just now. A variable for the test of its not being so any more.
+// freePort returns a port on 127.0.0.1 that was free just now. A variable for
+// the test of its not being so any more.
 var freePort = func() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// run is mariadbtest.ForTest without rows; that package cannot be imported here.
+// run is mariadbtest.ForTest without rows; that package cannot be imported
+// here.
 func run(t *testing.T, dir string) *DB {
 	t.Helper()
 	began := time.Now()
@@ -158,7 +159,8 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// A directory's path may be longer than that of a socket may be; and the port may be taken at the last moment.
+// A directory's path may be longer than that of a socket may be; and the port
+// may be taken at the last moment.
 func TestLongPathTakenPort(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -203,7 +205,8 @@ func TestNotInstalled(t *testing.T) {
 	}
 }
 
-// The error of a start that fails says what mariadbd said, and nothing is left running.
+// The error of a start that fails says what mariadbd said, and nothing is left
+// running.
 func TestStartFails(t *testing.T) {
 	db := run(t, t.TempDir())
 	if err := db.Kill(); err != nil {
@@ -225,7 +228,8 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// TestParentKilled has another process of this program start a MariaDB, and kills it.
+// TestParentKilled has another process of this program start a MariaDB, and
+// kills it.
 func TestParentKilled(t *testing.T) {
 	if dir := os.Getenv("MARIADB_TEST_PARENT"); dir != "" {
 		db := run(t, dir)

@@ -4,5 +4,6 @@ package mariadb
 
 import "syscall"
 
-// dieWithParent cannot be had here: a parent that dies without Stop leaves its mariadbd behind.
+// dieWithParent cannot be had here: a parent that dies without Stop leaves its
+// mariadbd behind.
 func dieWithParent(*syscall.SysProcAttr) {}

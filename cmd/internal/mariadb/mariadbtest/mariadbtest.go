@@ -1,5 +1,5 @@
-// Package mariadbtest gives a test a MariaDB with the rows of testdata/golden. It is apart from package mariadb so
-// that no program links package testing.
+// Package mariadbtest gives a test a MariaDB with the rows of testdata/golden.
+// It is apart from package mariadb so that no program links package testing.
 package mariadbtest
 
 import (
@@ -13,8 +13,9 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
-// ForTest returns a new MariaDB with the tables of mariadb.Schema and the golden rows; it is stopped when t ends.
-// Without MariaDB on this machine t is skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails. options are
+// ForTest returns a new MariaDB with the tables of mariadb.Schema and the
+// golden rows; it is stopped when t ends. Without MariaDB on this machine t is
+// skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails. options are
 // those of mariadb.StartWith.
 func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
@@ -39,8 +40,9 @@ func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	return db
 }
 
-// Control returns a new control directory: the golden one, with db's port and socket in it. Some of its files hold
-// a password, so none is readable by others.
+// Control returns a new control directory: the golden one, with db's port and
+// socket in it. Some of its files hold a password, so none is readable by
+// others.
 func Control(t testing.TB, db *mariadb.DB) string {
 	t.Helper()
 	return ControlOf(t, db, filepath.Join(Golden(t), "control"))
@@ -67,7 +69,8 @@ func ControlOf(t testing.TB, db *mariadb.DB, from string) string {
 	return to
 }
 
-// Golden returns the path of testdata/golden: beside go.mod, which is in the directory of the test or above.
+// Golden returns the path of testdata/golden: beside go.mod, which is in the
+// directory of the test or above.
 func Golden(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
