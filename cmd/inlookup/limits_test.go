@@ -61,10 +61,9 @@ func TestValuesThatDoNotFit(t *testing.T) {
 	// In nanoseconds each of the numbers is out of range; the first, in 64 bits,
 	// comes to 0.29 s. So do the minutes.
 	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s", "3000000h", "1e3", "x"}
-	numbers := []string{"99999999999999999999", "-1", "x", "1e3"}
 	for name, values := range map[string][]string{
 		"CACHE_TTL": seconds, "CACHE_NEGATIVE_TTL": seconds, "CACHE_STALE": seconds,
-		"CACHE_SIZE": numbers, "MAX_BTREE_COUNT": numbers,
+		"CACHE_SIZE":          {"99999999999999999999", "-1", "x", "1e3"},
 		"RELAY_CLEAR_MINUTES": {"-1", "99999999999999999999", "9223372036854775807", "307445734562"},
 	} {
 		for _, value := range values {
@@ -77,6 +76,35 @@ func TestValuesThatDoNotFit(t *testing.T) {
 			if status != 100 || !regexp.MustCompile(`(?m)^wrong .*`+name).MatchString(lines) {
 				t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
 			}
+		}
+	}
+}
+
+// What the C program takes as well is a warning when it does not fit, for the server and for its
+// check.
+func TestValuesOfTheCProgram(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	for _, setting := range [][2]string{
+		{"MAX_BTREE_COUNT", "99999999999999999999"}, {"MAX_BTREE_COUNT", "-1"},
+		{"MAX_BTREE_COUNT", "x"}, {"MAX_BTREE_COUNT", "1e3"},
+		{"USE_BTREE", "x"}, {"USE_BTREE", "yes"},
+	} {
+		name, value := setting[0], setting[1]
+		s := newSite(t, db)
+		s.env[name] = value
+		status, lines := s.check()
+		if status != 0 || !regexp.MustCompile(`(?m)^warning  cache +`+name+`: `).MatchString(lines) {
+			t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
+		}
+		log := s.serve().startLines()
+		if !strings.Contains(log, "inlookup: warning: "+name+": ") {
+			t.Errorf("%s=%s: no warning\n%s", name, value, log)
+		}
+		const asked = "1 over@example.com"
+		all(t, s.client(), name+"="+value, map[string]string{asked: "over quota"})
+		if n := s.counts()[`cache_entries{kind="present"}`]; n != 1 {
+			t.Errorf("%s=%s: %v entries, want the cache on and no limit", name, value, n)
 		}
 	}
 }
@@ -131,7 +159,7 @@ func TestFewDescriptors(t *testing.T) {
 	}
 	p := s.limited("ulimit -n 20", "-v")
 	s.answers(p)
-	if text := p.stderr.String(); !strings.Contains(text, "warning") || !tooFew.MatchString(text) {
+	if text := p.startLines(); !strings.Contains(text, "warning") || !tooFew.MatchString(text) {
 		t.Errorf("no warning: %q", text)
 	}
 	c := s.short(patience)
