@@ -1,10 +1,13 @@
+//go:build ops
+
 package main_test
 
 // TestSoak is all of it together: full load, and whatever can go wrong at random times, with the same three promises
 // throughout. No answer is wrong; "unavailable" is said only while the database is away or has just come back; every
 // question is answered in time. At the end the server holds no more files, threads and memory than at the beginning.
 //
-// It takes some 20 seconds, or as long as the environment variable INLOOKUP_SOAK says: 20m, 8h.
+// It runs with -tags ops alone, for some 20 seconds, or as long as the environment variable
+// INLOOKUP_SOAK says: 20m, 8h.
 
 import (
 	"bytes"
@@ -81,12 +84,6 @@ func (o *soakOutput) Write(b []byte) (int, error) {
 		o.secrets.Add(1)
 	}
 	return len(b), nil
-}
-
-// atLeast sets max to d if it is smaller.
-func atLeast(max *atomic.Int64, d time.Duration) {
-	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
-	}
 }
 
 // question returns one of which the answer is known.
@@ -193,45 +190,9 @@ func (s *soak) shot(rnd *rand.Rand) {
 	s.judge(start, q, want, inlookup.Answer(got), code < 0 || code == 0 && q.Type == inlookup.TypePasswd, err)
 }
 
-func openReply(path string) (fd int, err error) {
-	if err = makeFIFO(path); err != nil {
-		return -1, err
-	}
-	return syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-}
-
-// readReply returns all that comes until the answer is complete.
-func readReply(fd int, typ inlookup.Type, until time.Time) (got []byte, err error) {
-	buf := make([]byte, 8<<10)
-	for time.Now().Before(until) {
-		if n, _ := syscall.Read(fd, buf); n > 0 {
-			got = append(got, buf[:n]...)
-		} else {
-			time.Sleep(100 * time.Microsecond)
-		}
-		if code := inlookup.Answer(got).Code(); len(got) >= 4 && (typ < inlookup.TypePasswd || len(got) >= 4+code) {
-			return got, nil
-		}
-	}
-	return got, errNoAnswer
-}
-
 // write writes b into one of the request FIFOs, with one write that is all or nothing.
 func (s *soak) write(rnd *rand.Rand, b []byte) error {
 	return writeRequest(s.fifo("infifo."+strconv.Itoa(1+rnd.IntN(2))), b)
-}
-
-func writeRequest(path string, b []byte) error {
-	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(fd)
-	for deadline := time.Now().Add(soakTimeout); ; time.Sleep(100 * time.Microsecond) {
-		if _, err = syscall.Write(fd, b); err != syscall.EAGAIN || time.Now().After(deadline) {
-			return err
-		}
-	}
 }
 
 // A client that is killed while it asks is this program again, started with the request FIFO and a directory for
@@ -487,37 +448,6 @@ func (s *soak) String() string {
 		s.asked(), s.fates[soakRight].Load(), s.fates[soakUnavailable].Load(), s.fates[soakUnexcused].Load(), s.fates[soakWrong].Load(), s.fates[soakLost].Load(),
 		d(&s.slowest), d(&s.recovery), s.kills.Load(), s.pauses.Load(), s.dead.Load(), s.left.Load(), s.junk.Load(), s.hostile.Load(), s.sent.Load(),
 		s.output.lines.Load(), d(&s.stall))
-}
-
-// A usage is what a process holds.
-type usage struct{ files, sockets, threads, rss int } // files without sockets; rss in KiB
-
-// used reads it where the kernel tells.
-func used(pid int) (u usage) {
-	dir := fmt.Sprintf("/proc/%d/", pid)
-	fds, _ := os.ReadDir(dir + "fd")
-	for _, fd := range fds {
-		if to, err := os.Readlink(dir + "fd/" + fd.Name()); strings.HasPrefix(to, "socket:") {
-			u.sockets++
-		} else if err == nil {
-			u.files++
-		}
-	}
-	status, _ := os.ReadFile(dir + "status")
-	for line := range strings.Lines(string(status)) {
-		f := append(strings.Fields(line), "", "")
-		switch n, _ := strconv.Atoi(f[1]); f[0] {
-		case "Threads:":
-			u.threads = n
-		case "VmRSS:":
-			u.rss = n
-		}
-	}
-	return u
-}
-
-func (u usage) String() string {
-	return fmt.Sprintf("%d files, %d sockets, %d threads, %.1f MiB", u.files, u.sockets, u.threads, float64(u.rss)/1024)
 }
 
 // quiet waits until the server has nothing to do and holds no connections but those of the configuration in force,

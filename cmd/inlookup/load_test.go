@@ -1,0 +1,90 @@
+package main_test
+
+// What tests under load share: reply FIFOs without a test's own names, and what a process holds.
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+// atLeast sets max to d if it is smaller.
+func atLeast(max *atomic.Int64, d time.Duration) {
+	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
+	}
+}
+
+// openReply makes a reply FIFO and opens it to read, without waiting.
+func openReply(path string) (fd int, err error) {
+	if err = makeFIFO(path); err != nil {
+		return -1, err
+	}
+	return syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+}
+
+// readReply returns all that comes until the answer is complete.
+func readReply(fd int, typ inlookup.Type, until time.Time) (got []byte, err error) {
+	buf := make([]byte, 8<<10)
+	for time.Now().Before(until) {
+		if n, _ := syscall.Read(fd, buf); n > 0 {
+			got = append(got, buf[:n]...)
+		} else {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if code := inlookup.Answer(got).Code(); len(got) >= 4 && (typ < inlookup.TypePasswd || len(got) >= 4+code) {
+			return got, nil
+		}
+	}
+	return got, errNoAnswer
+}
+
+// writeRequest writes a request with one write that is all or nothing. It waits for room.
+func writeRequest(path string, b []byte) error {
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Microsecond) {
+		if _, err = syscall.Write(fd, b); err != syscall.EAGAIN || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// A usage is what a process holds.
+type usage struct{ files, sockets, threads, rss int } // files without sockets; rss in KiB
+
+// used reads it where the kernel tells.
+func used(pid int) (u usage) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	fds, _ := os.ReadDir(dir + "fd")
+	for _, fd := range fds {
+		if to, err := os.Readlink(dir + "fd/" + fd.Name()); strings.HasPrefix(to, "socket:") {
+			u.sockets++
+		} else if err == nil {
+			u.files++
+		}
+	}
+	status, _ := os.ReadFile(dir + "status")
+	for line := range strings.Lines(string(status)) {
+		f := append(strings.Fields(line), "", "")
+		switch n, _ := strconv.Atoi(f[1]); f[0] {
+		case "Threads:":
+			u.threads = n
+		case "VmRSS:":
+			u.rss = n
+		}
+	}
+	return u
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d files, %d sockets, %d threads, %.1f MiB", u.files, u.sockets, u.threads, float64(u.rss)/1024)
+}
