@@ -1,6 +1,6 @@
 package main_test
 
-// What tests under load share: reply FIFOs without a test's own names, and what a process holds.
+// What tests under load share: how they ask as the C programs do, and what a process holds.
 
 import (
 	"fmt"

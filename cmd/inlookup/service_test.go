@@ -1,7 +1,7 @@
 package main_test
 
-// The server as a service: what it tells a service manager, what it hides from its neighbours, which groups can use
-// it, and the files for systemd and daemontools.
+// The server as a service: what it tells a service manager, what it hides from its neighbours, and
+// which groups can use it.
 
 import (
 	"errors"
@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
 )
 
 // manager listens as a service manager does.
