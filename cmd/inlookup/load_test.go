@@ -1,6 +1,6 @@
 package main_test
 
-// What tests under load share: how they ask as the C programs do, and what a process holds.
+// What tests under load share: how they write a request, and what a process holds.
 
 import (
 	"fmt"
@@ -10,38 +10,12 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/inlookup/inlookup"
 )
 
 // atLeast sets max to d if it is smaller.
 func atLeast(max *atomic.Int64, d time.Duration) {
 	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
 	}
-}
-
-// openReply makes a reply FIFO and opens it to read, without waiting.
-func openReply(path string) (fd int, err error) {
-	if err = makeFIFO(path); err != nil {
-		return -1, err
-	}
-	return syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-}
-
-// readReply returns all that comes until the answer is complete.
-func readReply(fd int, typ inlookup.Type, until time.Time) (got []byte, err error) {
-	buf := make([]byte, 8<<10)
-	for time.Now().Before(until) {
-		if n, _ := syscall.Read(fd, buf); n > 0 {
-			got = append(got, buf[:n]...)
-		} else {
-			time.Sleep(100 * time.Microsecond)
-		}
-		if code := inlookup.Answer(got).Code(); len(got) >= 4 && (typ < inlookup.TypePasswd || len(got) >= 4+code) {
-			return got, nil
-		}
-	}
-	return got, errNoAnswer
 }
 
 // writeRequest writes a request with one write that is all or nothing. It waits for room.

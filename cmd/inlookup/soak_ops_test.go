@@ -190,6 +190,30 @@ func (s *soak) shot(rnd *rand.Rand) {
 	s.judge(start, q, want, inlookup.Answer(got), code < 0 || code == 0 && q.Type == inlookup.TypePasswd, err)
 }
 
+// openReply makes a reply FIFO and opens it to read, without waiting.
+func openReply(path string) (fd int, err error) {
+	if err = makeFIFO(path); err != nil {
+		return -1, err
+	}
+	return syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+}
+
+// readReply returns all that comes until the answer is complete.
+func readReply(fd int, typ inlookup.Type, until time.Time) (got []byte, err error) {
+	buf := make([]byte, 8<<10)
+	for time.Now().Before(until) {
+		if n, _ := syscall.Read(fd, buf); n > 0 {
+			got = append(got, buf[:n]...)
+		} else {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if code := inlookup.Answer(got).Code(); len(got) >= 4 && (typ < inlookup.TypePasswd || len(got) >= 4+code) {
+			return got, nil
+		}
+	}
+	return got, errNoAnswer
+}
+
 // write writes b into one of the request FIFOs, with one write that is all or nothing.
 func (s *soak) write(rnd *rand.Rand, b []byte) error {
 	return writeRequest(s.fifo("infifo."+strconv.Itoa(1+rnd.IntN(2))), b)
