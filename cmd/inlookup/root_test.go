@@ -45,7 +45,7 @@ func (s *site) askAll(path string) {
 			}
 		}
 	}
-	eventually(s.t, "nobody waits", func() bool { return s.counts()["waiting"] <= 1 })
+	eventually(s.t, "nobody waits", func() bool { return s.counts()["waiting"] == 0 })
 }
 
 // setMode gives the FIFO of a reply a mode and an owner.

@@ -482,9 +482,9 @@ func (s *soak) quiet() (u usage) {
 		u = used(s.p.cmd.Process.Pid)
 		return u.sockets <= soakConns
 	})
-	eventually(s.t, "nobody waits but the question for it", func() bool {
+	eventually(s.t, "nobody waits", func() bool {
 		a, err := s.observer.Resolve(context.Background(), inlookup.Query{Type: inlookup.TypeStatus})
-		return err == nil && strings.Contains(a.Data(), "\ninlookup_waiting 1\n")
+		return err == nil && strings.Contains(a.Data(), "\ninlookup_waiting 0\n")
 	})
 	u = used(s.p.cmd.Process.Pid)
 	for range 20 { // the reply FIFO of that question may be open still when its answer is here: the fewest files count
