@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
 // A thousand askers of the same at the same time: one SELECT.
@@ -114,69 +115,110 @@ func TestAnswerTooLong(t *testing.T) {
 	})
 }
 
-func TestPreload(t *testing.T) {
-	db := database(t)
+// logins adds users and when they logged in. Those of the last hour that there are, are first,
+// second and duser, who is in a distributed domain.
+func logins(t *testing.T, db *mariadb.DB) {
+	t.Helper()
 	for _, name := range []string{"first", "second", "old", "smtp"} {
 		addUser(t, db, name, "recent.example", "hash")
 	}
-	mustExec(t, db, `INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos,timestamp) VALUES
-		('first','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL 10 SECOND), ('first','recent.example','pop3','192.0.2.1',0,'',NOW()-INTERVAL 2 DAY),
-		('second','recent.example','webm','192.0.2.1',0,'',NOW()-INTERVAL 100 SECOND), ('old','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL 2 HOUR),
-		('smtp','recent.example','smtp','192.0.2.1',0,'',NOW()), ('ghost','recent.example','imap','192.0.2.1',0,'',NOW()),
-		('duser','dist.example.net','imap','192.0.2.1',0,'',NOW())`, "DELETE FROM lastauth")
-	count := newCounter(t, db)
-	loaded := func(p *process, times int, n int) {
-		t.Helper()
-		line := fmt.Sprintf("inlookup: %d users loaded in ", n)
-		eventually(t, line, func() bool { return strings.Count(p.stderr.String(), "users loaded in") >= times })
-		if got := strings.Count(p.stderr.String(), line); got != times {
-			t.Errorf("%d times %q:\n%s", got, line, p.stderr.String())
-		}
+	const columns = "INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos,timestamp) VALUES "
+	const rows = `
+		('first','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL 10 SECOND),
+		('first','recent.example','pop3','192.0.2.1',0,'',NOW()-INTERVAL 2 DAY),
+		('second','recent.example','webm','192.0.2.1',0,'',NOW()-INTERVAL 100 SECOND),
+		('old','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL 2 HOUR),
+		('smtp','recent.example','smtp','192.0.2.1',0,'',NOW()),
+		('ghost','recent.example','imap','192.0.2.1',0,'',NOW()),
+		('duser','dist.example.net','imap','192.0.2.1',0,'',NOW())`
+	mustExec(t, db, columns+rows, "DELETE FROM lastauth")
+}
+
+// loaded waits until the cache has been loaded that many times, each time with n users.
+func (p *process) loaded(times, n int) {
+	p.t.Helper()
+	eventually(p.t, "recent users are loaded", func() bool {
+		return strings.Count(p.stderr.String(), "users loaded in") >= times
+	})
+	line := fmt.Sprintf("inlookup: %d users loaded in ", n)
+	if got := strings.Count(p.stderr.String(), line); got != times {
+		p.t.Errorf("%d times %q, want %d:\n%s", got, line, times, p.stderr.String())
 	}
-	for _, args := range [][]string{{"-c", "3600"}, {"-c", "3600", "-i", "1"}, {"-c", "3600", "-i", "3"}} {
+}
+
+func TestPreload(t *testing.T) {
+	db := database(t)
+	logins(t, db)
+	recent := map[string]string{
+		"3 first@recent.example":   "first@recent.example hash 0",
+		"3 second@recent.example":  "second@recent.example hash 0",
+		"3 duser@dist.example.net": "duser@dist.example.net $5$abcdefgh$DistHash 0",
+	}
+	count := newCounter(t, db)
+	for _, instances := range []string{"1", "3"} {
 		s := goldenSite(t, db)
-		p := s.serve(args...)
+		p := s.serve("-c", "3600", "-i", instances)
 		c := s.client()
 		for times := 1; times <= 2; times++ { // at the start, and after SIGHUP
-			loaded(p, times, 2)
+			p.loaded(times, len(recent))
 			asked := count.questions()
-			for _, name := range []string{"first", "second"} {
-				if got := show(t, c, "3 "+name+"@recent.example"); got != name+"@recent.example hash 0" {
-					t.Errorf("%v: %s: %s", args, name, got)
-				}
-			}
+			all(t, c, "recent users", recent)
 			if n := asked(); n != 0 {
-				t.Errorf("%v, %d times loaded: MariaDB was asked %d times", args, times, n)
+				t.Errorf("-i %s, %d times loaded: MariaDB was asked %d times", instances, times, n)
 			}
 			before := count.selects()
 			for _, name := range []string{"old", "smtp", "ghost"} {
 				show(t, c, "3 "+name+"@recent.example")
 			}
 			if n := count.selects() - before; n < 3 {
-				t.Errorf("%v: %d SELECTs for three who are not recent", args, n)
+				t.Errorf("-i %s: %d SELECTs for three who are not recent", instances, n)
 			}
 			p.signal(syscall.SIGHUP)
 		}
-		loaded(p, 3, 2)
+		p.loaded(3, len(recent))
 		p.terminate()
 	}
-	// A central database of its own has no users to ask for.
-	mustExec(t, db, "CREATE DATABASE centre; CREATE TABLE centre.aliasdomain LIKE aliasdomain; GRANT ALL ON centre.* TO indimail@'%', indimail@localhost", "DROP DATABASE centre")
-	central := goldenSite(t, db)
-	central.env["CNTRL_DATABASE"] = "centre"
-	p := central.serve("-c", "3600")
-	loaded(p, 1, 2)
+}
+
+// A central database of its own has no logins, and is not asked for them.
+func TestPreloadWithCentralDatabase(t *testing.T) {
+	db := database(t)
+	logins(t, db)
+	mustExec(t, db, "CREATE DATABASE centre; CREATE TABLE centre.aliasdomain LIKE aliasdomain;"+
+		" GRANT ALL ON centre.* TO indimail@'%', indimail@localhost", "DROP DATABASE centre")
+	s := goldenSite(t, db)
+	s.env["CNTRL_DATABASE"] = "centre"
+	p := s.serve("-c", "3600")
+	p.loaded(1, 2) // duser's host would be in the central database
 	if log := p.stderr.String(); strings.Contains(log, "loading recent users") {
 		t.Error(log)
 	}
-	// Where there is room for one, it is who came last.
+}
+
+// Where there is room for one user, it is one of the latest. The server asks for four at a time.
+func TestPreloadLatest(t *testing.T) {
+	db := database(t)
+	const atATime, users = 4, 12
+	for i := range users { // the earliest first
+		name := fmt.Sprint("login", i)
+		addUser(t, db, name, "recent.example", "hash")
+		mustExec(t, db, fmt.Sprintf("INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos,timestamp)"+
+			" VALUES ('%s','recent.example','imap','192.0.2.1',0,'',NOW()-INTERVAL %d SECOND)", name, 100*(users-i)), "")
+	}
+	t.Cleanup(func() { db.Exec("DELETE FROM lastauth") })
 	s := goldenSite(t, db)
 	s.env["MAX_BTREE_COUNT"] = "1"
-	p = s.serve("-c", "3600")
-	loaded(p, 1, 1)
-	asked := count.questions()
-	if got := show(t, s.client(), "3 first@recent.example"); got != "first@recent.example hash 0" || asked() != 0 {
-		t.Errorf("the last who came: %s; or MariaDB was asked", got)
+	s.serve("-c", "3600").loaded(1, 1)
+	kept := ""
+	for i := users - atATime; i < users; i++ {
+		email := fmt.Sprintf("login%d@recent.example", i)
+		text := s.text(inlookup.Query{Type: inlookup.TypeExplain, Email: email, IP: "3"})
+		if strings.Contains(text, "cache:       hit\n") {
+			kept += email + " "
+		}
+	}
+	if strings.Count(kept, " ") != 1 {
+		t.Errorf("kept of the four latest: %q, want one", kept)
 	}
 }
 

@@ -100,92 +100,188 @@ func TestCheckLive(t *testing.T) {
 	}
 }
 
-func TestCheckWrong(t *testing.T) {
-	t.Parallel()
+// A checkTest is a site that is not as it should be, or is though it may not look so.
+type checkTest struct {
+	name    string
+	prepare func(*site)
+	status  int    // -1: 100 or 111
+	want    string // a regular expression for exactly one line
+}
+
+// variable sets a variable of the environment.
+func variable(name, value string) func(*site) {
+	return func(s *site) { s.env[name] = value }
+}
+
+// controlFile writes a control file with a mode.
+func controlFile(name, text string, mode os.FileMode) func(*site) {
+	return func(s *site) {
+		s.control(name, text)
+		if err := os.Chmod(filepath.Join(s.env["CONTROLDIR"], name), mode); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// fifoDirectory makes the directory of the request FIFOs with a mode, and in it what make makes.
+func fifoDirectory(mode os.FileMode, make func(path string) error) func(*site) {
+	return func(s *site) {
+		dir := s.env["INFIFODIR"]
+		err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, mode), make(s.fifo("infifo")))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// checks runs inlookup -t at a site for each test. A subject other than database has one line.
+func checks(t *testing.T, tests []checkTest) {
+	t.Helper()
 	db := database(t)
-	const entry = "domain example.com 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport 1\nuse_ssl 0\ndatabase indimail\nuser indimail\npass hunter2\n"
-	set := func(name, value string) func(*site) { return func(s *site) { s.env[name] = value } }
-	file := func(name, text string, mode os.FileMode) func(*site) {
-		return func(s *site) {
-			s.control(name, text)
-			if err := os.Chmod(filepath.Join(s.env["CONTROLDIR"], name), mode); err != nil {
-				s.t.Fatal(err)
-			}
-		}
-	}
-	fifodir := func(mode os.FileMode, make func(path string) error) func(*site) {
-		return func(s *site) {
-			for _, err := range []error{os.Mkdir(s.env["INFIFODIR"], 0o755), os.Chmod(s.env["INFIFODIR"], mode), make(s.fifo("infifo"))} {
-				if err != nil {
-					s.t.Fatal(err)
-				}
-			}
-		}
-	}
-	nothing := func(string) error { return nil }
-	for name, test := range map[string]struct {
-		prepare func(*site)
-		status  int
-		want    string // a regular expression for one line
-	}{
-		"readable host.mysql":      {file("host.mysql", "localhost:indimail:hunter2\n", 0o644), 100, `wrong +host.mysql .*mode 0644, holds a password and is readable by all: chmod o-r /`},
-		"readable, no password":    {file("host.mysql", "# localhost\nlocalhost:indimail\n", 0o644), 0, `ok +host.mysql .*mode 0644$`},
-		"readable host.cntrl":      {file("host.cntrl", "localhost:indimail:hunter2\n", 0o604), 100, `wrong +host.cntrl .*readable by all`},
-		"readable mcdinfo":         {file("mcdinfo", entry, 0o644), 100, `wrong +mcdinfo .*readable by all`},
-		"group may read":           {file("host.mysql", "localhost:indimail:hunter2\n", 0o640), 0, `ok +host.mysql .*mode 0640$`},
-		"malformed mcdinfo":        {file("mcdinfo", "domain example.com 0\n\nfarce hunter2\n", 0o600), 100, `wrong +mcdinfo +/.*/mcdinfo:3: want`},
-		"then nothing is asked":    {file("mcdinfo", "domain example.com 2\n", 0o600), 100, `warning +database +not asked`},
-		"malformed assign":         {file("../users/assign", "+example.com\n", 0o644), 100, `wrong +assign +/.*/assign:1: `},
-		"malformed smtproutes":     {file("smtproutes", "example.com\n", 0o644), 100, `wrong +smtproutes +/.*/smtproutes:1: `},
-		"no CONTROLDIR":            {set("CONTROLDIR", "/nowhere"), 0, `warning +CONTROLDIR .*/nowhere.*no such file`},
-		"wrong variable":           {set("RELAY_CLEAR_MINUTES", "half"), 100, `wrong +environment +RELAY_CLEAR_MINUTES: .*half`},
-		"wrong cache":              {set("CACHE_TTL", "soon"), 100, `wrong +cache +CACHE_TTL: .*soon`},
-		"no cache":                 {set("USE_BTREE", "0"), 0, `ok +cache +none`},
-		"short timeoutread":        {file("timeoutread", "3\n", 0o644), 0, `warning +timeoutread .*3 s.*want 4 at least`},
-		"long timeoutread":         {file("timeoutread", "4\n", 0o644), 0, `ok +timeoutread `},
-		"no timeoutread":           {file("timeoutread", "0\n", 0o644), 100, `wrong +timeoutread +/.*/timeoutread:1: want seconds`},
-		"no such table":            {set("RELAY_TABLE", "nosuch"), 100, `wrong +database +indimail on localhost: relay, .*nosuch.*put its name right in .*RELAY_TABLE`},
-		"no such column":           {set("MYSQL_TABLE", "valias"), 100, `wrong +database +indimail on localhost: users, .*add the column`},
-		"wrong password":           {set("MYSQL_PASSWD", "hunter2"), 100, `wrong +database .*Access denied.*MYSQL_PASSWD`},
-		"no such database":         {set("MYSQL_DATABASE", "nosuch"), 100, `wrong +database +nosuch on localhost: users, .*(Access denied|Unknown database)`},
-		"no such host":             {set("MYSQL_HOST", "nosuch.invalid"), -1, `wrong +database +indimail on nosuch.invalid: users, `}, // a machine without DNS cannot tell
-		"database away":            {set("MYSQL_SOCKET", "/nowhere"), 111, `wrong +database +indimail on localhost: users, .*/nowhere.*is MySQL running there`},
-		"database of a store away": {file("mcdinfo", entry, 0o600), 111, `wrong +database +indimail on 127.0.0.1: users, .*is MySQL running there`},
-		"away, and wrong besides":  {func(s *site) { s.env["MYSQL_SOCKET"], s.env["FIFO_MODE"] = "/nowhere", "rw" }, 100, `wrong +FIFO_MODE .*"rw"`},
-		"wrong besides, and away":  {func(s *site) { s.env["MYSQL_SOCKET"] = "/nowhere"; s.control("timeoutread", "x") }, 100, `wrong +database .*/nowhere`},
-		"FIFO_MODE for all":        {set("FIFO_MODE", "666"), 0, `warning +FIFO_MODE +0666: everybody`},
-		"FIFO_MODE for none":       {set("FIFO_MODE", "060"), 100, `wrong +FIFO_MODE +0060: .*want 0660`},
-		"directory is a file":      {func(s *site) { s.control("file", ""); s.env["INFIFODIR"] = s.env["CONTROLDIR"] + "/file" }, 100, `wrong +directory .*/file: not a directory`},
-		"directory below a file":   {func(s *site) { s.control("file", ""); s.env["INFIFODIR"] = s.env["CONTROLDIR"] + "/file/d" }, 100, `wrong +directory .*/file/d.*not a directory`},
-		"directory for all":        {fifodir(0o777, nothing), 0, `warning +directory .*mode 0777: everybody`},
-		"a right directory":        {fifodir(0o775, nothing), 0, `ok +directory .*owner \S+ \(uid \d+\), mode 0775$`},
-		"a file in the way":        {fifodir(0o775, func(path string) error { return os.WriteFile(path, nil, 0o666) }), 100, `wrong +FIFO .*/infifo: is no FIFO: move it away`},
-		"a FIFO of another mode":   {fifodir(0o775, func(path string) error { return syscall.Mkfifo(path, 0o600) }), 0, `warning +FIFO .*mode 0600: nobody serves it, and the server will change its mode to 0660`},
-		"REPLYDIR relative":        {set("REPLYDIR", "tmp"), 100, `wrong +REPLYDIR +tmp: want a path`},
-		"REPLYDIR missing":         {set("REPLYDIR", "/nowhere/"), 100, `wrong +REPLYDIR .*no such file.*no client will get an answer`},
-		"REPLYDIR right":           {func(s *site) { s.env["REPLYDIR"] = s.env["FIFOTMPDIR"] }, 0, `ok +REPLYDIR +/`},
-	} {
+	for _, test := range tests {
 		s := newSite(t, db)
 		test.prepare(s)
 		before := snapshot(t, s.dir)
 		status, lines := s.check()
-		want := regexp.MustCompile("(?m)^" + test.want)
-		if status != test.status && (test.status >= 0 || status != 100 && status != 111) || len(want.FindAllString(lines, -1)) != 1 {
-			t.Errorf("%s: exit %d, want %d and once %s\n%s", name, status, test.status, want, lines)
+		either := test.status < 0 && (status == 100 || status == 111)
+		if status != test.status && !either {
+			t.Errorf("%s: exit %d, want %d\n%s", test.name, status, test.status, lines)
 		}
-		if subject := strings.Fields(want.FindString(lines) + " - -")[1]; subject != "database" && strings.Count(lines, " "+subject+" ") != 1 {
-			t.Errorf("%s: not one line about %s\n%s", name, subject, lines)
+		found := regexp.MustCompile("(?m)^"+test.want).FindAllString(lines, -1)
+		if len(found) != 1 {
+			t.Errorf("%s: %d times %s\n%s", test.name, len(found), test.want, lines)
+			continue
+		}
+		subject := strings.Fields(found[0])[1]
+		if subject != "database" && strings.Count(lines, " "+subject+" ") != 1 {
+			t.Errorf("%s: not one line about %s\n%s", test.name, subject, lines)
 		}
 		if snapshot(t, s.dir) != before {
-			t.Errorf("%s: it changed something", name)
+			t.Errorf("%s: it changed something", test.name)
 		}
 	}
+}
+
+const checkEntry = "domain example.com 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport 1\nuse_ssl 0\n" +
+	"database indimail\nuser indimail\npass hunter2\n"
+
+func TestCheckReadableFiles(t *testing.T) {
+	t.Parallel()
+	const advice = `: holds a password and everyone can read it: chgrp indimail \S+ && chmod 640 /`
+	checks(t, []checkTest{
+		{"host.mysql", controlFile("host.mysql", "localhost:indimail:secret\n", 0o644), 0,
+			`warning +host.mysql +/\S+/host.mysql` + advice + `\S+/host.mysql$`},
+		{"without a password", controlFile("host.mysql", "# localhost\nlocalhost\n", 0o644), 0,
+			`warning +host.mysql .*` + advice},
+		{"host.cntrl", controlFile("host.cntrl", "localhost:indimail:hunter2\n", 0o604), 100,
+			`warning +host.cntrl .*` + advice},
+		{"mcdinfo", controlFile("mcdinfo", checkEntry, 0o644), 111, `warning +mcdinfo .*` + advice},
+		{"by its group", controlFile("host.mysql", "localhost:indimail:secret\n", 0o640), 0,
+			`ok +host.mysql .*mode 0640$`},
+		{"hostip", controlFile("hostip", "192.0.2.1\n", 0o644), 0, `ok +hostip .*mode 0644$`},
+	})
+}
+
+func TestCheckFiles(t *testing.T) {
+	t.Parallel()
+	checks(t, []checkTest{
+		{"malformed mcdinfo", controlFile("mcdinfo", "domain d.example 0\n\nserver hunter2\n", 0o600), 0,
+			`warning +mcdinfo +/.*/mcdinfo:3: the entry that begins here is incomplete`},
+		{"malformed assign", controlFile("../users/assign", "+example.com\n", 0o644), 0,
+			`warning +assign +/.*/assign:1: `},
+		{"malformed smtproutes", controlFile("smtproutes", "example.com:a:b\n", 0o644), 0,
+			`warning +smtproutes +/.*/smtproutes:1: `},
+		{"smtproutes without a colon", controlFile("smtproutes", "example.com\n", 0o644), 0,
+			`ok +smtproutes `},
+		{"malformed host.mysql", controlFile("host.mysql", "localhost:indimail:hunter2:x\n", 0o600), 100,
+			`wrong +host.mysql +/.*/host.mysql:1: the fourth field`},
+		{"no CONTROLDIR", variable("CONTROLDIR", "/nowhere"), 0,
+			`warning +CONTROLDIR .*/nowhere.*no such file`},
+		{"short timeoutread", controlFile("timeoutread", "3\n", 0o644), 0,
+			`warning +timeoutread .*3 s.*want at least 4`},
+		{"long timeoutread", controlFile("timeoutread", "4\n", 0o644), 0, `ok +timeoutread `},
+		{"no timeoutread", controlFile("timeoutread", "0\n", 0o644), 100,
+			`wrong +timeoutread +/.*/timeoutread:1: want seconds`},
+	})
+}
+
+func TestCheckVariables(t *testing.T) {
+	t.Parallel()
+	checks(t, []checkTest{
+		{"wrong variable", variable("RELAY_CLEAR_MINUTES", "half"), 100,
+			`wrong +environment +RELAY_CLEAR_MINUTES: .*half`},
+		{"then nothing is asked", variable("RELAY_CLEAR_MINUTES", "half"), 100,
+			`warning +database +not asked`},
+		{"wrong cache", variable("CACHE_TTL", "soon"), 100, `wrong +cache +CACHE_TTL: .*soon`},
+		{"no cache", variable("USE_BTREE", "0"), 0, `ok +cache +none`},
+		{"FIFO_MODE for all", variable("FIFO_MODE", "666"), 0, `warning +FIFO_MODE +0666: everyone`},
+		{"FIFO_MODE for none", variable("FIFO_MODE", "060"), 100, `wrong +FIFO_MODE +0060: .*want 0660`},
+		{"REPLYDIR relative", variable("REPLYDIR", "tmp"), 100, `wrong +environment +REPLYDIR: want the absolute`},
+		{"REPLYDIR missing", variable("REPLYDIR", "/nowhere/"), 100,
+			`wrong +REPLYDIR .*no such file.*no client will get an answer`},
+		{"REPLYDIR right", func(s *site) { s.env["REPLYDIR"] = s.env["FIFOTMPDIR"] }, 0,
+			`ok +REPLYDIR +/`},
+	})
 	s := newSite(t, nil)
 	for _, args := range [][]string{{"-t", "-demo"}, {"-demo=serve", "-t"}, {"-t", "extra"}} {
-		if status, stdout, stderr := s.run("inlookup", args...); status != 100 || stdout != "" || strings.Count(stderr, "\n") != 1 {
+		status, stdout, stderr := s.run("inlookup", args...)
+		if status != 100 || stdout != "" || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
 		}
 	}
+}
+
+func TestCheckDatabases(t *testing.T) {
+	t.Parallel()
+	away := variable("MYSQL_SOCKET", "/nowhere")
+	checks(t, []checkTest{
+		{"no such table", variable("MYSQL_TABLE", "nosuch"), 100,
+			`wrong +database +indimail on localhost: users, .*nosuch.*put its name right in MYSQL_TABLE`},
+		{"a table that can be missing", variable("RELAY_TABLE", "nosuch"), 0,
+			`ok +database +indimail on localhost: relay, `},
+		{"no such column", variable("MYSQL_TABLE", "valias"), 100,
+			`wrong +database +indimail on localhost: users, .*add the column`},
+		{"wrong password", variable("MYSQL_PASSWD", "hunter2"), 100,
+			`wrong +database .*access denied.*MYSQL_PASSWD`},
+		{"no such database", variable("MYSQL_DATABASE", "nosuch"), 100,
+			`wrong +database +nosuch on localhost: users, .*([Aa]ccess denied|Unknown database)`},
+		// A machine without DNS cannot tell.
+		{"no such host", variable("MYSQL_HOST", "nosuch.invalid"), -1,
+			`wrong +database +indimail on nosuch.invalid: users, `},
+		{"database away", away, 111,
+			`wrong +database +indimail on localhost: users, .*/nowhere.*is MySQL running there`},
+		{"database of a store away", controlFile("mcdinfo", checkEntry, 0o600), 111,
+			`wrong +database +indimail on 127.0.0.1: users, .*is MySQL running there`},
+		{"away, and wrong besides", func(s *site) { away(s); s.env["FIFO_MODE"] = "rw" }, 100,
+			`wrong +environment +.*"rw"`},
+		{"wrong besides, and away", func(s *site) { away(s); s.control("timeoutread", "x") }, 100,
+			`wrong +database .*/nowhere`},
+	})
+}
+
+func TestCheckFIFOs(t *testing.T) {
+	t.Parallel()
+	nothing := func(string) error { return nil }
+	file := func(path string) error { return os.WriteFile(path, nil, 0o666) }
+	fifo := func(path string) error { return syscall.Mkfifo(path, 0o600) }
+	below := func(path string) func(*site) {
+		return func(s *site) {
+			s.control("file", "")
+			s.env["INFIFODIR"] = s.env["CONTROLDIR"] + path
+		}
+	}
+	checks(t, []checkTest{
+		{"directory is a file", below("/file"), 100, `wrong +directory .*/file: not a directory`},
+		{"directory below a file", below("/file/d"), 100, `wrong +directory .*/file/d.*not a directory`},
+		{"directory for all", fifoDirectory(0o777, nothing), 0,
+			`warning +directory .*mode 0777: anyone can put another FIFO`},
+		{"a right directory", fifoDirectory(0o775, nothing), 0,
+			`ok +directory .*owner \S+ \(uid \d+\), mode 0775$`},
+		{"a file in the way", fifoDirectory(0o775, file), 100,
+			`wrong +FIFO .*/infifo: it is no FIFO: move it away`},
+		{"a FIFO of another mode", fifoDirectory(0o775, fifo), 0,
+			`warning +FIFO .*mode 0600: nobody serves it, and the server will change its mode to 0660`},
+	})
 }
 
 // nobody is a user without rights.
@@ -253,15 +349,15 @@ func TestCheckRights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	expect(100, `wrong +directory .*missing/run is absent and may not be made in `+s.dir+`: permission denied`)
+	expect(100, `wrong +directory .*missing/run is absent and cannot be made in `+s.dir+`: permission denied`)
 	must(os.MkdirAll(s.env["INFIFODIR"], 0o755))
-	expect(100, `wrong +directory .*owner root \(uid 0\), mode 0755: the server may not make a FIFO in it`)
+	expect(100, `wrong +directory .*owner root \(uid 0\), mode 0755: the server cannot make a FIFO in it`)
 	must(os.Chown(s.env["INFIFODIR"], nobody, nobody))
 	expect(111, `ok +directory .*mode 0755`, `ok +FIFO .* is absent`)
 	must(syscall.Mkfifo(s.fifo("infifo"), 0o660))
-	expect(100, `wrong +FIFO .*owner root.*the server may not take it over`)
-	must(os.Chmod(s.fifo("infifo"), 0o666)) // it may be opened, but not given its mode
-	expect(100, `wrong +FIFO .*owner root.*the server may not take it over`)
+	expect(100, `wrong +FIFO .*owner root.*the server cannot open it: remove it`)
+	must(os.Chmod(s.fifo("infifo"), 0o666)) // it can be opened, and its mode cannot be changed
+	expect(111, `warning +FIFO .*owner root.*nobody serves it, and the server cannot change its mode to 0660`)
 	must(os.Chown(s.fifo("infifo"), nobody, nobody))
 	expect(111, `warning +FIFO .*will change its mode to 0660`)
 	s.control("hostip", "192.0.2.1\n") // root's, mode 0600

@@ -190,6 +190,7 @@ func goldenCommands(t *testing.T) (commands []command) {
 }
 
 func TestGoldenInquerytest(t *testing.T) {
+	t.Parallel()
 	s := goldenSite(t, database(t))
 	s.serve()
 	s.env["QUERY_CACHE"] = "1"

@@ -152,6 +152,7 @@ func isError(q inlookup.Query, a inlookup.Answer) bool {
 }
 
 func TestInstallation(t *testing.T) {
+	t.Parallel()
 	db := installationDB(t)
 	for env, answers := range byEnvironment(goldenAnswers(t)) {
 		s := installationSite(t, db)

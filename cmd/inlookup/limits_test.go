@@ -25,7 +25,7 @@ func TestNothingKept(t *testing.T) {
 	for _, value := range []string{"0", "0s"} {
 		g := newGate(t, "127.0.0.1:0", db)
 		s := newSite(t, nil)
-		s.control("host.mysql", "127.0.0.1:indimail:secret:"+g.port()+"\n")
+		s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", g.port(), "secret"
 		s.env["CACHE_TTL"] = value
 		s.serve()
 		c := s.short(patience)
@@ -60,12 +60,10 @@ func TestValuesThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	// In nanoseconds each of the numbers is out of range; the first, in 64 bits,
 	// comes to 0.29 s. So do the minutes.
-	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s",
-		"3000000h", "1e3", "x"}
-	numbers := []string{"99999999999999999999", "-1", "x", "1e3"}
+	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s", "3000000h", "1e3", "x"}
 	for name, values := range map[string][]string{
 		"CACHE_TTL": seconds, "CACHE_NEGATIVE_TTL": seconds, "CACHE_STALE": seconds,
-		"CACHE_SIZE": numbers, "MAX_BTREE_COUNT": numbers,
+		"CACHE_SIZE":          {"99999999999999999999", "-1", "x", "1e3"},
 		"RELAY_CLEAR_MINUTES": {"-1", "99999999999999999999", "9223372036854775807", "307445734562"},
 	} {
 		for _, value := range values {
@@ -78,6 +76,35 @@ func TestValuesThatDoNotFit(t *testing.T) {
 			if status != 100 || !regexp.MustCompile(`(?m)^wrong .*`+name).MatchString(lines) {
 				t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
 			}
+		}
+	}
+}
+
+// What the C program takes as well is a warning when it does not fit, for the server and for its
+// check.
+func TestValuesOfTheCProgram(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	for _, setting := range [][2]string{
+		{"MAX_BTREE_COUNT", "99999999999999999999"}, {"MAX_BTREE_COUNT", "-1"},
+		{"MAX_BTREE_COUNT", "x"}, {"MAX_BTREE_COUNT", "1e3"},
+		{"USE_BTREE", "x"}, {"USE_BTREE", "yes"},
+	} {
+		name, value := setting[0], setting[1]
+		s := newSite(t, db)
+		s.env[name] = value
+		status, lines := s.check()
+		if status != 0 || !regexp.MustCompile(`(?m)^warning  cache +`+name+`: `).MatchString(lines) {
+			t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
+		}
+		log := s.serve().startLines()
+		if !strings.Contains(log, "inlookup: warning: "+name+": ") {
+			t.Errorf("%s=%s: no warning\n%s", name, value, log)
+		}
+		const asked = "1 over@example.com"
+		all(t, s.client(), name+"="+value, map[string]string{asked: "over quota"})
+		if n := s.counts()[`cache_entries{kind="present"}`]; n != 1 {
+			t.Errorf("%s=%s: %v entries, want the cache on and no limit", name, value, n)
 		}
 	}
 }
@@ -111,8 +138,7 @@ func (s *site) refuses() string {
 // the hard ones too, since the Go runtime raises soft ones of descriptors.
 func (s *site) limited(limits string, args ...string) *process {
 	s.t.Helper()
-	script := limits + ` && exec "$@"`
-	words := append([]string{"-c", script, "sh", filepath.Join(bin, "inlookup")}, args...)
+	words := append([]string{"-c", limits + ` && exec "$@"`, "sh", filepath.Join(bin, "inlookup")}, args...)
 	return s.startCommand(s.command("sh", words...))
 }
 
@@ -128,9 +154,12 @@ func TestFewDescriptors(t *testing.T) {
 	if !regexp.MustCompile(`(?im)^warning .*(descriptor|files)`).MatchString(check.stdout.String()) {
 		t.Errorf("-t gives no warning:\n%s", check.stdout.String())
 	}
+	if _, lines := s.check(); regexp.MustCompile(`(?im)^warning .*descriptor`).MatchString(lines) {
+		t.Errorf("-t warns without a cause:\n%s", lines)
+	}
 	p := s.limited("ulimit -n 20", "-v")
 	s.answers(p)
-	if text := p.stderr.String(); !strings.Contains(text, "warning") || !tooFew.MatchString(text) {
+	if text := p.startLines(); !strings.Contains(text, "warning") || !tooFew.MatchString(text) {
 		t.Errorf("no warning: %q", text)
 	}
 	c := s.short(patience)
@@ -202,7 +231,7 @@ func TestAddressSpace(t *testing.T) {
 		t.Skip("the race detector takes as much as there is")
 	}
 	s := goldenSite(t, database(t))
-	p := s.limited(fmt.Sprintf("ulimit -v %d", 4<<20), "-i", "2") // 4 GiB
+	p := s.limited(fmt.Sprintf("ulimit -v %d", 2<<20), "-i", "2") // 2 GiB
 	s.answers(p)
 	c := s.short(patience)
 	for i := range 200 {

@@ -330,6 +330,7 @@ const laterServer = "#!/bin/sh\necho later version\nexec \"%s/inlookup\" \"$@\"\
 // TestMigrationSupervise changes over from a stand-in for the C program, upgrades, and goes back
 // in two steps, with the commands of FROM-C.md. Each time another program runs.
 func TestMigrationSupervise(t *testing.T) {
+	t.Parallel()
 	db := database(t)
 	s := newService(t, db)
 	s.write("sbin/inlookup", oldServer)

@@ -45,33 +45,87 @@ func TestHangup(t *testing.T) {
 		t.Fatalf("password %q: this test tests nothing without a cache", got)
 	}
 	p.signal(syscall.SIGHUP)
-	eventually(t, "the new password after SIGHUP", func() bool { return passwd(t, d, "hup@example.com") == "new" })
+	eventually(t, "the new password after SIGHUP", func() bool {
+		return passwd(t, d, "hup@example.com") == "new"
+	})
+}
 
-	// A file that is wrong changes nothing, and is named with its line.
-	mcdinfo := filepath.Join(s.env["CONTROLDIR"], "mcdinfo")
-	text, err := os.ReadFile(mcdinfo)
-	if err != nil {
-		t.Fatal(err)
-	}
-	setPasswd(t, db, "hup", "example.com", "newer")
-	s.control("mcdinfo", "domain example.com 0\nserver 127.0.0.1\n\nmcdhost 192.0.2.1\n")
-	p.signal(syscall.SIGHUP)
-	eventually(t, "an error that names the file and line 4", func() bool { return strings.Contains(p.stderr.String(), mcdinfo+":4:") })
-	eventually(t, "the cache is dropped all the same", func() bool { return passwd(t, d, "hup@example.com") == "newer" })
-	if route, err := d.Host(t.Context(), "duser@dist.example.net"); route != "dist.example.net:192.0.2.26:2526" || err != nil {
-		t.Errorf("by the old mcdinfo: %s, %v", route, err)
+// A file that is wrong changes nothing, and is named with its line. When it is right again, all
+// files are in force.
+func TestHangupFaultyFile(t *testing.T) {
+	db := database(t)
+	addUser(t, db, "hup", "example.com", "old")
+	s := goldenSite(t, db)
+	p := s.serve()
+	d := s.directory()
+	passwd(t, d, "hup@example.com")
+	setPasswd(t, db, "hup", "example.com", "new")
+	right := make(map[string]string)
+	for _, name := range []string{"host.mysql", "mcdinfo"} {
+		text, err := os.ReadFile(filepath.Join(s.env["CONTROLDIR"], name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		right[name] = string(text)
 	}
 
-	// A file that is right again is in force.
-	s.control("mcdinfo", strings.ReplaceAll(string(text), "192.0.2.25", "192.0.2.77"))
+	s.control("mcdinfo", strings.ReplaceAll(right["mcdinfo"], "192.0.2.25", "192.0.2.77"))
+	s.control("host.mysql", "# a comment\nlocalhost:indimail:secret:a-port\n")
 	p.signal(syscall.SIGHUP)
-	eventually(t, "the new mcdinfo", func() bool {
+	fault := filepath.Join(s.env["CONTROLDIR"], "host.mysql") + ":2: the fourth field"
+	eventually(t, "an error that names file, line and field", func() bool {
+		return strings.Contains(p.stderr.String(), fault)
+	})
+	eventually(t, "the cache is dropped all the same", func() bool {
+		return passwd(t, d, "hup@example.com") == "new"
+	})
+	route := func() string {
 		route, err := d.Host(t.Context(), "user@example.com")
 		if err != nil {
 			t.Error(err)
 		}
-		return route == "example.com:192.0.2.77:2525"
+		return route
+	}
+	if got := route(); got != "example.com:192.0.2.25:2525" {
+		t.Errorf("by the old mcdinfo: %s", got)
+	}
+
+	s.control("host.mysql", right["host.mysql"])
+	p.signal(syscall.SIGHUP)
+	eventually(t, "the new mcdinfo", func() bool { return route() == "example.com:192.0.2.77:2525" })
+	if strings.Contains(p.stderr.String(), "secret") {
+		t.Errorf("the password is in the log:\n%s", p.stderr.String())
+	}
+}
+
+// An entry of mcdinfo that is incomplete keeps nothing from being in force: questions about its
+// domain are errors.
+func TestHangupIncompleteEntry(t *testing.T) {
+	s := goldenSite(t, database(t))
+	p := s.serve()
+	c := s.client()
+	path := filepath.Join(s.env["CONTROLDIR"], "mcdinfo")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.ReplaceAll(string(text), "192.0.2.26", "192.0.2.78")
+	lines := strings.Count(changed, "\n")
+	s.control("mcdinfo", changed+"domain far.example.net 0\nserver 127.0.0.1\n")
+	p.signal(syscall.SIGHUP)
+	warning := fmt.Sprintf("warning: %s:%d: ", path, lines+2)
+	eventually(t, warning, func() bool { return strings.Contains(p.stderr.String(), warning) })
+	eventually(t, "its domain is an error", func() bool {
+		return show(t, c, "1 user@far.example.net") == "unavailable"
 	})
+	// Its address has changed in mcdinfo, and not in host_table.
+	all(t, c, "the new mcdinfo", map[string]string{
+		"1 user@example.com":       "active",
+		"1 duser@dist.example.net": "unavailable",
+	})
+	if strings.Contains(p.stderr.String(), "stays as it was") {
+		t.Errorf("an incomplete entry is taken for an error:\n%s", p.stderr.String())
+	}
 }
 
 // SIGHUP during lookups: the C server crashed at 15 of 20.
@@ -214,62 +268,95 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
+// written returns all that the server has written. Lines leave in blocks, some time after they
+// were made. So this asks for statistics, which come after them.
+func (p *process) written() string {
+	p.t.Helper()
+	const last = "Query/Sec"
+	before := strings.Count(p.stdout.String(), last)
+	p.signal(syscall.SIGUSR1)
+	eventually(p.t, "statistics", func() bool { return strings.Count(p.stdout.String(), last) > before })
+	return p.stdout.String()
+}
+
+// linesOf returns the lines about one request FIFO.
+func linesOf(fifo, text string) (lines string) {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, fifo+"->") {
+			lines += line
+		}
+	}
+	return lines
+}
+
+// askTwice asks a question of each type twice over infifo.2, and returns the debug lines for that.
+func (s *site) askTwice() (want string) {
+	s.t.Helper()
+	names := map[inlookup.Type]string{1: "User Query", 2: "Relay Query", 3: "Password Query",
+		4: "Host Query", 5: "Alias Query", 6: "Domain Limits Query", 7: "Domain Query"}
+	for typ := inlookup.TypeUser; typ <= inlookup.TypeDomain; typ++ {
+		for _, hit := range []bool{false, true} {
+			email, ip, shown := "user@example.com", "", "N/A"
+			if typ == inlookup.TypeRelay {
+				ip, shown = "192.0.2.10", "192.0.2.10"
+			}
+			r := newReply(s.t, s.env["FIFOTMPDIR"])
+			b := frame(typ, email, r.path, ip)
+			send(s.t, s.fifo("infifo.2"), b)
+			if _, err := r.read(patience); err != nil {
+				s.t.Fatal(err)
+			}
+			want += fmt.Sprintf("infifo.2->%s, Bytes %d, Query ['%s'], User %s, RemoteIp %s\n",
+				r.path, len(b)-4, names[typ], email, shown)
+			if hit && typ != inlookup.TypeRelay {
+				want += fmt.Sprintf("infifo.2->%s, cache hit\n", r.path)
+			}
+		}
+	}
+	return want
+}
+
 func TestDebugLines(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
-	names := map[inlookup.Type]string{1: "User Query", 2: "Relay Query", 3: "Password Query", 4: "Host Query",
-		5: "Alias Query", 6: "Domain Limits Query", 7: "Domain Query"}
-	ask := func() (want string) {
-		for typ := inlookup.TypeUser; typ <= inlookup.TypeDomain; typ++ {
-			for _, hit := range []bool{false, true} {
-				email, ip, shown := "user@example.com", "", "N/A"
-				if typ == inlookup.TypeRelay {
-					ip, shown = "192.0.2.10", "192.0.2.10"
-				}
-				r := newReply(t, s.env["FIFOTMPDIR"])
-				b := frame(typ, email, r.path, ip)
-				send(t, s.fifo("infifo.2"), b)
-				if _, err := r.read(4 * time.Second); err != nil {
-					t.Fatal(err)
-				}
-				want += fmt.Sprintf("infifo.2->%s, Bytes %d, Query ['%s'], User %s, RemoteIp %s\n", r.path, len(b)-4, names[typ], email, shown)
-				if hit && typ != inlookup.TypeRelay {
-					want += fmt.Sprintf("infifo.2->%s, cache hit\n", r.path)
-				}
-			}
-		}
-		return want
-	}
-	ask()
-	if got := p.stdout.String(); got != "" {
+	s.askTwice()
+	if got := p.written(); strings.Contains(got, "->") {
 		t.Fatalf("without SIGUSR2: %q", got)
 	}
-	flush := func() { s.text(inlookup.Query{Type: inlookup.TypeFlush}) }
-	flush()
+	s.text(inlookup.Query{Type: inlookup.TypeFlush})
+	asked := 0
+	isOn := func() bool { // asks over the other FIFO
+		asked++
+		email := fmt.Sprintf("on%d", asked)
+		s.ask("infifo.1", inlookup.Query{Type: inlookup.TypeRelay, Email: email, IP: "192.0.2.1"})
+		return strings.Contains(p.written(), "User "+email+", RemoteIp 192.0.2.1\n")
+	}
 	p.signal(syscall.SIGUSR2)
-	eventually(t, "debug lines after SIGUSR2", func() bool {
-		s.ask("infifo.1", inlookup.Query{Type: inlookup.TypeRelay, Email: "on", IP: "192.0.2.1"})
-		return strings.Contains(p.stdout.String(), "User on, RemoteIp 192.0.2.1\n")
-	})
-	skip := len(p.stdout.String())
-	want := ask()
-	if got := p.stdout.String()[skip:]; got != want {
+	eventually(t, "debug lines after SIGUSR2", isOn)
+	want := s.askTwice()
+	if got := linesOf("infifo.2", p.written()); got != want {
 		t.Errorf("debug lines\n%swant\n%s", got, want)
 	}
-	// No line but ours, whatever a client writes.
-	skip = len(p.stdout.String())
-	s.ask("infifo.1", inlookup.Query{Type: inlookup.TypeUser, Email: "x\nUser:Relay:Password\x1b[2J@example.com"})
-	if got := p.stdout.String()[skip:]; strings.Count(got, "\n") != 1 || strings.Contains(got, "\x1b") {
-		t.Errorf("debug lines %q", got)
-	}
 	p.signal(syscall.SIGUSR2)
-	eventually(t, "no more debug lines", func() bool {
-		before := len(p.stdout.String())
-		s.ask("infifo.1", inlookup.Query{Type: inlookup.TypeRelay, Email: "on", IP: "192.0.2.1"})
-		return len(p.stdout.String()) == before
-	})
+	eventually(t, "no more debug lines", func() bool { return !isOn() })
 	if strings.Contains(p.stdout.String()+p.stderr.String(), "UserHash") {
 		t.Error("a password hash is logged")
+	}
+}
+
+// A question makes one line, whatever the client writes.
+func TestDebugLineOfHostileAddress(t *testing.T) {
+	s := newSite(t, nil)
+	p := s.serve("-v")
+	s.ask("infifo", inlookup.Query{Type: inlookup.TypeUser, Email: "x\nUser:Relay:Password\x1b[2J@example.com"})
+	got := p.written()
+	begin := strings.LastIndex(got, "infifo->") // behind that of the start
+	if begin < 0 {
+		t.Fatalf("no debug line: %q", got)
+	}
+	line, rest, _ := strings.Cut(got[begin:], "\n")
+	if strings.Contains(line, "\x1b") || !strings.HasPrefix(rest, "User:Relay:Password:Limit:") {
+		t.Errorf("debug lines %q", got)
 	}
 }
 
@@ -319,50 +406,95 @@ func TestUsage(t *testing.T) {
 // What is wrong with the configuration is said at the start, with file and line.
 func TestFaultyConfiguration(t *testing.T) {
 	t.Parallel()
-	const entry = "domain example.com 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport 3306\nuse_ssl 0\ndatabase indimail\nuser indimail\n"
-	for _, test := range []struct{ file, text, want string }{
-		{"mcdinfo", "nonsense\n", "mcdinfo:1:"},
-		{"mcdinfo", "server 127.0.0.1\n", "mcdinfo:1:"},
-		{"mcdinfo", "# comment\n\ndomain example.com 2\n", "mcdinfo:3:"},
-		{"mcdinfo", "domain example.com\n", "mcdinfo:1:"},
-		{"mcdinfo", entry + "pass\n", "mcdinfo:8:"},
-		{"mcdinfo", entry + "pass secret word\n", "mcdinfo:8:"},
-		{"mcdinfo", entry + "user indimail\n", "mcdinfo:8:"},
-		{"mcdinfo", entry + "domain example.org 0\n", "mcdinfo:8:"},
-		{"mcdinfo", strings.Replace(entry, "3306", "many", 1) + "pass secret\n", "mcdinfo:"},
-		{"mcdinfo", strings.Replace(entry, "3306", "65536", 1) + "pass secret\n", "mcdinfo:"},
-		{"mcdinfo", strings.Replace(entry, "use_ssl 0", "use_ssl maybe", 1) + "pass secret\n", "mcdinfo:"},
-		{"mcdinfo", entry, "mcdinfo"},
-		{"host.mysql", "\n:user:secret:3306\n", "host.mysql:2:"},
+	for _, test := range []struct{ name, text, want string }{
+		{"host.mysql", "\nlocal host:user:secret:3306\n", "host.mysql:2:"},
 		{"host.mysql", "localhost:user:secret:port\n", "host.mysql:1:"},
 		{"host.mysql", "localhost:user:secret:3306:tls\n", "host.mysql:1:"},
 		{"host.mysql", "localhost:user:secret:3306:ssl:more\n", "host.mysql:1:"},
 		{"host.cntrl", "localhost:user:secret:99999\n", "host.cntrl:1:"},
-		{"smtproutes", "# comment\nexample.com:192.0.2.1:25\nexample.org:192.0.2.1:smtp\n", "smtproutes:3:"},
-		{"smtproutes", "example.com\n", "smtproutes:1:"},
-		{"smtproutes", "example.com:192.0.2.1:65536\n", "smtproutes:1:"},
-		{"qmtproutes", "example.com:192.0.2.1:-1\n", "qmtproutes:1:"},
-		{"../users/assign", "+example.com-:example.com:1:1:/home/mail:-::\n+example.org-:example.org\n.\n", "assign:2:"},
+		{"host.cntrl", "# comment\nlocalhost:user:secret:3306:no\n", "host.cntrl:2:"},
+		{"MYSQL_HOST", "localhost:user:secret:port", "MYSQL_HOST:"},
+		{"MYSQL_VPORT", "port", "MYSQL_VPORT:"},
+		{"REPLYDIR", "tmp", "REPLYDIR:"},
 		{"FIFO_MODE", "rw", "FIFO_MODE"},
-		{"CACHE_TTL", "soon", "CACHE_TTL"},
-		{"CACHE_SIZE", "-1", "CACHE_SIZE"},
-		{"MAX_BTREE_COUNT", "many", "MAX_BTREE_COUNT"},
-		{"RELAY_CLEAR_MINUTES", "half", "RELAY_CLEAR_MINUTES"},
+		{"CACHE_TTL", "soon", "CACHE_TTL:"},
+		{"CACHE_NEGATIVE_TTL", "soon", "CACHE_NEGATIVE_TTL:"},
+		{"CACHE_STALE", "25h", "CACHE_STALE:"},
+		{"CACHE_SIZE", "-1", "CACHE_SIZE:"},
+		{"RELAY_CLEAR_MINUTES", "half", "RELAY_CLEAR_MINUTES:"},
 	} {
 		s := newSite(t, nil)
-		if strings.Trim(test.file, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") == "" {
-			s.env[test.file] = test.text
-		} else {
-			s.control(test.file, test.text)
-		}
-		status, stdout, stderr := s.run("inlookup")
-		if status != 111 || stdout != "" || !strings.Contains(stderr, test.want) || strings.Contains(stderr, "secret") {
-			t.Errorf("%s %q: exit %d, stdout %q, stderr %q, want %s", test.file, test.text, status, stdout, stderr, test.want)
-		}
-		if exists(s.fifo("infifo")) {
-			t.Errorf("%s %q: a FIFO is left", test.file, test.text)
-		}
+		s.configure(settings{test.name: test.text}, strings.NewReplacer())
+		s.refusesToStart(test.name+" "+test.text, test.want)
 	}
+	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo", "smtproutes", "../users/assign"} {
+		s := newSite(t, nil)
+		path := filepath.Join(s.env["CONTROLDIR"], name)
+		if err := os.Mkdir(path, 0o755); err != nil { // so that root cannot read it either
+			t.Fatal(err)
+		}
+		s.refusesToStart("unreadable "+name, path)
+	}
+}
+
+// refusesToStart expects a server to end at once, with 111 and an error that says want.
+func (s *site) refusesToStart(what, want string) {
+	s.t.Helper()
+	status, stdout, stderr := s.run("inlookup")
+	said := strings.Contains(stderr, want) && !strings.Contains(stderr, "secret")
+	if status != 111 || stdout != "" || !said {
+		s.t.Errorf("%s: exit %d, stdout %q, stderr %q, want %s", what, status, stdout, stderr, want)
+	}
+	if exists(s.fifo("infifo")) {
+		s.t.Errorf("%s: a FIFO is left", what)
+	}
+}
+
+// A line that the C program takes, and that is of no use here, is a warning with file and line:
+// the server starts.
+func TestFaultyLines(t *testing.T) {
+	t.Parallel()
+	const entry = "domain example.com 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport 3306\nuse_ssl 0\n" +
+		"database indimail\nuser indimail\n"
+	const complete = entry + "pass secret\n"
+	for _, test := range []struct{ name, text, want string }{
+		{"mcdinfo", "server 127.0.0.1\n", "mcdinfo:1: "},
+		{"mcdinfo", "# comment\n\ndomain example.com 2\n", "mcdinfo:3: "},
+		{"mcdinfo", entry + "pass\n", "mcdinfo:2: "},
+		{"mcdinfo", entry + "user indimail\n", "mcdinfo:8: "},
+		{"mcdinfo", entry + "pass secret\ndomain example.org 0\n", "mcdinfo:9: "},
+		{"mcdinfo", strings.Replace(complete, "3306", "many", 1), "mcdinfo:2: "},
+		{"mcdinfo", strings.Replace(complete, "3306", "65536", 1), "mcdinfo:2: "},
+		{"mcdinfo", strings.Replace(complete, "use_ssl 0", "use_ssl maybe", 1), "mcdinfo:2: "},
+		{"smtproutes", "# comment\nexample.org:192.0.2.1:smtp\n", "smtproutes:2: "},
+		{"smtproutes", "example.com:192.0.2.1:65536 user secret\n", "smtproutes:1: "},
+		{"qmtproutes", "example.com:192.0.2.1:-1\n", "qmtproutes:1: "},
+		{"hostip", "nonsense\n", "hostip:1: "},
+		{"../users/assign", "+example.com-:example.com:1:1:/home/mail:-::\n+example.org-:example.org\n.\n", "assign:2: "},
+		{"MAX_BTREE_COUNT", "many", "MAX_BTREE_COUNT: "},
+		{"USE_BTREE", "maybe", "USE_BTREE: "},
+	} {
+		s := newSite(t, nil)
+		s.configure(settings{test.name: test.text}, strings.NewReplacer())
+		p := s.serve()
+		log := p.startLines()
+		if !regexp.MustCompile(`(?m)^inlookup: warning: .*` + test.want).MatchString(log) {
+			t.Errorf("%s %q: no warning of %s\n%s", test.name, test.text, test.want, log)
+		}
+		if strings.Contains(log, "secret") {
+			t.Errorf("%s %q: the password is in the log\n%s", test.name, test.text, log)
+		}
+		p.terminate()
+	}
+}
+
+// startLines returns what the server has logged when it has said what it serves.
+func (p *process) startLines() string {
+	p.t.Helper()
+	eventually(p.t, "the line of the start", func() bool {
+		return strings.Contains(p.stderr.String(), " serves ")
+	})
+	return p.stderr.String()
 }
 
 // A second server on the same FIFO is refused, and the first one does not notice.
@@ -398,7 +530,6 @@ func TestInstances(t *testing.T) {
 			t.Errorf("%s: %v", name, !want)
 		}
 	}
-	skip := len(p.stdout.String())
 	d := s.directory()
 	const asked = 300
 	for range asked {
@@ -407,7 +538,7 @@ func TestInstances(t *testing.T) {
 		}
 	}
 	counts, total := make(map[string]int), 0
-	lines := bufio.NewScanner(strings.NewReader(p.stdout.String()[skip:]))
+	lines := bufio.NewScanner(strings.NewReader(p.written()))
 	for lines.Scan() {
 		if name, _, _ := strings.Cut(lines.Text(), "->"); strings.Contains(lines.Text(), "User over@example.com") {
 			counts[name]++
@@ -544,13 +675,19 @@ func TestReadableByAll(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := s.serve()
-	for name, want := range map[string]bool{"host.mysql": true, "mcdinfo": true, "host.cntrl": false, "smtproutes": false} {
-		if got := strings.Contains(p.stderr.String(), filepath.Join(s.env["CONTROLDIR"], name)); got != want {
+	log := s.serve().startLines()
+	for name, want := range map[string]bool{
+		"host.mysql": true, "mcdinfo": true, "host.cntrl": false, "smtproutes": false,
+	} {
+		path := filepath.Join(s.env["CONTROLDIR"], name)
+		if got := strings.Contains(log, "warning: "+path+": "); got != want {
 			t.Errorf("a warning about %s: %v", name, got)
 		}
+		if got := strings.Contains(log, "chgrp indimail "+path+" && chmod 640 "+path+"\n"); got != want {
+			t.Errorf("advice about %s: %v", name, got)
+		}
 	}
-	if strings.Contains(p.stderr.String(), "secret") {
+	if strings.Contains(log, "secret") {
 		t.Error("the password is in the log")
 	}
 }

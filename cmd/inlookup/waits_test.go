@@ -322,6 +322,7 @@ func TestHungStore(t *testing.T) {
 // With as many waiting as the server lets wait, and more who come, a flush is
 // carried out. Else the old password would outlive the outage.
 func TestFlushDuringOutage(t *testing.T) {
+	t.Parallel()
 	db := mariadbtest.ForTest(t)
 	addUser(t, db, "flush", "example.com", "old")
 	s := goldenSite(t, db)

@@ -1,3 +1,5 @@
+//go:build ops
+
 package main_test
 
 // TestSoak is all of it together: full load, and whatever can go wrong at random
@@ -6,8 +8,8 @@ package main_test
 // every question is answered in time. At the end the server holds no more files,
 // threads and memory than at the beginning.
 //
-// It takes some 20 seconds, or as long as the environment variable INLOOKUP_SOAK
-// says: 20m, 8h. What goes wrong is in soakfaults_test.go.
+// It runs with -tags ops alone, for some 20 seconds, or as long as the environment variable INLOOKUP_SOAK
+// says: 20m, 8h. What goes wrong is in soakfaults_ops_test.go.
 
 import (
 	"bytes"
@@ -86,12 +88,6 @@ func (l *soakLines) take(b []byte) {
 	l.losses.Add(int64(bytes.Count(b, []byte(" lost\n"))))
 	if bytes.Contains(b, []byte("Hash")) || bytes.Contains(b, []byte("secret")) {
 		l.secrets.Add(1)
-	}
-}
-
-// atLeast sets max to d if it is smaller.
-func atLeast(max *atomic.Int64, d time.Duration) {
-	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
 	}
 }
 
@@ -270,19 +266,6 @@ func (s *soak) write(rnd *rand.Rand, b []byte) error {
 	return writeRequest(s.fifo("infifo."+strconv.Itoa(1+rnd.IntN(2))), b)
 }
 
-func writeRequest(path string, b []byte) error {
-	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(fd)
-	for deadline := time.Now().Add(soakTimeout); ; time.Sleep(100 * time.Microsecond) {
-		if _, err = syscall.Write(fd, b); err != syscall.EAGAIN || time.Now().After(deadline) {
-			return err
-		}
-	}
-}
-
 // A soakRun is a time in which everything happens.
 type soakRun struct {
 	ctx    context.Context
@@ -401,46 +384,6 @@ func (s *soak) String() string {
 		s.stops.Load(), s.floods.Load(), s.dead.Load(), s.left.Load(),
 		s.junk.Load(), s.hostile.Load(), s.sent.Load(),
 		s.lines.lines.Load(), s.lines.losses.Load(), d(&s.stall))
-}
-
-// A usage is what a process holds. Of a process that keeps secrets the kernel
-// shows its files to root alone; to others known is false.
-type usage struct {
-	known                        bool
-	files, sockets, threads, rss int // files without sockets; rss in KiB
-}
-
-// used reads it where the kernel tells.
-func used(pid int) (u usage) {
-	dir := fmt.Sprintf("/proc/%d/", pid)
-	fds, err := os.ReadDir(dir + "fd")
-	u.known = err == nil
-	for _, fd := range fds {
-		if to, err := os.Readlink(dir + "fd/" + fd.Name()); strings.HasPrefix(to, "socket:") {
-			u.sockets++
-		} else if err == nil {
-			u.files++
-		}
-	}
-	status, _ := os.ReadFile(dir + "status")
-	for line := range strings.Lines(string(status)) {
-		f := append(strings.Fields(line), "", "")
-		switch n, _ := strconv.Atoi(f[1]); f[0] {
-		case "Threads:":
-			u.threads = n
-		case "VmRSS:":
-			u.rss = n
-		}
-	}
-	return u
-}
-
-func (u usage) String() string {
-	files := "files not shown"
-	if u.known {
-		files = fmt.Sprintf("%d files, %d sockets", u.files, u.sockets)
-	}
-	return fmt.Sprintf("%s, %d threads, %.1f MiB", files, u.threads, float64(u.rss)/1024)
 }
 
 // connections returns how many the databases say that the server has.

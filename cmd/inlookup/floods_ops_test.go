@@ -1,8 +1,10 @@
+//go:build ops
+
 package main_test
 
 // One process that sends as fast as it can. It may take its share of the
 // server, as a flood of hits would; it may not take the others' answers, nor
-// memory without bound.
+// memory without bound. These run with -tags ops alone.
 
 import (
 	"runtime"

@@ -1,3 +1,5 @@
+//go:build ops
+
 package main_test
 
 // What goes wrong during TestSoak: clients that die, junk, hostile reply paths,
