@@ -222,7 +222,8 @@ var (
 		"QUERY_CACHE=1 tcpserver -H -R -l0 127.0.0.1 2012 inlookup": {serves: "tcp"},
 		"TCPCLIENT=1 tcpclient -H -R -l0 127.0.0.1 2012 inquerytest -q 1 user@example.com": {
 			want: "has all services enabled\n"},
-		"svc -h /service/inlookup.infifo":                                                {left: true}, // TestMigrationSupervise runs these
+		// TestMigrationSupervise runs these two.
+		"svc -h /service/inlookup.infifo":                                                {left: true},
 		"svc -d /service/inlookup.infifo":                                                {left: true},
 		`kill -USR1 $(svstat /service/inlookup.infifo | sed 's/.*pid \([0-9]*\).*/\1/')`: {left: true},
 		"inlookup -demo": {want: "The seven questions"},
