@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Several databases on this machine, an inlookup that knows all of them, and what
-# its askers see. BEYOND.md explains it.
+# its clients see. BEYOND.md explains it.
 #
 #   apt-get install -y --no-install-recommends mariadb-server galera-4 rsync
 #   cmd/inlookup/galera.sh          a Galera cluster, of which nodes are killed
@@ -10,7 +10,7 @@
 # the end. It takes two or three minutes and half a gigabyte of memory.
 set -euo pipefail
 pause=${PAUSE:-3} # seconds of load before and after each event
-users=10000 askers=16
+users=10000 clients=16
 cd "$(dirname "$0")/../.."
 export PATH=$PATH:/usr/sbin
 for program in go mariadbd mariadb-install-db mariadb rsync setsid; do
@@ -129,11 +129,11 @@ watching() {
 }
 
 # begin puts load on the server, end takes it away and prints a line of what the
-# askers saw; their own words go to a file.
+# clients saw; their own words go to a file.
 begin() {
 	rm -f "$dir/stop" "$dir/watch"
 	touch "$dir/watch"
-	"$dir/inquerytest" -n 2000000000 -p "$askers" -u "$users" -q 3 user%d@example.com >"$dir/load" 2>"$dir/load.err" &
+	"$dir/inquerytest" -n 2000000000 -p "$clients" -u "$users" -q 3 user%d@example.com >"$dir/load" 2>"$dir/load.err" &
 	load=$!
 	watching &
 	watch=$!
@@ -198,7 +198,7 @@ galera() {
 	serve MYSQL_HOST=127.0.0.1,127.0.0.2,127.0.0.3 USE_BTREE=0
 
 	say "each question is looked up, there is no cache; MYSQL_HOST=127.0.0.1,127.0.0.2,127.0.0.3"
-	printf '%-42s %8s %8s %11s %6s %9s   %5s %11s %13s\n' "$askers askers, and one who checks" asked answered unavailable absent longest right unavailable wrong/absent
+	printf '%-42s %8s %8s %11s %6s %9s   %5s %11s %13s\n' "$clients clients, and one that checks" asked answered unavailable absent longest right unavailable wrong/absent
 	begin
 	end "all three run"
 	for _ in 1 2 3; do
