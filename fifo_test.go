@@ -183,49 +183,6 @@ func checkReplyFlags(t *testing.T, name string, fd int) {
 	}
 }
 
-// TestMayReplyTo: root answers only where others than the owner may read or write as well.
-func TestMayReplyTo(t *testing.T) {
-	s := new(Server)
-	s.own.Store(&[]fileID{{dev: 7, ino: 1}, {dev: 8, ino: 2}})
-	for _, c := range []struct {
-		kind, mode   uint32
-		dev, ino     uint64
-		user, asRoot bool
-	}{
-		{syscall.S_IFIFO, 0o600, 1, 1, true, false},
-		{syscall.S_IFIFO, 0o711, 1, 1, true, false},
-		{syscall.S_IFIFO, 0o000, 1, 1, true, false},
-		{syscall.S_IFIFO, 0o640, 1, 1, true, true},
-		{syscall.S_IFIFO, 0o604, 1, 1, true, true},
-		{syscall.S_IFIFO, 0o660, 1, 1, true, true},
-		{syscall.S_IFIFO, 0o620, 1, 1, true, true},
-		{syscall.S_IFIFO, 0o602, 1, 1, true, true},
-		{syscall.S_IFIFO, 0o666, 1, 1, true, true},
-		{syscall.S_IFIFO, 0o666, 7, 1, false, false}, // the server's own
-		{syscall.S_IFIFO, 0o666, 8, 2, false, false},
-		{syscall.S_IFIFO, 0o666, 7, 2, true, true}, // the same number on another device
-		{syscall.S_IFREG, 0o666, 1, 1, false, false},
-		{syscall.S_IFCHR, 0o666, 1, 1, false, false},
-		{syscall.S_IFSOCK, 0o666, 1, 1, false, false},
-		{syscall.S_IFDIR, 0o777, 1, 1, false, false},
-		{syscall.S_IFLNK, 0o777, 1, 1, false, false},
-	} {
-		var st syscall.Stat_t
-		st.Mode = c.kind | c.mode
-		st.Dev = c.dev
-		st.Ino = c.ino
-		for _, s.asRoot = range []bool{false, true} {
-			want := c.user
-			if s.asRoot {
-				want = c.asRoot
-			}
-			if got := s.mayReplyTo(&st); got != want {
-				t.Errorf("%+v, as root %v: %v", c, s.asRoot, got)
-			}
-		}
-	}
-}
-
 // TestReply: one write, which never blocks; what has no room or no reader is counted.
 func TestReply(t *testing.T) {
 	s := new(Server)

@@ -537,7 +537,7 @@ func (db database) account() database {
 
 const (
 	maxConns   = 16              // connections to one database
-	maxWaiting = 1024            // questions that want one of them
+	maxWaiting = 512             // questions that want one of them
 	connLife   = 5 * time.Minute // so a name that moves and a new grant are followed
 	connIdle   = time.Minute     // less than what firewalls forget
 )
@@ -892,10 +892,8 @@ func (p *pool) shrink(open int) {
 // failed returns the error with the database's name, and notes that a database
 // has gone.
 func (p *pool) failed(err error) error {
-	if errorNumber(err) == erNoSuchTable {
-		return err // the table may be one that can be missing
-	}
-	gone := err != errBusy
+	// The table may be one that can be missing.
+	gone := err != errBusy && errorNumber(err) != erNoSuchTable
 	err = fmt.Errorf("database %s: %w", p.name, hideText(err))
 	if gone && p.down.CompareAndSwap(false, true) {
 		p.config.logf("%v", err)
@@ -1578,7 +1576,8 @@ func parseLimit(text string) (int64, error) {
 }
 
 // Recent returns the addresses of those who logged in within the last age, each
-// once, latest first.
+// once, of each database the latest first. With an error they are those of the
+// databases that answered.
 func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error) {
 	c, err := m.current()
 	if err != nil {
@@ -1589,11 +1588,12 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 		" WHERE service IN ('imap','pop3','webm') AND timestamp>=FROM_UNIXTIME(?)" +
 		" ORDER BY timestamp DESC"
 	var emails []string
+	var failed error
 	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
 		rows, err := p.read(ctx, text, []any{time.Now().Add(-age).Unix()})
 		if err != nil {
-			return nil, p.failed(err)
+			failed = errors.Join(failed, p.failed(err))
 		}
 		for _, r := range rows {
 			email := lower(r[0].String + "@" + r[1].String)
@@ -1603,7 +1603,7 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 			}
 		}
 	}
-	return emails, nil
+	return emails, failed
 }
 
 // userPools returns the databases that hold users.

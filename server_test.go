@@ -363,6 +363,9 @@ func TestReplyForRoot(t *testing.T) {
 	}
 }
 
+// setNumber sets a number whose type differs between systems.
+func setNumber[T int64 | uint64](to *T, n uint64) { *to = T(n) }
+
 // setMaxFiles limits the number of files that this process may open, until undo.
 func setMaxFiles(t *testing.T, n uint64) (undo func()) {
 	t.Helper()
@@ -370,7 +373,8 @@ func setMaxFiles(t *testing.T, n uint64) (undo func()) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
 		t.Skip(err)
 	}
-	limit := syscall.Rlimit{Cur: n, Max: old.Max}
+	limit := old
+	setNumber(&limit.Cur, n)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Skip(err)
 	}

@@ -289,7 +289,7 @@ func refusal(number uint16) (v verdict, advice string) {
 		return wrong, "create the database, or put its name right in MYSQL_DATABASE or mcdinfo"
 	case 1146:
 		return wrong, "create the table, or put its name right in MYSQL_TABLE, " +
-			"MYSQL_INACTIVE_TABLE, RELAY_TABLE or CNTRL_TABLE"
+			"MYSQL_INACTIVE_TABLE or CNTRL_TABLE"
 	case 1054:
 		return wrong, "add the column: the table is not as IndiMail makes it"
 	case 3159: // ER_SECURE_TRANSPORT_REQUIRED

@@ -353,17 +353,14 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		defer close(done)
 		start := time.Now()
 		emails, err := s.mysql.Recent(ctx, s.recent)
-		n := 0
-		if err == nil {
-			n, err = s.cache.Preload(ctx, emails)
-		}
+		n, err2 := s.cache.Preload(ctx, emails)
 		emails = nil
 		debug.FreeOSMemory() // the list may have been as large as the cache
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return // another one follows, or the end
 		}
-		if err != nil {
-			s.logger.Printf("loading recent users: %v", err)
+		for _, fault := range problems(errors.Join(err, err2)) {
+			s.logger.Printf("loading recent users: %s", fault)
 		}
 		s.logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))
 	}()
