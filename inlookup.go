@@ -326,13 +326,15 @@ func (db *database) setFields(text string) bool {
 	db.passwd = cmp.Or(fields[1], db.passwd)
 	if strings.HasPrefix(at, "/") {
 		db.socket, db.port = at, ""
+	} else if !isPort(at) {
+		return false
 	} else if at != "" {
 		db.socket, db.port = "", at
 	}
 	if security != "" {
 		db.tls = security == "ssl"
 	}
-	return isPort(db.port) && slices.Contains([]string{"", "ssl", "nossl"}, security)
+	return slices.Contains([]string{"", "ssl", "nossl"}, security)
 }
 
 // cutHosts cuts text at the first colon outside brackets: these hold an IPv6

@@ -564,7 +564,7 @@ func TestManyAtOnce(t *testing.T) {
 func TestImpossibleAddress(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	s.serve()
+	s.serve().startLines() // after which it asks no more of itself
 	d, ctx := s.directory(), t.Context()
 	count := newCounter(t, db)
 	before := count.selects()
