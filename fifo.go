@@ -1,6 +1,6 @@
 package inlookup
 
-// The named pipe and both ends of it: Client asks over it, Server answers.
+// The named pipe, and the server that answers what comes over it.
 //
 // The request FIFO is a byte stream into which anyone with the right to write
 // can put anything. One promise of the kernel keeps it usable: a write(2) of at
@@ -32,13 +32,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log"
-	mathrand "math/rand/v2"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -75,8 +73,7 @@ func RequestFIFOs(getenv func(string) string, name string) []string {
 }
 
 func (e environ) infifo(name string) string { return cmp.Or(name, e.get("INFIFO", "infifo")) }
-
-func isPath(name string) bool { return name[0] == '/' || name[0] == '.' }
+func isPath(name string) bool               { return name[0] == '/' || name[0] == '.' }
 
 // instance returns the path of the n-th of several request FIFOs.
 func instance(path string, n int) string { return path + "." + strconv.Itoa(n) }
@@ -116,38 +113,30 @@ func (e environ) fifoMode() (fs.FileMode, error) {
 }
 
 // indimail returns the user and group to whom root gives the FIFOs and
-// directories it makes; ok is false for other users and where there are none.
-var indimail = sync.OnceValue(func() (to struct {
-	uid, gid int
-	ok       bool
-}) {
-	if os.Geteuid() != 0 {
-		return to
+// directories it makes. For other users, and where there are none, both are -1:
+// chown(2) then leaves them as they are.
+var indimail = sync.OnceValues(func() (uid, gid int) {
+	u, err1 := user.Lookup("indimail")
+	g, err2 := user.LookupGroup("indimail")
+	if os.Geteuid() != 0 || err1 != nil || err2 != nil {
+		return -1, -1
 	}
-	u, err := user.Lookup("indimail")
-	if err != nil {
-		return to
+	uid, err1 = strconv.Atoi(u.Uid)
+	gid, err2 = strconv.Atoi(g.Gid)
+	if err1 != nil || err2 != nil {
+		return -1, -1
 	}
-	g, err := user.LookupGroup("indimail")
-	if err != nil {
-		return to
-	}
-	uid, err1 := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(g.Gid)
-	to.uid, to.gid, to.ok = uid, gid, err1 == nil && err2 == nil
-	return to
+	return uid, gid
 })
 
-// giveAway sets the mode of the FIFO fd, whatever the umask took of it, and its
-// owner.
+// giveAway sets the owner of the FIFO fd, and its mode, whatever the umask took
+// of it.
 func giveAway(fd int, mode fs.FileMode) error {
 	if err := syscall.Fchmod(fd, uint32(mode)); err != nil {
 		return err
 	}
-	if to := indimail(); to.ok {
-		return syscall.Fchown(fd, to.uid, to.gid)
-	}
-	return nil
+	uid, gid := indimail()
+	return syscall.Fchown(fd, uid, gid)
 }
 
 // makeDir makes dir and its missing parents, mode 0775 whatever the umask.
@@ -165,10 +154,8 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if to := indimail(); to.ok {
-		os.Lchown(dir, to.uid, to.gid)
-	}
-	return os.Chmod(dir, 0o775)
+	uid, gid := indimail()
+	return errors.Join(os.Chmod(dir, 0o775), os.Lchown(dir, uid, gid))
 }
 
 // frames calls handle for every frame in b. It returns how many bytes of b are
@@ -221,8 +208,6 @@ type requestFIFO struct {
 	stopping atomic.Bool // the byte 0 in it is from stop
 }
 
-var errNotFIFO = errors.New("there is a file here that is no FIFO")
-
 // openRequestFIFO makes the FIFO at path, or takes over one that is there, and
 // locks it. flock(2) works on a FIFO and ends with its process, so a lock means
 // a server that is alive.
@@ -263,7 +248,7 @@ func (f *requestFIFO) claim(mode fs.FileMode, made bool) error {
 		return err
 	}
 	if !isFIFO(&st) {
-		return errNotFIFO
+		return errors.New("there is a file here that is no FIFO")
 	}
 	f.id = idOf(&st)
 	// Any other error comes from a system that has no locks on FIFOs. Nothing
@@ -336,211 +321,6 @@ func removeLeftovers(path string, n int) {
 	}
 }
 
-// A Client asks a running server, this one or the C one, over FIFOs. The zero
-// Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
-// TCPREMOTEIP, it asks one question over descriptors 6 and 7.
-//
-// Each question makes a reply FIFO in FIFOTMPDIR (default /tmp) and removes it.
-// Its name cannot be guessed; but whoever can list the directory, and may ask
-// the server, can have an answer sent to it. A directory that only server and
-// client may search prevents that. Fields must not change after the first
-// question.
-type Client struct {
-	Infifo  string              // the request FIFO, as in RequestFIFOs
-	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
-	Getenv  func(string) string // nil: os.Getenv
-
-	init    sync.Once
-	initErr error
-	timeout time.Duration
-	mode    fs.FileMode // of reply FIFOs
-	tcpUsed atomic.Bool
-}
-
-// Resolve asks the server. The error wraps ErrUnavailable if nobody listens,
-// the server says so, or no answer comes in time; else ErrInvalid or
-// ErrTooLong.
-func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
-	c.init.Do(func() { c.initErr = c.configure() })
-	if c.initErr != nil {
-		return "", unavailable(c.initErr)
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	a, err := c.ask(ctx, q)
-	if err == nil && a.isError(q.Type) {
-		err = errors.New("the server answers with an error")
-	}
-	if err != nil {
-		return "", fmt.Errorf("%v: %w", q.Type, unavailable(err))
-	}
-	return a, nil
-}
-
-func (c *Client) configure() error {
-	const defaultTimeout = 4 * time.Second
-	e := environ{c.Getenv}
-	timeout, err1 := e.seconds("timeoutread", defaultTimeout)
-	c.timeout = cmp.Or(c.Timeout, timeout)
-	if c.Timeout != 0 {
-		err1 = nil
-	}
-	mode, err2 := e.fifoMode()
-	c.mode = mode
-	return errors.Join(err1, err2)
-}
-
-func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
-	e := environ{c.Getenv}
-	if e.set("TCPCLIENT") && e.set("TCPREMOTEIP") {
-		return c.askTCP(ctx, q)
-	}
-	in, err := makeReplyFIFO(e.get("FIFOTMPDIR", "/tmp"), c.mode)
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(in.Name())
-	defer in.Close()
-	frame, err := q.appendFrame(nil, in.Name())
-	if err != nil {
-		return "", err
-	}
-	if err := c.send(ctx, frame); err != nil {
-		return "", err
-	}
-	return receive(ctx, in, q.Type)
-}
-
-// askTCP asks over the connection that tcpclient left open. The server closes
-// it after one answer. So a second question is refused: it could read an answer
-// that came too late for the first.
-func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
-	const readFrom, writeTo = 6, 7
-	frame, err := q.appendFrame(nil, "socket")
-	if err != nil {
-		return "", err
-	}
-	if !c.tcpUsed.CompareAndSwap(false, true) {
-		return "", errors.New("tcpclient's connection is for one question")
-	}
-	syscall.SetNonblock(readFrom, true) // so that reading can have a deadline
-	in := os.NewFile(readFrom, "descriptor 6")
-	defer in.Close()
-	out := os.NewFile(writeTo, "descriptor 7")
-	defer out.Close()
-	if _, err := out.Write(frame); err != nil {
-		return "", err
-	}
-	return receive(ctx, in, q.Type)
-}
-
-// send writes the request to one of the server's FIFOs: to an instance chosen
-// evenly, or to the next one that somebody reads.
-func (c *Client) send(ctx context.Context, frame []byte) error {
-	paths := RequestFIFOs(c.Getenv, c.Infifo)
-	instances := len(paths) - 1
-	first := 0
-	if instances > 0 {
-		first = mathrand.IntN(instances)
-	}
-	var failed error
-	for i := range paths {
-		path := paths[i]
-		if i < instances {
-			path = paths[(first+i)%instances]
-		}
-		err := sendTo(ctx, path, frame)
-		if err == nil {
-			return nil
-		}
-		failed = cmp.Or(failed, err)
-	}
-	return failed
-}
-
-// sendTo writes the request to one FIFO. While there is no room it sleeps for a
-// short time, since poll(2) may call a FIFO writable when another client is
-// faster.
-func sendTo(ctx context.Context, path string, frame []byte) error {
-	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if err != nil { // ENXIO, "no such device or address": nobody reads it
-		return &fs.PathError{Op: "no server reads", Path: path, Err: err}
-	}
-	defer syscall.Close(fd)
-	var st syscall.Stat_t
-	if err := syscall.Fstat(fd, &st); err != nil || !isFIFO(&st) {
-		return fmt.Errorf("%s is no FIFO", path) // a file would take the request
-	}
-	const shortest, longest = 100 * time.Microsecond, 10 * time.Millisecond
-	for wait := shortest; ; wait = min(2*wait, longest) {
-		_, err := syscall.Write(fd, frame) // all or nothing: at most PIPE_BUF bytes
-		if err != syscall.EAGAIN && err != syscall.EINTR {
-			return os.NewSyscallError("write to "+path, err)
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%s is full: %w", path, ctx.Err())
-		}
-		time.Sleep(wait)
-	}
-}
-
-// makeReplyFIFO makes and opens a reply FIFO: for reading and writing, because
-// without a writer of its own a read would find the end of the file at once.
-func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
-	path := filepath.Join(dir, "inquery."+rand.Text())
-	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
-		return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
-	}
-	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
-	fd, err := syscall.Open(path, flags, 0)
-	if err != nil {
-		os.Remove(path)
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	if err := giveAway(fd, mode); err != nil {
-		os.Remove(path)
-		syscall.Close(fd)
-		return nil, &fs.PathError{Op: "chmod", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
-}
-
-// receive waits for the answer until ctx is done.
-func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
-	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	a, err := readAnswer(in, t)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return "", fmt.Errorf("no answer: %w", context.Cause(ctx))
-	}
-	return a, err
-}
-
-// readAnswer reads one answer to a question of type t.
-func readAnswer(r io.Reader, t Type) (Answer, error) {
-	longest := maxReply
-	if t.extension() {
-		longest = maxText
-	}
-	b := make([]byte, headerSize+longest)
-	got, err := io.ReadAtLeast(r, b, headerSize)
-	if err != nil {
-		return "", err
-	}
-	size := headerSize
-	code := Answer(b[:headerSize]).Code()
-	if code > longest {
-		return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
-	}
-	if code > 0 && t >= TypePasswd {
-		size += code
-	}
-	if got < size {
-		_, err = io.ReadAtLeast(r, b[got:], size-got)
-	}
-	return Answer(b[:size]), err
-}
-
 // A Server answers requests from FIFOs with what Resolver says. If that is a
 // Cache, the thread that read a request answers a hit itself. Fields must not
 // change after Listen.
@@ -585,15 +365,14 @@ type adminRequest struct {
 }
 
 const (
-	deadline   = 3 * time.Second // for one answer; C clients wait 4 s
-	maxMisses  = 4096            // questions that wait for Resolver
-	adminQueue = 64              // requests in a lane
-	adminTime  = time.Second     // for one answer from Admin
-	adminPause = time.Millisecond
-	renewEvery = time.Second // how often the request FIFOs are looked at
-	readSize   = 256 << 10   // bytes in one read: four times what a pipe holds
-	pipeMax    = 1 << 20     // the most that a pipe can hold (pipe(7)), unless root changed it
-
+	deadline          = 3 * time.Second // for one answer; C clients wait 4 s
+	maxMisses         = 4096            // questions that wait for Resolver
+	adminQueue        = 64              // requests in a lane
+	adminTime         = time.Second     // for one answer from Admin
+	adminPause        = time.Millisecond
+	renewEvery        = time.Second     // how often the request FIFOs are looked at
+	readSize          = 256 << 10       // bytes in one read: four times what a pipe holds
+	pipeMax           = 1 << 20         // the most that a pipe can hold (pipe(7)), unless root changed it
 	descriptorsWanted = maxMisses + 256 // for replies, databases and the rest
 )
 
@@ -658,8 +437,7 @@ func (s *Server) Settings() (ServerSettings, error) {
 	text := e.get("REPLYDIR", "")
 	dir := strings.TrimRight(text, "/")
 	if text != "" && !filepath.IsAbs(dir) {
-		return ServerSettings{}, fmt.Errorf(
-			"REPLYDIR: want the absolute path of a directory below /, not %q", text)
+		return ServerSettings{}, fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", text)
 	}
 	path := e.requestFIFO(s.Infifo)
 	settings := ServerSettings{FIFOs: []string{path}, Mode: mode, ReplyDir: dir}
@@ -684,7 +462,10 @@ func (s *Server) Listen() error {
 	}
 	s.settings = settings
 	s.asRoot = os.Geteuid() == 0
-	s.warnOfFewDescriptors()
+	if limit, few := FewDescriptors(); few {
+		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+
+			"under load answers will be lost; raise the limit (ulimit -n)", limit, descriptorsWanted)
+	}
 	s.fifos = nil
 	for _, path := range settings.FIFOs {
 		f, err := s.open(path)
@@ -709,15 +490,6 @@ func (s *Server) Listen() error {
 	s.reports = make(chan adminRequest, adminQueue)
 	s.started = time.Now()
 	return nil
-}
-
-// warnOfFewDescriptors warns if the process may open too few files. Each
-// question that waits holds one for its reply.
-func (s *Server) warnOfFewDescriptors() {
-	if limit, few := FewDescriptors(); few {
-		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+
-			"under load answers will be lost; raise the limit (ulimit -n)", limit, descriptorsWanted)
-	}
 }
 
 // FewDescriptors returns how many files this process may open, and whether a
@@ -1071,8 +843,7 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 
 // logf writes a line, at most one a second: clients can cause these.
 func (s *Server) logf(format string, args ...any) {
-	now := time.Now().Unix()
-	last := s.logged.Load()
+	now, last := time.Now().Unix(), s.logged.Load()
 	if now != last && s.logged.CompareAndSwap(last, now) {
 		s.logLine(format, args...)
 	}

@@ -10,7 +10,7 @@
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
 // To read the source, begin with avl.go (the tree), then cache.go, inquery.go
-// (questions and answers), fifo.go (client and server) and inlookup.go (MySQL).
+// (the asking side), fifo.go (the server) and inlookup.go (MySQL).
 package inlookup
 
 // MySQL: where the rows are, and what they mean.

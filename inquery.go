@@ -5,9 +5,8 @@ package inlookup
 //
 // An answer is kept as it travels. So the server's cache holds the very bytes
 // that go into the pipe, a hit costs no encoding, and only the client decodes.
-// One small interface, Resolver, stands for everything that can answer. The
-// same program can therefore ask a server, ask MySQL itself, or keep a cache in
-// its own memory.
+// One small interface, Resolver, stands for everything that can answer: a
+// server, MySQL itself, or a cache in the program's own memory.
 //
 // The frames; integers are C ints in the machine's own byte order:
 //
@@ -21,15 +20,21 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	cryptorand "crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 )
@@ -42,9 +47,9 @@ var (
 	ErrTooLong     = errors.New("message too long")
 	ErrInvalid     = errors.New("invalid message")
 	ErrServed      = errors.New("another server holds this FIFO")
-)
 
-var errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
+	errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
+)
 
 // A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache
 // (in front of another) are Resolvers; a Server serves any of them.
@@ -57,8 +62,7 @@ type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
 
-// A Type says what is asked. Types 1 to 7 are those of the C programs; the
-// others are ours and ask about the server itself.
+// A Type says what is asked. Types 1 to 7 are those of the C programs.
 type Type byte
 
 const (
@@ -75,32 +79,24 @@ const (
 	TypeExplain Type = 'X' // where the answer to type IP ("1" to "7") would come from
 )
 
-// String returns the name that debug lines carry. IndiMail's graphs parse those
-// of types 1 to 7.
+// typeNames are what debug lines carry. IndiMail's graphs parse those of types
+// 1 to
+// 7.
+var typeNames = map[Type]string{
+	TypeUser:    "User Query",
+	TypeRelay:   "Relay Query",
+	TypePasswd:  "Password Query",
+	TypeHost:    "Host Query",
+	TypeAlias:   "Alias Query",
+	TypeLimit:   "Domain Limits Query",
+	TypeDomain:  "Domain Query",
+	TypeStatus:  "Status Query",
+	TypeFlush:   "Flush Query",
+	TypeExplain: "Explain Query",
+}
+
 func (t Type) String() string {
-	switch t {
-	case TypeUser:
-		return "User Query"
-	case TypeRelay:
-		return "Relay Query"
-	case TypePasswd:
-		return "Password Query"
-	case TypeHost:
-		return "Host Query"
-	case TypeAlias:
-		return "Alias Query"
-	case TypeLimit:
-		return "Domain Limits Query"
-	case TypeDomain:
-		return "Domain Query"
-	case TypeStatus:
-		return "Status Query"
-	case TypeFlush:
-		return "Flush Query"
-	case TypeExplain:
-		return "Explain Query"
-	}
-	return "query of unknown type " + strconv.Itoa(int(t))
+	return cmp.Or(typeNames[t], "query of unknown type "+strconv.Itoa(int(t)))
 }
 
 // extension reports whether t asks about the server itself.
@@ -120,6 +116,11 @@ const (
 	maxReply   = 4096     // data of a reply to types 3 to 7
 	maxText    = 60 << 10 // data of a reply to an extension; fits an empty pipe
 	limitsSize = 128      // data of a reply to TypeLimit
+
+	typeAt    = headerSize     // offset of the type
+	zeroAt    = headerSize + 1 // of the 0 behind it
+	stringsAt = headerSize + 2 // of the strings
+	minRest   = 5              // type, 0 and three NULs
 )
 
 // A Query is one question. Case does not matter in Email: answers have it in
@@ -167,10 +168,9 @@ func appendLower[S string | []byte](b []byte, s S) []byte {
 	begin := len(b)
 	b = append(b, s...)
 	ascii := true
-	for i := begin; i < len(b); i++ {
-		c := b[i]
+	for i, c := range b[begin:] {
 		if c >= 'A' && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+			b[begin+i] = c + 'a' - 'A'
 		}
 		if c >= utf8.RuneSelf {
 			ascii = false
@@ -193,8 +193,7 @@ func (q Query) appendFrame(b []byte, reply string) ([]byte, error) {
 	if q.Type == TypeRelay && q.IP == "" {
 		return b, fmt.Errorf("%w: a %v without an IP address", ErrInvalid, q.Type)
 	}
-	body := string([]byte{byte(q.Type), 0})
-	body += q.Email + "\x00" + reply + "\x00" + q.IP + "\x00"
+	body := string([]byte{byte(q.Type), 0}) + q.Email + "\x00" + reply + "\x00" + q.IP + "\x00"
 	size := headerSize + len(body)
 	if size > maxRequest {
 		return b, fmt.Errorf("%w: a request of %d bytes, at most %d", ErrTooLong, size, maxRequest)
@@ -217,12 +216,8 @@ func (r request) query() Query {
 
 // What parseRequest returns for bytes that are no whole frame.
 const (
-	noFrame   = 0
-	cutFrame  = -1             // b ends before that can be told
-	minRest   = 5              // type, 0 and three NULs
-	typeAt    = headerSize     // offset of the type
-	zeroAt    = headerSize + 1 // of the 0 behind it
-	stringsAt = headerSize + 2
+	noFrame  = 0
+	cutFrame = -1 // b ends before that can be told
 )
 
 // parseRequest takes b for the beginning of a frame. It returns the size of the
@@ -347,21 +342,15 @@ const (
 	StatusAlias
 )
 
-func (s Status) String() string {
-	switch s {
-	case StatusActive:
-		return "active"
-	case StatusAbsent:
-		return "absent"
-	case StatusInactive:
-		return "inactive"
-	case StatusOverQuota:
-		return "over quota"
-	case StatusAlias:
-		return "alias"
-	}
-	return "unknown"
+var statusNames = map[Status]string{
+	StatusActive:    "active",
+	StatusAbsent:    "absent",
+	StatusInactive:  "inactive",
+	StatusOverQuota: "over quota",
+	StatusAlias:     "alias",
 }
+
+func (s Status) String() string { return cmp.Or(statusNames[s], "unknown") }
 
 // Status decodes an answer to TypeUser. With an error it is StatusUnknown.
 func (a Answer) Status() (Status, error) {
@@ -396,14 +385,12 @@ type Passwd struct {
 	Inactive bool // the row is in the table of inactive users
 }
 
-// String returns the entry without its hash.
+// String returns the entry without its hash; so does GoString, for %#v.
 func (p Passwd) String() string {
 	return fmt.Sprintf("%s uid=%d gid=%d gecos=%q dir=%q shell=%q inactive=%t",
 		p.Email, p.UID, p.GID, p.Gecos, p.Dir, p.Shell, p.Inactive)
 }
-
-// GoString does the same for the verb %#v.
-func (p Passwd) GoString() string { return "inlookup.Passwd{" + p.String() + "}" }
+func (p Passwd) GoString() string { return p.String() }
 
 const (
 	pwStruct    = "PWSTRUCT="
@@ -507,18 +494,17 @@ func (a Answer) Alias() ([]string, error) {
 // limit" is -1, in the quotas 0. The bits of a Perm field deny: 1 create, 2
 // modify, 4 delete.
 type Limits struct {
-	DomainExpiry       int64
-	PasswdExpiry       int64
-	MaxPopAccounts     int64
-	MaxAliases         int64
-	MaxForwards        int64
-	MaxAutoresponders  int64
-	MaxMailinglists    int64
-	DiskQuota          uint64
-	MaxMsgCount        uint64
-	DefaultQuota       uint64
-	DefaultMaxMsgCount uint64
-
+	DomainExpiry            int64
+	PasswdExpiry            int64
+	MaxPopAccounts          int64
+	MaxAliases              int64
+	MaxForwards             int64
+	MaxAutoresponders       int64
+	MaxMailinglists         int64
+	DiskQuota               uint64
+	MaxMsgCount             uint64
+	DefaultQuota            uint64
+	DefaultMaxMsgCount      uint64
 	DisablePop              int16
 	DisableIMAP             int16
 	DisableDialup           int16
@@ -526,19 +512,17 @@ type Limits struct {
 	DisableWebmail          int16
 	DisableRelay            int16
 	DisableSMTP             int16
-
-	PermAccount            int16
-	PermAlias              int16
-	PermForward            int16
-	PermAutoresponder      int16
-	PermMaillist           int16
-	PermMaillistUsers      int16
-	PermMaillistModerators int16
-	PermQuota              int16
-	PermDefaultQuota       int16
-
-	LimitType int16   // LimitsOfDomain or LimitsOfUser
-	_         [6]byte // padding of the C struct
+	PermAccount             int16
+	PermAlias               int16
+	PermForward             int16
+	PermAutoresponder       int16
+	PermMaillist            int16
+	PermMaillistUsers       int16
+	PermMaillistModerators  int16
+	PermQuota               int16
+	PermDefaultQuota        int16
+	LimitType               int16   // LimitsOfDomain or LimitsOfUser
+	_                       [6]byte // padding of the C struct
 }
 
 // Values of Limits.LimitType.
@@ -617,18 +601,18 @@ func (d Directory) Relay(ctx context.Context, email, ip string) (bool, error) {
 func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 	q := Query{Type: TypePasswd, Email: email}
 	p, err := ask(ctx, d, q, Answer.Passwd)
-	if err == nil && !p.isOf(q) {
+	if err != nil {
+		return p, err
+	}
+	local, domain := q.Split("")
+	gotLocal, gotDomain := Query{Email: p.Email}.Split(domain)
+	if domain == "" { // only the server knows it
+		gotDomain = ""
+	}
+	if gotLocal != local || gotDomain != domain {
 		return Passwd{}, fmt.Errorf("%w: an entry of %q, not of %q", ErrInvalid, p.Email, email)
 	}
-	return p, err
-}
-
-// isOf reports whether p is the entry that q asks for. Only the server knows
-// the domain of an address without one.
-func (p Passwd) isOf(q Query) bool {
-	local, domain := q.Split("")
-	gotLocal, gotDomain := Query{Email: p.Email}.Split("")
-	return gotLocal == local && (gotDomain == domain || domain == "")
+	return p, nil
 }
 
 // Host returns the SMTP route of email, "domain:host:port".
@@ -649,6 +633,200 @@ func (d Directory) Limits(ctx context.Context, email string) (Limits, error) {
 // Domain returns the real domain behind an alias domain, else domain itself.
 func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
+}
+
+// A Client asks a running server, this one or the C one, over FIFOs. The zero
+// Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
+// TCPREMOTEIP, it asks one question over descriptors 6 and 7.
+//
+// Each question makes a reply FIFO in FIFOTMPDIR (default /tmp) and removes it.
+// Its name cannot be guessed; but whoever can list the directory, and may ask
+// the server, can have an answer sent to it. A directory that only server and
+// client may search prevents that. Fields must not change after the first
+// question.
+type Client struct {
+	Infifo  string              // the request FIFO, as in RequestFIFOs
+	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
+	Getenv  func(string) string // nil: os.Getenv
+
+	init    sync.Once
+	initErr error
+	timeout time.Duration
+	mode    fs.FileMode // of reply FIFOs
+	tcpUsed atomic.Bool
+}
+
+// Resolve asks the server. The error wraps ErrUnavailable if nobody listens, the
+// server says so, or no answer comes in time; else ErrInvalid or ErrTooLong.
+func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
+	c.init.Do(func() { c.initErr = c.configure() })
+	if c.initErr != nil {
+		return "", unavailable(c.initErr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	a, err := c.ask(ctx, q)
+	if err == nil && a.isError(q.Type) {
+		err = errors.New("the server answers with an error")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%v: %w", q.Type, unavailable(err))
+	}
+	return a, nil
+}
+
+func (c *Client) configure() error {
+	e := environ{c.Getenv}
+	var err1, err2 error
+	c.timeout = c.Timeout
+	if c.timeout == 0 {
+		c.timeout, err1 = e.seconds("timeoutread", 4*time.Second)
+	}
+	c.mode, err2 = e.fifoMode()
+	return errors.Join(err1, err2)
+}
+
+func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
+	e := environ{c.Getenv}
+	if e.set("TCPCLIENT") && e.set("TCPREMOTEIP") {
+		return c.askTCP(ctx, q)
+	}
+	in, err := makeReplyFIFO(e.get("FIFOTMPDIR", "/tmp"), c.mode)
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(in.Name())
+	defer in.Close()
+	frame, err := q.appendFrame(nil, in.Name())
+	if err != nil {
+		return "", err
+	}
+	if err := c.send(ctx, frame); err != nil {
+		return "", err
+	}
+	return receive(ctx, in, q.Type)
+}
+
+// askTCP asks over the connection that tcpclient left open. The server closes
+// it after one answer. So a second question is refused: it could read an answer
+// that came too late for the first.
+func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
+	frame, err := q.appendFrame(nil, "socket")
+	if err != nil {
+		return "", err
+	}
+	if !c.tcpUsed.CompareAndSwap(false, true) {
+		return "", errors.New("tcpclient's connection is for one question")
+	}
+	syscall.SetNonblock(6, true) // so that reading can have a deadline
+	in := os.NewFile(6, "descriptor 6")
+	defer in.Close()
+	out := os.NewFile(7, "descriptor 7")
+	defer out.Close()
+	if _, err := out.Write(frame); err != nil {
+		return "", err
+	}
+	return receive(ctx, in, q.Type)
+}
+
+// send writes the request to one of the server's FIFOs: to an instance chosen
+// evenly, or to the next one that somebody reads.
+func (c *Client) send(ctx context.Context, frame []byte) error {
+	paths := RequestFIFOs(c.Getenv, c.Infifo)
+	if n := len(paths) - 1; n > 0 { // instances
+		first := rand.IntN(n)
+		paths = slices.Concat(paths[first:n], paths[:first], paths[n:])
+	}
+	var failed error
+	for _, path := range paths {
+		err := sendTo(ctx, path, frame)
+		if err == nil {
+			return nil
+		}
+		failed = cmp.Or(failed, err)
+	}
+	return failed
+}
+
+// sendTo writes the request to one FIFO. While there is no room it sleeps for a
+// short time, since poll(2) may call a FIFO writable when another client is
+// faster.
+func sendTo(ctx context.Context, path string, frame []byte) error {
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil { // ENXIO, "no such device or address": nobody reads it
+		return &fs.PathError{Op: "no server reads", Path: path, Err: err}
+	}
+	defer syscall.Close(fd)
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil || !isFIFO(&st) {
+		return fmt.Errorf("%s is no FIFO", path) // a file would take the request
+	}
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
+		_, err := syscall.Write(fd, frame) // all or nothing: at most PIPE_BUF bytes
+		if err != syscall.EAGAIN && err != syscall.EINTR {
+			return os.NewSyscallError("write to "+path, err)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s is full: %w", path, ctx.Err())
+		}
+		time.Sleep(wait)
+	}
+}
+
+// makeReplyFIFO makes and opens a reply FIFO: for reading and writing, because
+// without a writer of its own a read would find the end of the file at once.
+func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
+	path := filepath.Join(dir, "inquery."+cryptorand.Text())
+	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
+		return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	fd, err := syscall.Open(path, flags, 0)
+	if err == nil {
+		err = giveAway(fd, mode)
+	}
+	if err != nil {
+		os.Remove(path)
+		syscall.Close(fd) // -1, if it was not opened, is nobody's
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// receive waits for the answer until ctx is done.
+func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
+	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	a, err := readAnswer(in, t)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return "", fmt.Errorf("no answer: %w", context.Cause(ctx))
+	}
+	return a, err
+}
+
+// readAnswer reads one answer to a question of type t.
+func readAnswer(r io.Reader, t Type) (Answer, error) {
+	longest := maxReply
+	if t.extension() {
+		longest = maxText
+	}
+	b := make([]byte, headerSize+longest)
+	got, err := io.ReadAtLeast(r, b, headerSize)
+	if err != nil {
+		return "", err
+	}
+	size := headerSize
+	code := Answer(b[:headerSize]).Code()
+	if code > longest {
+		return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
+	}
+	if code > 0 && t >= TypePasswd {
+		size += code
+	}
+	if got < size {
+		_, err = io.ReadAtLeast(r, b[got:], size-got)
+	}
+	return Answer(b[:size]), err
 }
 
 // Inquery asks q as the C function of that name does: FromEnv().Resolve(ctx,
@@ -682,8 +860,7 @@ func (e environ) get(name, def string) string {
 // set reports whether a variable is set to something.
 func (e environ) set(name string) bool { return e.get(name, "") != "" }
 
-// ControlFile returns the path of a control file: of one in CONTROLDIR, which
-// may be relative to SYSCONFDIR. A nil getenv stands for os.Getenv.
+// ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
 func ControlFile(getenv func(string) string, name string) string {
 	return environ{getenv}.control(name)
 }
@@ -709,7 +886,7 @@ func (e environ) value(name, def string) (string, error) {
 	return cmp.Or(strings.TrimSpace(line), def), err
 }
 
-// seconds returns the time in a control file, which is whole seconds, or def.
+// seconds returns the whole seconds in a control file, or def.
 func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
 	text, err := e.value(name, "")
 	if text == "" || err != nil {
