@@ -599,7 +599,6 @@ func (s *Server) open(path string) (*requestFIFO, error) {
 // client that keeps the FIFO open and goes on asking does not hold it up: what
 // was asked before the stop is among the next pipeMax bytes.
 func (s *Server) read(f *requestFIFO) {
-	defer f.close()
 	b := make([]byte, readSize)
 	have := 0 // bytes of b that wait for the rest of their frame
 	r := &reader{s: s, fifo: f, name: filepath.Base(f.path)}
@@ -611,10 +610,10 @@ func (s *Server) read(f *requestFIFO) {
 			case s.failed <- err:
 			default: // another reader was first
 			}
-			return
+			return // and f stays open, since Serve stops it
 		}
 		if n == 0 {
-			return
+			break
 		}
 		stopping := f.stopping.Load()
 		if stopping {
@@ -628,6 +627,7 @@ func (s *Server) read(f *requestFIFO) {
 			s.logf("%s: %d bytes that are no request", f.path, refused)
 		}
 	}
+	f.close()
 }
 
 // A reader answers the requests of one FIFO. Its buffers make a hit free of

@@ -73,9 +73,8 @@ type MySQL struct {
 // A config is what environment and control files say. It never changes.
 type config struct {
 	environ
-	log      *log.Logger
-	warnings []string
-	errs     []error
+	log  *log.Logger
+	errs []error
 
 	defaultDomain string
 	hostIP        string          // of this machine
@@ -130,9 +129,6 @@ func (m *MySQL) Reload(reconnect bool) error {
 	defer m.reload.Unlock()
 	c := &config{environ: environ{m.Getenv}, log: m.Log, links: &m.links}
 	c.read()
-	for _, warning := range c.warnings {
-		c.logf("warning: %s", warning)
-	}
 	if err := errors.Join(c.errs...); err != nil {
 		return err
 	}
@@ -190,9 +186,7 @@ func (c *config) logf(format string, args ...any) {
 	}
 }
 
-func (c *config) warnf(format string, args ...any) {
-	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
-}
+func (c *config) warnf(format string, args ...any) { c.logf("warning: "+format, args...) }
 
 func (c *config) failf(format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf(format, args...))
@@ -1619,6 +1613,9 @@ func (c *config) userPools() []*pool {
 	return pools
 }
 
+// errOf returns the error of a lookup whose answer does not matter.
+func errOf[T any](_ T, err error) error { return err }
+
 // Check asks every database what the seven queries ask it, about nobody. It
 // calls say with each outcome: the database, what was asked for, the time it
 // took, and the error if there is one.
@@ -1629,45 +1626,35 @@ func (m *MySQL) Check(
 	if err != nil {
 		return err
 	}
-	check := func(p *pool, what string, ask func(context.Context, place) error) {
+	ask := func(p *pool, what string, look func(context.Context, place) error) {
 		ctx, cancel := context.WithTimeout(ctx, deadline)
 		defer cancel()
 		nobody := place{local: "0", real: "0", domain: "0", host: "0", store: &store{pool: p}}
 		start := time.Now()
-		err := ask(ctx, nobody)
+		err := look(ctx, nobody)
 		say(p.name, what, time.Since(start), err)
 	}
+	users := func(ctx context.Context, at place) error { return errOf(c.user(ctx, at)) }
+	lines := func(ctx context.Context, at place) error { return errOf(aliasLines(ctx, at)) }
+	limits := func(ctx context.Context, at place) error { return errOf(c.limits(ctx, at)) }
+	relay := func(ctx context.Context, at place) error { return errOf(c.relay(ctx, at, "0")) }
 	for _, p := range c.userPools() {
-		check(p, "users", func(ctx context.Context, at place) error {
-			_, err := c.user(ctx, at)
-			return err
-		})
-		check(p, "aliases", func(ctx context.Context, at place) error {
-			_, err := aliases(ctx, at)
-			return err
-		})
-		check(p, "limits", func(ctx context.Context, at place) error {
-			_, err := c.limits(ctx, at)
-			return err
-		})
-		check(p, "relay", func(ctx context.Context, at place) error {
-			_, err := c.relay(ctx, at, "0")
-			return err
-		})
+		ask(p, "users", users)
+		ask(p, "aliases", lines)
+		ask(p, "limits", limits)
+		ask(p, "relay", relay)
 	}
 	if c.aliasTable {
-		check(c.central, "alias domains", func(ctx context.Context, at place) error {
-			_, err := c.realDomain(ctx, at.domain)
-			return err
+		ask(c.central, "alias domains", func(ctx context.Context, at place) error {
+			return errOf(c.realDomain(ctx, at.domain))
 		})
 	}
 	if slices.ContainsFunc(c.stores, func(s store) bool { return s.distributed }) {
-		check(c.central, "distributed users", func(ctx context.Context, at place) error {
+		ask(c.central, "distributed users", func(ctx context.Context, at place) error {
 			return c.distribute(ctx, &at)
 		})
-		check(c.central, "ports", func(ctx context.Context, at place) error {
-			_, err := c.smtpPort(ctx, at)
-			return err
+		ask(c.central, "ports", func(ctx context.Context, at place) error {
+			return errOf(c.smtpPort(ctx, at))
 		})
 	}
 	return nil

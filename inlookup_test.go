@@ -268,7 +268,7 @@ func TestDomainWithoutEntry(t *testing.T) {
 		m := configured(t, controls(t, map[string]string{"mcdinfo": content}))
 		c := currentConfig(t, m)
 		if !strings.HasPrefix(storeList(c), "d  ") || c.stores[0].broken == nil {
-			t.Errorf("%.20q: stores %q, warnings %q", content, storeList(c), c.warnings)
+			t.Errorf("%.20q: stores %q", content, storeList(c))
 		}
 	}
 }
