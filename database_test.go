@@ -297,7 +297,7 @@ func TestAbandonedSelect(t *testing.T) {
 		if len(p.slots) != maxConns {
 			t.Errorf("too early: %d slots are taken", len(p.slots))
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if len(p.slots) != 0 {
 			t.Errorf("after %v: %d slots are taken", time.Since(start), len(p.slots))
