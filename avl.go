@@ -33,8 +33,8 @@ package inlookup
 //	+--> sentinel <--> most recent <--> ... <--> ... <--> least recent <--+
 //	+---------------------------------------------------------------------+
 //
-// The two links are part of the node. So an entry is one allocation, and
-// whoever holds it can delete it without a search. No function of the tree
+// The two links are part of the node. So the list costs no allocation, and
+// whoever holds a node can delete it without a search. No function of the tree
 // touches a ring, except delete, which unlinks its node. No function of a ring
 // touches the tree.
 //

@@ -21,10 +21,6 @@ package inlookup
 // is answered "error" at once. Questions about the server have lanes of their
 // own.
 //
-//	request FIFO -> read -> frames -> Cache.peek -> hit: open, write, close
-//	                                             -> miss: goroutine, Resolver, reply
-//	                                             -> S, F, X: a lane, one at a time
-//
 // The server uses bare descriptors. An os.File would put the runtime's poller
 // between the pipe and its reader: one more thread to wake for each request.
 
@@ -50,12 +46,11 @@ import (
 )
 
 // RequestFIFOs returns the FIFOs on which a client can ask the server called
-// name, best first; a nil getenv stands for os.Getenv.
-//
-// An empty name stands for INFIFO, or "infifo" without that. A name that begins
-// with / or . is a path. Any other lies in INFIFODIR, else FIFODIR, else the C
-// programs' default directory. There it may have instances NAME.1, NAME.2 and
-// so on: these come first, and last, for when nobody reads them, NAME itself.
+// name, best first; a nil getenv stands for os.Getenv. An empty name stands for
+// INFIFO, or "infifo" without that. A name that begins with / or . is a path.
+// Any other lies in INFIFODIR, else FIFODIR, else the C programs' default
+// directory. There it may have instances NAME.1, NAME.2 and so on: these come
+// first, and last, for when nobody reads them, NAME itself.
 func RequestFIFOs(getenv func(string) string, name string) []string {
 	e := environ{getenv}
 	path := e.requestFIFO(name)
@@ -162,13 +157,12 @@ func makeDir(dir string) error {
 // done with, and how many of those belonged to no frame. With more, b may end
 // within a frame whose rest is still in the pipe.
 //
-// It loses no honest frame, since it tries every offset. It finds none twice:
-// an honest frame holds no other, because its strings have no NULs and a length
-// that lies across its header is out of range. Across the seam between two
-// frames one may seem to begin, in one place: a path's last letter c, its NUL,
-// the NUL of an empty ip, and the next length's low byte 0 read as length c.
-// That frame names a single byte as its reply FIFO. This is no path, so nobody
-// gets an answer; and its type is never TypeFlush.
+// It loses no honest frame, since it tries every offset. It finds none twice: an
+// honest frame holds no other, because its strings have no NULs, and a length
+// that lies across its header is out of range. One can only seem to begin at the
+// seam of two: c NUL NUL 0, the end of a path, an empty ip, and the low byte of
+// the next length. It names one byte as its reply FIFO, which is no path, so
+// nobody gets an answer; and it is never a flush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	covered := 0 // the end of the furthest frame so far
 	for ; used < len(b); used++ {
@@ -204,8 +198,9 @@ type requestFIFO struct {
 	path     string
 	fd       int // read and write, so that it never sees an end when the last client goes
 	id       fileID
-	warning  error       // its mode or owner could not be set
-	stopping atomic.Bool // the byte 0 in it is from stop
+	warning  error         // its mode or owner could not be set
+	stopping atomic.Bool   // the byte 0 in it is from stop
+	done     chan struct{} // closed when its reader has ended
 }
 
 // openRequestFIFO makes the FIFO at path, or takes over one that is there, and
@@ -228,7 +223,7 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 		}
-		f := &requestFIFO{path: path, fd: fd}
+		f := &requestFIFO{path: path, fd: fd, done: make(chan struct{})}
 		err = f.claim(mode, made == nil)
 		if err == nil && f.isNamed() {
 			return f, nil
@@ -251,8 +246,7 @@ func (f *requestFIFO) claim(mode fs.FileMode, made bool) error {
 		return errors.New("there is a file here that is no FIFO")
 	}
 	f.id = idOf(&st)
-	// Any other error comes from a system that has no locks on FIFOs. Nothing
-	// tells two servers apart there.
+	// Any other error: this system has no locks on FIFOs.
 	if err := syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB); err == syscall.EWOULDBLOCK {
 		return ErrServed
 	}
@@ -300,17 +294,24 @@ func (f *requestFIFO) stop() {
 
 func (f *requestFIFO) close() { syscall.Close(f.fd) }
 
+// closeWhenRead closes the FIFO when its reader has ended, and after stop, which
+// must not write to a descriptor that is another file's by then.
+func (f *requestFIFO) closeWhenRead() {
+	<-f.done
+	f.close()
+}
+
 // removeLeftovers removes the FIFOs path.N, path.N+1 and so on that nobody
 // reads: those of a killed server with more instances. Clients would go on
 // choosing them.
 func removeLeftovers(path string, n int) {
+	const flags = syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 	for ; ; n++ {
 		name := instance(path, n)
 		var st syscall.Stat_t
 		if syscall.Lstat(name, &st) != nil || !isFIFO(&st) {
 			return
 		}
-		flags := syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 		fd, err := syscall.Open(name, flags, 0)
 		if err == syscall.ENXIO { // fifo(7): nobody has it open for reading
 			os.Remove(name)
@@ -329,7 +330,7 @@ type Server struct {
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
 	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
 	Getenv    func(string) string // nil: os.Getenv
-	Log       *log.Logger         // faults, at most one line a second; nil: none
+	Log       *log.Logger         // faults; nil: none
 	Debug     atomic.Bool         // whether there is a line for each request, on Out
 
 	// Out takes the debug lines, one Write each, from several goroutines. It
@@ -529,6 +530,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	err := s.watch(ctx)
 	for _, f := range s.fifos {
 		f.stop()
+		s.readers.Go(f.closeWhenRead)
 	}
 	s.readers.Wait()
 	stopAdmin()
@@ -582,6 +584,7 @@ func (s *Server) renew() error {
 		s.noteOwn()
 		old.stop()
 		s.readers.Go(func() { s.read(f) })
+		s.readers.Go(old.closeWhenRead)
 	}
 	return errors.Join(errs...)
 }
@@ -599,6 +602,7 @@ func (s *Server) open(path string) (*requestFIFO, error) {
 // client that keeps the FIFO open and goes on asking does not hold it up: what
 // was asked before the stop is among the next pipeMax bytes.
 func (s *Server) read(f *requestFIFO) {
+	defer close(f.done)
 	b := make([]byte, readSize)
 	have := 0 // bytes of b that wait for the rest of their frame
 	r := &reader{s: s, fifo: f, name: filepath.Base(f.path)}
@@ -610,10 +614,10 @@ func (s *Server) read(f *requestFIFO) {
 			case s.failed <- err:
 			default: // another reader was first
 			}
-			return // and f stays open, since Serve stops it
+			return
 		}
 		if n == 0 {
-			break
+			return
 		}
 		stopping := f.stopping.Load()
 		if stopping {
@@ -627,11 +631,10 @@ func (s *Server) read(f *requestFIFO) {
 			s.logf("%s: %d bytes that are no request", f.path, refused)
 		}
 	}
-	f.close()
 }
 
-// A reader answers the requests of one FIFO. Its buffers make a hit free of
-// allocation.
+// A reader answers the requests of one FIFO. Its buffers spare a hit most
+// allocations.
 type reader struct {
 	s     *Server
 	fifo  *requestFIFO

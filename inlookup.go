@@ -127,6 +127,11 @@ type route struct{ domain, port string }
 func (m *MySQL) Reload(reconnect bool) error {
 	m.reload.Lock()
 	defer m.reload.Unlock()
+	return m.load(reconnect)
+}
+
+// load does what Reload does. The caller holds the mutex.
+func (m *MySQL) load(reconnect bool) error {
 	c := &config{environ: environ{m.Getenv}, log: m.Log, links: &m.links}
 	c.read()
 	if err := errors.Join(c.errs...); err != nil {
@@ -170,14 +175,18 @@ func retire(old, inUse []*pool) {
 
 // current returns the configuration in force, read now if there is none.
 func (m *MySQL) current() (*config, error) {
-	for {
-		if c := m.config.Load(); c != nil {
-			return c, nil
-		}
-		if err := m.Reload(false); err != nil {
-			return nil, err
-		}
+	if c := m.config.Load(); c != nil {
+		return c, nil
 	}
+	m.reload.Lock()
+	defer m.reload.Unlock()
+	if c := m.config.Load(); c != nil { // another question was first
+		return c, nil
+	}
+	if err := m.load(false); err != nil {
+		return nil, err
+	}
+	return m.config.Load(), nil
 }
 
 func (c *config) logf(format string, args ...any) {
@@ -1047,7 +1056,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	const text = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
 	rows, err := optional(c.central.query(ctx, text, domain))
 	for _, r := range rows {
-		if !strings.EqualFold(r[0].String, domain) {
+		if !sameName(r[0].String, domain) {
 			continue
 		}
 		if !r[1].Valid {
@@ -1122,7 +1131,7 @@ func (c *config) distribute(ctx context.Context, at *place) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(rows, func(r row) bool { return strings.EqualFold(r[0].String, host) })
+	i := slices.IndexFunc(rows, func(r row) bool { return sameName(r[0].String, host) })
 	if i < 0 {
 		return fmt.Errorf("%w: %s of %s", errNoHost, host, at.email())
 	}
@@ -1259,10 +1268,14 @@ func (c *config) user(ctx context.Context, at place) (*userRow, error) {
 	return nil, nil
 }
 
+// sameName reports whether two names are one but for case, as keys of the cache
+// and flushes have it.
+func sameName(a, b string) bool { return a == b || lower(a) == lower(b) }
+
 // isOf reports whether the first two columns name the address. MySQL also finds
 // "jurgen" for "jürgen".
 func (r row) isOf(at place) bool {
-	return strings.EqualFold(r[0].String, at.local) && strings.EqualFold(r[1].String, at.real)
+	return sameName(r[0].String, at.local) && sameName(r[1].String, at.real)
 }
 
 // gid returns pw_gid; NULL is 0.
@@ -1383,7 +1396,7 @@ func (c *config) relay(ctx context.Context, at place, ip string) (Answer, error)
 	rows, err := optional(at.store.pool.query(ctx, text, ip, at.email()))
 	since := time.Now().Add(-c.relayAge).Unix()
 	for _, r := range rows {
-		if !strings.EqualFold(r[0].String, at.email()) || r[1].String != ip {
+		if !sameName(r[0].String, at.email()) || r[1].String != ip {
 			continue
 		}
 		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
@@ -1448,7 +1461,7 @@ func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
 	rows, err := optional(c.central.query(ctx, text, at.host, at.real, c.hostIP))
 	port := c.distPort
 	for _, r := range rows {
-		known := strings.EqualFold(r[0].String, at.host) && strings.EqualFold(r[1].String, at.real)
+		known := sameName(r[0].String, at.host) && sameName(r[1].String, at.real)
 		if !known || number0(r[3]) {
 			continue
 		}
@@ -1515,7 +1528,7 @@ func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 			return "", err
 		}
 		for _, r := range rows {
-			if strings.EqualFold(r[0].String, name) {
+			if sameName(r[0].String, name) {
 				return limitsAnswer(r)
 			}
 		}
