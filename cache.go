@@ -303,8 +303,9 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 		e.kind = absent
 	}
 	f.answer, f.err = a, err
-	// An answer that has grown too long is no longer what it was.
-	if errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrTooLong) {
+	// A row that has grown too long, or that is not understood, is no outage.
+	changed := errors.Is(err, ErrTooLong) || errors.Is(err, ErrInvalid)
+	if errors.Is(err, ErrUnavailable) && !changed {
 		if old := c.stale(key, q.Type); old != "" {
 			f.answer, f.err = old, nil
 		}

@@ -157,12 +157,12 @@ func makeDir(dir string) error {
 // done with, and how many of those belonged to no frame. With more, b may end
 // within a frame whose rest is still in the pipe.
 //
-// It loses no honest frame, since it tries every offset. It finds none twice: an
-// honest frame holds no other, because its strings have no NULs, and a length
-// that lies across its header is out of range. One can only seem to begin at the
-// seam of two: c NUL NUL 0, the end of a path, an empty ip, and the low byte of
-// the next length. It names one byte as its reply FIFO, which is no path, so
-// nobody gets an answer; and it is never a flush.
+// It loses no honest frame, since it tries every offset. It finds none twice:
+// an honest frame holds no other, because its strings have no NULs, and a
+// length that lies across its header is out of range. One can only seem to
+// begin at the seam of two: c NUL NUL 0, the end of a path, an empty ip, and
+// the low byte of the next length. It names one byte as its reply FIFO, which
+// is no path, so nobody gets an answer; and it is never a flush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	covered := 0 // the end of the furthest frame so far
 	for ; used < len(b); used++ {
@@ -294,11 +294,20 @@ func (f *requestFIFO) stop() {
 
 func (f *requestFIFO) close() { syscall.Close(f.fd) }
 
-// closeWhenRead closes the FIFO when its reader has ended, and after stop, which
-// must not write to a descriptor that is another file's by then.
+// closeWhenRead closes the FIFO when its reader has ended, and after stop,
+// which must not write to a descriptor that is another file's by then.
 func (f *requestFIFO) closeWhenRead() {
-	<-f.done
-	f.close()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.done:
+			f.close()
+			return
+		case <-tick.C:
+			syscall.Write(f.fd, nul) // somebody else may have read the last one
+		}
+	}
 }
 
 // removeLeftovers removes the FIFOs path.N, path.N+1 and so on that nobody
@@ -338,7 +347,7 @@ type Server struct {
 	Out io.Writer
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
-	// server itself; nil: "error". Up to two calls run at once.
+	// server itself; nil: "error". Up to three calls run at once.
 	Admin func(ctx context.Context, q Query) (string, error)
 
 	settings ServerSettings
@@ -350,7 +359,8 @@ type Server struct {
 	misses  sync.WaitGroup
 	readers sync.WaitGroup
 	flushes chan adminRequest // the lane for TypeFlush
-	reports chan adminRequest // the lane for TypeStatus and TypeExplain
+	reports chan adminRequest // the lane for TypeStatus
+	explain chan adminRequest // the lane for TypeExplain
 
 	fifos []*requestFIFO           // for Listen and Serve alone
 	own   atomic.Pointer[[]fileID] // the same: an answer there would be read as a request
@@ -489,6 +499,7 @@ func (s *Server) Listen() error {
 	s.slots = make(chan struct{}, maxMisses)
 	s.flushes = make(chan adminRequest, adminQueue)
 	s.reports = make(chan adminRequest, adminQueue)
+	s.explain = make(chan adminRequest, adminQueue)
 	s.started = time.Now()
 	return nil
 }
@@ -524,6 +535,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	var lanes sync.WaitGroup
 	lanes.Go(func() { s.administer(adminCtx, s.flushes) })
 	lanes.Go(func() { s.administer(adminCtx, s.reports) })
+	lanes.Go(func() { s.administer(adminCtx, s.explain) })
 	for _, f := range s.fifos {
 		s.readers.Go(func() { s.read(f) })
 	}
@@ -532,13 +544,23 @@ func (s *Server) Serve(ctx context.Context) error {
 		f.stop()
 		s.readers.Go(f.closeWhenRead)
 	}
-	s.readers.Wait()
 	stopAdmin()
-	close(s.flushes)
-	close(s.reports)
-	lanes.Wait()
-	s.misses.Wait()
-	s.failed = nil // so another Serve listens anew
+	ended := make(chan struct{})
+	go func() {
+		s.readers.Wait()
+		close(s.flushes)
+		close(s.reports)
+		close(s.explain)
+		lanes.Wait()
+		s.misses.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		s.failed = nil // so another Serve listens anew
+	case <-time.After(2 * deadline): // a file server of somebody's reply FIFO hangs
+		s.logLine("some answers hang: the end does not wait for them")
+	}
 	return err
 }
 
@@ -674,8 +696,11 @@ func (r *reader) answer(q request) {
 // queue puts a question about the server into its lane.
 func (s *Server) queue(r request) {
 	lane := s.reports
-	if r.typ == TypeFlush {
+	switch r.typ {
+	case TypeFlush:
 		lane = s.flushes
+	case TypeExplain:
+		lane = s.explain
 	}
 	select {
 	case lane <- adminRequest{r.query(), bytes.Clone(r.reply)}:
@@ -695,11 +720,10 @@ func (s *Server) refuse(r request) {
 // to others, however many of these questions come.
 func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 	for r := range lane {
-		s.reply(r.reply, func() []byte {
-			limited, cancel := context.WithTimeout(ctx, adminTime)
-			defer cancel()
-			return []byte(s.resolve(limited, r.q))
-		})
+		limited, cancel := context.WithTimeout(ctx, adminTime)
+		a := s.resolve(limited, r.q) // also if nobody waits: a flush must not be lost
+		cancel()
+		s.reply(r.reply, func() []byte { return []byte(a) })
 		time.Sleep(adminPause)
 	}
 }

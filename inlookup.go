@@ -238,7 +238,7 @@ func (c *config) readRelayAge() {
 func (c *config) readHostIP() {
 	ip, err := c.value("hostip", "127.0.0.1")
 	if err != nil {
-		c.errs = append(c.errs, err)
+		c.warnf("%v", err)
 	} else if net.ParseIP(ip) == nil {
 		c.warnf("%s:1: this is no IP address", c.control("hostip"))
 	}
@@ -265,7 +265,7 @@ type line struct {
 func (c *config) lines(path string, wholeLine bool) []line {
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.errs = append(c.errs, err)
+		c.errs = append(c.errs, err) // who knows what it says
 	}
 	var lines []line
 	for i, text := range strings.Split(string(b), "\n") {
@@ -287,7 +287,7 @@ func (c *config) lines(path string, wholeLine bool) []line {
 //	host[:user[:password[:socket-or-port[:ssl|nossl]]]]
 //
 // What it leaves out comes from the other variables, else from base. There
-// reports whether the file has a line.
+// reports whether the file exists.
 func (c *config) readDatabase(prefix, file string, base database) (db database, there bool) {
 	db = base
 	db.user = c.get(prefix+"USER", base.user)
@@ -303,15 +303,18 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 		db.port = ""
 	}
 	from := line{c.get(prefix+"HOST", ""), prefix + "HOST"}
-	lines := c.lines(c.control(file), true)
-	if len(lines) > 0 && from.text == "" {
-		from = lines[0]
+	path := c.control(file)
+	if from.text == "" {
+		if lines := c.lines(path, true); len(lines) > 0 {
+			from = lines[0]
+		}
 	}
 	if !db.setFields(from.text) {
 		c.failf("%s: want host:user:password:socket-or-port:ssl|nossl, of which the last "+
 			"may be missing, and no blanks in host", from.where)
 	}
-	return db, len(lines) > 0
+	_, err := os.Stat(path)
+	return db, err == nil
 }
 
 // setFields sets what text says, and reports whether it can be meant.
@@ -455,7 +458,7 @@ func (c *config) readAssign() {
 	c.assign = make(map[string]string)
 	for _, l := range c.lines(AssignFile(c.getenv), true) {
 		text, ok := strings.CutPrefix(l.text, "+")
-		if !ok {
+		if !ok || strings.HasPrefix(text, ":") { // a line for no domain, or for all
 			continue
 		}
 		const dirField, least = 4, 6
@@ -488,7 +491,14 @@ func (c *config) readRoutes() {
 	if file == "qmtproutes" {
 		c.routePort = qmtpPort
 	}
-	for _, l := range c.lines(c.control(file), false) {
+	path := c.control(file)
+	if f, err := os.Open(path); err == nil {
+		f.Close()
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		c.warnf("%s: skipped: %v", path, err)
+		return
+	}
+	for _, l := range c.lines(path, false) {
 		text := strings.Fields(l.text)[0] // user and password may stand behind it
 		domain, relay, ok := strings.Cut(text, ":")
 		if !ok {
@@ -557,6 +567,7 @@ type pool struct {
 	counts  *selectCounts
 	config  *config // for its log
 	down    atomic.Bool
+	idle    sync.Mutex // held while the number of idle connections is limited
 }
 
 // newPool connects to nothing yet.
@@ -659,7 +670,7 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 		err = pin(ctx, conn)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", cfg.Addr, err)
+		return nil, fmt.Errorf("%s: %w", cfg.Addr, hideText(err))
 	}
 	return conn, nil
 }
@@ -864,15 +875,17 @@ func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row,
 		}
 		if open := p.db.Stats().OpenConnections; isFull(err) && open > 0 {
 			p.shrink(open)
-			time.Sleep(wait)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+			}
 			continue
 		}
 		if again {
 			break
 		}
 		again = true
-		p.db.SetMaxIdleConns(0)
-		p.db.SetMaxIdleConns(maxConns)
+		p.dropIdle()
 	}
 	if isNoLetter(err) && !isASCII(args) {
 		return nil, nil // so there is no such row
@@ -887,18 +900,32 @@ func isASCII(args []any) bool {
 // shrink has questions queue for the connections that are open, for a while.
 func (p *pool) shrink(open int) {
 	const while = time.Second
+	p.idle.Lock()
 	p.db.SetMaxOpenConns(open)
+	p.idle.Unlock()
 	time.AfterFunc(while, func() {
+		p.idle.Lock()
+		defer p.idle.Unlock()
 		p.db.SetMaxOpenConns(maxConns)
 		p.db.SetMaxIdleConns(maxConns)
 	})
+}
+
+// dropIdle closes the connections that no question has. Two at the same time
+// could lose one: database/sql closes them outside its lock, from a list that
+// goes on growing when the limit is raised again.
+func (p *pool) dropIdle() {
+	p.idle.Lock()
+	defer p.idle.Unlock()
+	p.db.SetMaxIdleConns(0)
+	p.db.SetMaxIdleConns(maxConns)
 }
 
 // failed returns the error with the database's name, and notes that a database
 // has gone.
 func (p *pool) failed(err error) error {
 	// The table may be one that can be missing.
-	gone := err != errBusy && errorNumber(err) != erNoSuchTable
+	gone := err != errBusy && errorNumber(err) != erNoSuchTable && !errors.Is(err, context.Canceled)
 	err = fmt.Errorf("database %s: %w", p.name, hideText(err))
 	if gone && p.down.CompareAndSwap(false, true) {
 		p.config.logf("%v", err)
@@ -1001,7 +1028,10 @@ type linkRead struct {
 	err    error
 }
 
-const linkTime = time.Second // for reading one link
+const (
+	linkTime = time.Second // for reading one link
+	maxLinks = 1000        // read at a time: each takes a thread
+)
 
 func (l *linkReader) read(ctx context.Context, dir string) (string, error) {
 	l.mu.Lock()
@@ -1009,6 +1039,10 @@ func (l *linkReader) read(ctx context.Context, dir string) (string, error) {
 	if r == nil {
 		if l.reads == nil {
 			l.reads = make(map[string]*linkRead)
+		}
+		if len(l.reads) >= maxLinks {
+			l.mu.Unlock()
+			return "", fmt.Errorf("%s: too many directories hang", dir)
 		}
 		r = &linkRead{start: time.Now(), done: make(chan struct{})}
 		l.reads[dir] = r
@@ -1060,7 +1094,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 			continue
 		}
 		if !r[1].Valid {
-			return "", fmt.Errorf("table aliasdomain: domain of %s is NULL", domain)
+			return "", fmt.Errorf("%w: table aliasdomain: domain of %s is NULL", ErrInvalid, domain)
 		}
 		return cmp.Or(lower(r[1].String), domain), nil
 	}
@@ -1156,7 +1190,7 @@ func (c *config) hostOf(ctx context.Context, name, real string) (string, error) 
 			continue
 		}
 		if r[2].String == "" {
-			return "", fmt.Errorf("table hostcntrl: %s@%s has no host", name, real)
+			return "", fmt.Errorf("%w: table hostcntrl: %s@%s has no host", ErrInvalid, name, real)
 		}
 		return r[2].String, nil
 	}
@@ -1285,7 +1319,7 @@ func (u *userRow) integer(column int, name string) (int, error) {
 	n, err := number(u.row[column].String)
 	if err != nil {
 		email := u.row[userName].String + "@" + u.row[userDomain].String
-		return 0, fmt.Errorf("%s of %s is no number", name, email)
+		return 0, fmt.Errorf("%w: %s of %s is no number", ErrInvalid, name, email)
 	}
 	return n, nil
 }
@@ -1322,7 +1356,7 @@ func (c *config) passwd(ctx context.Context, at place, q Query) (Answer, error) 
 	f := user.row
 	email := at.local + "@" + at.domain
 	if !f[userPasswd].Valid {
-		return "", fmt.Errorf("pw_passwd of %s is NULL", email)
+		return "", fmt.Errorf("%w: pw_passwd of %s is NULL", ErrInvalid, email)
 	}
 	passwd := f[userPasswd].String
 	if f[userSCRAM].Valid {
@@ -1401,7 +1435,7 @@ func (c *config) relay(ctx context.Context, at place, ip string) (Answer, error)
 		}
 		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
 		if err != nil {
-			return "", fmt.Errorf("table relay: timestamp of %s is no number", at.email())
+			return "", fmt.Errorf("%w: table relay: timestamp of %s is no number", ErrInvalid, at.email())
 		}
 		if login > since {
 			return NewAnswer(1), nil
@@ -1466,7 +1500,7 @@ func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
 			continue
 		}
 		if !isPort(r[3].String) {
-			return "", fmt.Errorf("table smtp_port: port of %s is no number", at.host)
+			return "", fmt.Errorf("%w: table smtp_port: port of %s is no number", ErrInvalid, at.host)
 		}
 		port = r[3].String
 		if r[2].String == c.hostIP {
@@ -1579,7 +1613,7 @@ func parseLimit(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return 0, errors.New("this is no number")
+		return 0, fmt.Errorf("%w: this is no number", ErrInvalid)
 	}
 	return n, nil
 }
@@ -1600,7 +1634,9 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 	var failed error
 	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
-		rows, err := p.read(ctx, text, []any{time.Now().Add(-age).Unix()})
+		one, cancel := context.WithTimeout(ctx, time.Minute)
+		rows, err := p.read(one, text, []any{time.Now().Add(-age).Unix()})
+		cancel()
 		if err != nil {
 			failed = errors.Join(failed, p.failed(err))
 		}

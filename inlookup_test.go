@@ -568,8 +568,6 @@ func TestMalformed(t *testing.T) {
 		{"host.cntrl", "", "directory"},
 		{"mcdinfo", "", "directory"},
 		{"assign", "", "directory"},
-		{"smtproutes", "", "directory"},
-		{"hostip", "", "directory"},
 		{"MYSQL_HOST", "h:u:" + secret + ":x", ":"},
 		{"MYSQL_HOST", "h\th:u:" + secret, ":"},
 		{"CNTRL_HOST", "h:u:" + secret + ":1:2", ":"},

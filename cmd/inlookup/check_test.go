@@ -216,7 +216,7 @@ func TestCheckVariables(t *testing.T) {
 		{"no cache", variable("USE_BTREE", "0"), 0, `ok +cache +none`},
 		{"FIFO_MODE for all", variable("FIFO_MODE", "666"), 0, `warning +FIFO_MODE +0666: everyone`},
 		{"FIFO_MODE for none", variable("FIFO_MODE", "060"), 100, `wrong +FIFO_MODE +0060: .*want 0660`},
-		{"REPLYDIR relative", variable("REPLYDIR", "tmp"), 100, `wrong +environment +REPLYDIR: want the absolute`},
+		{"REPLYDIR relative", variable("REPLYDIR", "tmp"), 100, `wrong +environment +REPLYDIR: want an absolute`},
 		{"REPLYDIR missing", variable("REPLYDIR", "/nowhere/"), 100,
 			`wrong +REPLYDIR .*no such file.*no client will get an answer`},
 		{"REPLYDIR right", func(s *site) { s.env["REPLYDIR"] = s.env["FIFOTMPDIR"] }, 0,

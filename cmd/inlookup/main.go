@@ -224,7 +224,6 @@ func serve(o options, out, errors *lineWriter, logger *log.Logger) error {
 	if err := s.listen(); err != nil {
 		return err
 	}
-	defer s.mysql.Close()
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
 		<-term
