@@ -360,12 +360,12 @@ func TestCheckRights(t *testing.T) {
 	expect(111, `warning +FIFO .*owner root.*nobody serves it, and the server cannot change its mode to 0660`)
 	must(os.Chown(s.fifo("infifo"), nobody, nobody))
 	expect(111, `warning +FIFO .*will change its mode to 0660`)
-	s.control("hostip", "192.0.2.1\n") // root's, mode 0600
-	expect(100, `wrong +hostip .*permission denied`)
+	s.control("mcdinfo", "192.0.2.1\n") // root's, mode 0600
+	expect(100, `wrong +mcdinfo .*permission denied`)
 
 	// The server itself says who may not.
 	p := s.commandAs(nobody, []uint32{nobody}, "inlookup")
-	if status, want := p.wait(), regexp.MustCompile(`hostip: permission denied to .*uid `+strconv.Itoa(nobody)+`.*inlookup -t`); status != 111 || !want.MatchString(p.stderr.String()) {
+	if status, want := p.wait(), regexp.MustCompile(`mcdinfo: permission denied to .*uid `+strconv.Itoa(nobody)+`.*inlookup -t`); status != 111 || !want.MatchString(p.stderr.String()) {
 		t.Errorf("exit %d, %q", status, p.stderr.String())
 	}
 }
