@@ -383,7 +383,7 @@ const (
 	adminPause        = time.Millisecond
 	renewEvery        = time.Second     // how often the request FIFOs are looked at
 	readSize          = 256 << 10       // bytes in one read: four times what a pipe holds
-	pipeMax           = 1 << 20         // the most that a pipe can hold (pipe(7)), unless root changed it
+	pipeMax           = 1 << 20         // the most that a pipe can hold (pipe(7))
 	descriptorsWanted = maxMisses + 256 // for replies, databases and the rest
 )
 
@@ -475,7 +475,8 @@ func (s *Server) Listen() error {
 	s.asRoot = os.Geteuid() == 0
 	if limit, few := FewDescriptors(); few {
 		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+
-			"under load answers will be lost; raise the limit (ulimit -n)", limit, descriptorsWanted)
+			"under load answers will be lost; raise the limit (ulimit -n)",
+			limit, descriptorsWanted)
 	}
 	s.fifos = nil
 	for _, path := range settings.FIFOs {

@@ -894,7 +894,8 @@ func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row,
 }
 
 func isASCII(args []any) bool {
-	return !strings.ContainsFunc(fmt.Sprint(args...), func(r rune) bool { return r > unicode.MaxASCII })
+	text := fmt.Sprint(args...)
+	return !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 // shrink has questions queue for the connections that are open, for a while.
@@ -1302,8 +1303,8 @@ func (c *config) user(ctx context.Context, at place) (*userRow, error) {
 	return nil, nil
 }
 
-// sameName reports whether two names are one but for case, as keys of the cache
-// and flushes have it.
+// sameName reports whether two names are one except for case, as keys of the
+// cache and flushes have it.
 func sameName(a, b string) bool { return a == b || lower(a) == lower(b) }
 
 // isOf reports whether the first two columns name the address. MySQL also finds
@@ -1435,7 +1436,8 @@ func (c *config) relay(ctx context.Context, at place, ip string) (Answer, error)
 		}
 		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
 		if err != nil {
-			return "", fmt.Errorf("%w: table relay: timestamp of %s is no number", ErrInvalid, at.email())
+			return "", fmt.Errorf("%w: table relay: timestamp of %s is no number",
+				ErrInvalid, at.email())
 		}
 		if login > since {
 			return NewAnswer(1), nil
@@ -1500,7 +1502,8 @@ func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
 			continue
 		}
 		if !isPort(r[3].String) {
-			return "", fmt.Errorf("%w: table smtp_port: port of %s is no number", ErrInvalid, at.host)
+			return "", fmt.Errorf("%w: table smtp_port: port of %s is no number",
+				ErrInvalid, at.host)
 		}
 		port = r[3].String
 		if r[2].String == c.hostIP {

@@ -82,7 +82,8 @@ func (s *suspicion) noLocalPart() bool {
 
 // isNo reports whether the reply says that there is no such thing.
 func (r reply) isNo() bool {
-	return r.absent || len(r.fields) == 1 && r.fields[0] == field{name: "authenticated", value: "no"}
+	no := field{name: "authenticated", value: "no"}
+	return r.absent || len(r.fields) == 1 && r.fields[0] == no
 }
 
 // Asked in the usual spelling, the C server agrees.
