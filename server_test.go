@@ -766,3 +766,54 @@ func TestServeConn(t *testing.T) {
 		t.Errorf("the client has gone: %v", err)
 	}
 }
+
+// TestFlushForNobody: a flush is carried out even if its client has gone, since the old password
+// would live on otherwise.
+func TestFlushForNobody(t *testing.T) {
+	var flushed atomic.Int32
+	s := &Server{Resolver: echo}
+	s.Admin = func(context.Context, Query) (string, error) {
+		flushed.Add(1)
+		return "done", nil
+	}
+	dir, _ := serve(t, s)
+	gone := filepath.Join(t.TempDir(), "gone")
+	q := Query{Type: TypeFlush, Email: "user@example.com"}
+	post(t, filepath.Join(dir, "infifo"), q.frame(t, gone))
+	eventually(t, "the flush", func() bool { return flushed.Load() == 1 })
+	eventually(t, "its answer has nobody", func() bool { return s.Stats().Undeliverable == 1 })
+}
+
+// TestServeEndsBesideAnotherReader: others who read the request FIFO take the byte that wakes the
+// server's reader. The end comes all the same.
+func TestServeEndsBesideAnotherReader(t *testing.T) {
+	s := &Server{Resolver: echo}
+	dir, stop := serve(t, s)
+	const others = 8
+	fd, err := syscall.Open(filepath.Join(dir, "infifo"), syscall.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var over atomic.Bool
+	var taken atomic.Int32
+	var all sync.WaitGroup
+	for range others {
+		all.Go(func() {
+			for b := make([]byte, 1); !over.Load(); {
+				if n, _ := syscall.Read(fd, b); n == 1 {
+					taken.Add(1)
+				}
+			}
+		})
+	}
+	eventually(t, "the others take what is written", func() bool {
+		syscall.Write(fd, []byte("junk"))
+		return taken.Load() > 100
+	})
+	stop()
+	over.Store(true)
+	syscall.SetNonblock(fd, true) // the FIFO's name has gone; the last bytes wake the others
+	syscall.Write(fd, make([]byte, others))
+	all.Wait()
+	syscall.Close(fd)
+}
