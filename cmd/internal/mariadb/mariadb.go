@@ -52,8 +52,8 @@ var Schema string
 var Sample string
 
 const (
-	patience   = 30 * time.Second // for a start, unless the context is shorter, and for an orderly stop
-	maxSocket  = 100              // bytes of a socket's path: sockaddr_un holds 108 on Linux, 104 on the BSDs, NUL included
+	patience   = 30 * time.Second // for a start, if ctx allows it, and for an orderly stop
+	maxSocket  = 100              // bytes of a socket's path: sockaddr_un holds 104 or more
 	portTries  = 5
 	reportTail = 15 // lines of the error log that an error quotes
 )
@@ -220,11 +220,12 @@ func (db *DB) options() []string {
 	options := []string{
 		"--no-defaults", // must be the first
 		"--datadir=" + filepath.Join(db.Dir, "data"),
-		"--tmpdir=" + filepath.Join(db.Dir, "tmp"), // in a shared one each mariadbd, starting, removes the others' tables
+		// In a shared one each mariadbd that starts removes the others' tables.
+		"--tmpdir=" + filepath.Join(db.Dir, "tmp"),
 		"--skip-name-resolve",
 		"--innodb-log-file-size=16M",
 		"--innodb-flush-method=nosync",
-		"--debug-no-sync", // else making the data directory syncs a thousand times: seconds on a busy disk
+		"--debug-no-sync", // else making the data directory syncs a thousand times
 	}
 	if os.Geteuid() == 0 {
 		options = append(options, "--user=root") // else it refuses to run as root
@@ -238,7 +239,8 @@ func (db *DB) install(ctx context.Context, program string) error {
 	if err := os.Mkdir(filepath.Join(db.Dir, "tmp"), 0o700); err != nil {
 		return err
 	}
-	cmd := exec.Command(program, append(db.options(), "--auth-root-authentication-method=socket", "--skip-test-db")...)
+	options := append(db.options(), "--auth-root-authentication-method=socket", "--skip-test-db")
+	cmd := exec.Command(program, options...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := start(cmd)
@@ -285,7 +287,8 @@ func (db *DB) prepare() error {
 	statements := []string{
 		"ALTER USER root@localhost IDENTIFIED BY '" + config.Passwd + "';",
 		"CREATE DATABASE IF NOT EXISTS indimail;",
-		"CREATE USER IF NOT EXISTS indimail@'%' IDENTIFIED BY 'secret', indimail@localhost IDENTIFIED BY 'secret';",
+		"CREATE USER IF NOT EXISTS indimail@'%' IDENTIFIED BY 'secret', " +
+			"indimail@localhost IDENTIFIED BY 'secret';",
 		"GRANT ALL ON indimail.* TO indimail@'%', indimail@localhost;",
 	}
 	return os.WriteFile(db.initFile(), []byte(strings.Join(statements, "\n")+"\n"), 0o600)

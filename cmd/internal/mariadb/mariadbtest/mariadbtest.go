@@ -60,7 +60,8 @@ func ControlOf(t testing.TB, db *mariadb.DB, from string) string {
 	for _, file := range files {
 		text, err := os.ReadFile(filepath.Join(from, file.Name()))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(to, file.Name()), []byte(fill.Replace(string(text))), 0o600)
+			path := filepath.Join(to, file.Name())
+			err = os.WriteFile(path, []byte(fill.Replace(string(text))), 0o600)
 		}
 		if err != nil {
 			t.Fatal(err)
