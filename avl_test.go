@@ -37,10 +37,10 @@ func (t *tree[V]) check(rings ...*ring[V]) int {
 		if broken := walk(n.right, n); broken != 0 {
 			return broken
 		}
-		if n.height != 1+max(n.left.tall(), n.right.tall()) {
+		if n.height != 1+max(n.left.heightOrZero(), n.right.heightOrZero()) {
 			return 3
 		}
-		if n.tilt() < -1 || n.tilt() > 1 {
+		if n.balance() < -1 || n.balance() > 1 {
 			return 4
 		}
 		return 0
@@ -560,9 +560,9 @@ func TestCheckSeesDamage(t *testing.T) {
 		{"sentinel in the tree", 7, func(d damage) {
 			n := d.n("g")
 			n.right, d.r1.head.key, d.r1.head.parent, d.r1.head.height = &d.r1.head, "h", n, 1
-			n.measure()
-			n.parent.measure()
-			d.tr.root.measure()
+			n.updateHeight()
+			n.parent.updateHeight()
+			d.tr.root.updateHeight()
 			d.tr.len++
 		}},
 	} {

@@ -337,8 +337,8 @@ func (c *Cache) keepFront(key string, e entry) {
 func (c *Cache) insert(key string, e entry) *node[entry] {
 	both := key + string(e.answer)
 	key, e.answer = both[:len(key)], Answer(both[len(key):])
-	n, fresh := c.tree.insert(key)
-	if !fresh {
+	n, added := c.tree.insert(key)
+	if !added {
 		c.drop(n)
 		n, _ = c.tree.insert(key)
 	}
