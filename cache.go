@@ -1,15 +1,15 @@
 package inlookup
 
-// The cache: it stands in front of another Resolver and remembers its answers.
+// The cache stands in front of another Resolver and remembers its answers.
 //
-// Everything is one tree under one mutex. A lookup holds the mutex for well
-// under a microsecond, a tenth of what the system calls around it take, so
-// splitting the lock would buy nothing. With one tree a flush is one walk,
-// because with the key
+// All entries are in one tree under one mutex. A lookup holds the mutex for
+// less than a microsecond. The system calls around it take ten times as long,
+// so splitting the lock would gain nothing. The key of an entry is
 //
 //	domain 0 local 0 type
 //
-// the answers about a user are neighbours, and so are the users of a domain.
+// So the answers about a user are neighbours in the tree, and so are the users
+// of a domain. A flush is one walk over them.
 //
 // The life of an entry:
 //
@@ -18,15 +18,15 @@ package inlookup
 //	   given to all       given only while the
 //	                      Resolver is unavailable
 //
-// It leaves earlier when it is flushed, or when room is needed and it is the
-// one not used for longest. "Absent" answers have a shorter life, a ring of
-// their own and an eighth of the room: someone who tries names out of a
-// dictionary drives out only that kind. An expired one is never given, since a
-// wrong "absent" bounces mail.
+// An entry leaves earlier when it is flushed, or when room is needed and it was
+// used least recently. Answers that say "absent" live for a shorter time, on a
+// ring of their own, in an eighth of the room. So a dictionary of names that do
+// not exist drives out only other such answers. An expired "absent" is never
+// given, because a wrong one bounces mail.
 //
-// Decided against: refreshing before expiry (it asks for users in whom nobody
-// is interested), and a heap ordered by expiry (nothing need happen at that
-// moment; the least recently used end of a ring is soon reached).
+// Decided against: refreshing an entry before it expires (that asks for users
+// in whom nobody is interested), and a heap ordered by expiry (an expired entry
+// does no harm, and soon becomes the least recently used).
 
 import (
 	"cmp"
@@ -39,21 +39,22 @@ import (
 	"time"
 )
 
-// A Cache answers from memory if it can. It asks Resolver the rest, once for
-// all who ask the same at the same time. The zero values of its fields are the
-// defaults given; fields must not change after the first question.
+// A Cache answers from memory if it can, and asks Resolver if it cannot. It
+// asks once for all clients that ask the same at the same time. The zero value
+// of a field means the default given; fields must not change after the first
+// question.
 type Cache struct {
 	Resolver      Resolver
 	TTL           time.Duration // life of an answer; 0: 10 minutes; negative: none is kept
 	NegativeTTL   time.Duration // life of "absent"; 0: 20 seconds; negative: none is kept
 	Size          int64         // bytes of heap for all entries; 0: 256 MiB; negative: none
-	MaxEntries    int           // 0: no limit but Size
-	LoadTimeout   time.Duration // for one question to Resolver; 0: 2.8 s; clients wait 4 s
+	MaxEntries    int           // 0: only Size limits
+	LoadTimeout   time.Duration // for one question to Resolver; 0: 2.8 s, as clients wait 4 s
 	DefaultDomain string        // of addresses without one; the same as Resolver's
 
 	// Stale is how long an expired answer may be given while Resolver is
-	// unavailable: TypeUser and TypePasswd for at most an hour, others for a
-	// day. It can make both shorter; 0 leaves them, negative: never.
+	// unavailable. It is at most, and by default, 1 hour for TypeUser and
+	// TypePasswd, and 24 hours for the others. Negative: never.
 	Stale time.Duration
 
 	mu      sync.Mutex // guards what follows
@@ -75,20 +76,21 @@ const (
 type entry struct {
 	answer Answer
 	loaded time.Duration // since epoch
-	failed uint32        // the second when renewing it last failed; 0: never
-	kind   kind
+	// unrenewed is the second in which renewing it last failed; 0: never.
+	unrenewed uint32
+	kind      kind
 }
 
 // CacheStats counts what happened, and says what the cache holds now.
 type CacheStats struct {
 	Hits, Misses uint64
 	Coalesced    uint64 // questions that shared the load of another
-	Stale        uint64 // expired answers given
+	StaleHits    uint64 // expired answers given
 	LoadErrors   uint64
-	Evicted      uint64 // entries that left for want of room
+	Evicted      uint64 // entries that made room for others
 	Flushed      uint64
-	Present      Usage // by answers
-	Absent       Usage // by answers that say "absent"
+	Present      Usage
+	Absent       Usage // of the answers that say "absent"
 }
 
 // Usage is the room that entries take.
@@ -104,8 +106,8 @@ type flight struct {
 	err    error
 }
 
-// epoch is what the age of entries counts from: 8 bytes an entry instead of the
-// 24 of a time.Time, and monotonic as well.
+// Times in entries count from epoch. That takes 8 bytes, not the 24 of a
+// time.Time, and is monotonic as well.
 var epoch = time.Now()
 
 func sinceEpoch() time.Duration { return time.Since(epoch) }
@@ -113,8 +115,8 @@ func sinceEpoch() time.Duration { return time.Since(epoch) }
 // second numbers the seconds since epoch, from 1.
 func second() uint32 { return uint32(sinceEpoch()/time.Second) + 1 }
 
-// life returns how long an entry of this kind is given to all; negative: not at
-// all.
+// life returns how long an entry of this kind is given to all. A negative
+// life means that none is kept.
 func (c *Cache) life(k kind) time.Duration {
 	if k == absent {
 		return cmp.Or(c.NegativeTTL, 20*time.Second)
@@ -123,7 +125,8 @@ func (c *Cache) life(k kind) time.Duration {
 }
 
 // staleFor returns how much longer e may be given while Resolver is
-// unavailable: what opens a mailbox an hour, what only routes mail a day.
+// unavailable. What opens a mailbox may be given for a shorter time than what
+// only routes mail.
 func (c *Cache) staleFor(t Type, e *entry) time.Duration {
 	most := 24 * time.Hour
 	if t == TypeUser || t == TypePasswd {
@@ -142,13 +145,13 @@ func (c *Cache) isUsable(t Type, e *entry) bool {
 	return sinceEpoch()-e.loaded < c.life(e.kind)+c.staleFor(t, e)
 }
 
-// isCacheable reports whether answers are kept: relay changes with every login,
+// isCacheable reports whether answers are kept. Relay changes with every login,
 // and extensions are about the server.
 func (t Type) isCacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
 
-// appendKey appends the key of a question. An address that is not spelled
-// local@domain has its spelling at the end of its key, because the answer may
-// repeat it. It lies in the range of its user all the same.
+// appendKey appends the key of a question. The answer may repeat the address as
+// it is spelled. So the key of an address that is not spelled local@domain ends
+// with its spelling.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
 	local := email
@@ -171,9 +174,9 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	return b
 }
 
-// peek returns the answer if it is in memory and may be given at once: alive,
-// or expired and found impossible to renew in this second. This is what a hit
-// costs. It allocates nothing: *key is the caller's scratch space.
+// peek returns the answer if it is in memory and may be given at once. An
+// expired one may be if renewing it has failed in this second. This is all that
+// a hit costs, so peek allocates nothing: *key is the caller's scratch space.
 func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 	if !t.isCacheable() {
 		return "", false
@@ -188,8 +191,8 @@ func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 	e := &n.value
 	if c.isAlive(e) {
 		c.stats.Hits++
-	} else if e.failed == second() && c.isUsable(t, e) {
-		c.stats.Stale++
+	} else if e.unrenewed == second() && c.isUsable(t, e) {
+		c.stats.StaleHits++
 	} else {
 		return "", false
 	}
@@ -197,14 +200,14 @@ func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 	return e.answer, true
 }
 
-// patience is how long a client who could use an expired answer waits for a new
-// one. MySQL finds a row in less than a hundredth of it. What takes longer is
-// not available, and the wait would make a queue of the others.
+// patience is how long a question waits for a new answer if an expired one will
+// do. MySQL finds a row in less than a hundredth of that.
 const patience = 250 * time.Millisecond
 
 // Resolve answers from memory, or with what Resolver says. If Resolver is
-// unavailable an expired answer may have to do. Each entry finds that out for
-// itself, since one database may be gone and another not.
+// unavailable or slow it may answer with an expired answer; see Stale. Each
+// entry finds out for itself whether Resolver is, because one database may be
+// gone and another not. An error wraps ErrUnavailable, or is Resolver's own.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if c.Resolver == nil {
 		return "", errNoResolver
@@ -224,7 +227,7 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		case <-f.done:
 			return f.answer, f.err
 		case <-late:
-			if a := c.stale(string(key), q.Type); a != "" {
+			if a := c.takeStale(string(key), q.Type); a != "" {
 				return a, nil
 			}
 		case <-ctx.Done():
@@ -233,8 +236,8 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	}
 }
 
-// join returns the flight that will bring the answer, begun here if there is
-// none. If an expired answer may do, late tells when to take it.
+// join returns the flight that will bring the answer, and begins one if there
+// is none. If an expired answer will do, late says when to take it.
 func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -247,7 +250,8 @@ func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
 			late = time.After(patience)
 		}
 	}
-	if f := c.flights[key]; f != nil {
+	f = c.flights[key]
+	if f != nil {
 		c.stats.Coalesced++
 		return f, late
 	}
@@ -274,39 +278,37 @@ func (c *Cache) begin(key string) *flight {
 	return f
 }
 
-// stale returns the expired answer if it may be given, and notes that renewing
-// it failed.
-func (c *Cache) stale(key string, t Type) Answer {
+// takeStale returns the expired answer if it may be given, else "". It notes
+// that renewing the entry failed.
+func (c *Cache) takeStale(key string, t Type) Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.tree.find([]byte(key))
 	if n == nil || !c.isUsable(t, &n.value) {
 		return ""
 	}
-	n.value.failed = second()
-	c.stats.Stale++
+	n.value.unrenewed = second()
+	c.stats.StaleHits++
 	return n.value.answer
 }
 
-// load brings the answer and has it kept. It has a context of its own, because
-// others wait too when the client who began it goes away. A flush meanwhile has
-// taken the flight out of the map: then those who wait get the answer, and
-// nobody after them.
+// load gets the answer for a flight, and has it kept. It has a context of its
+// own, because other clients wait even if the one that began it goes away. If a
+// flush has taken the flight out of the map meanwhile, the answer goes to those
+// that wait for it and is not kept.
 func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	timeout := cmp.Or(c.LoadTimeout, deadline-200*time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	e := entry{loaded: sinceEpoch()}
-	a, err := c.Resolver.Resolve(ctx, q)
-	e.answer = a
-	if a == Absent(q) {
+	answer, err := c.Resolver.Resolve(ctx, q)
+	e.answer = answer
+	if answer == Absent(q) {
 		e.kind = absent
 	}
-	f.answer, f.err = a, err
-	// A row that has grown too long, or that is not understood, is no outage.
-	changed := errors.Is(err, ErrTooLong) || errors.Is(err, ErrInvalid)
-	if errors.Is(err, ErrUnavailable) && !changed {
-		if old := c.stale(key, q.Type); old != "" {
+	f.answer, f.err = answer, err
+	if isOutage(err) {
+		if old := c.takeStale(key, q.Type); old != "" {
 			f.answer, f.err = old, nil
 		}
 	}
@@ -322,6 +324,15 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 			keep(key, e)
 		}
 	}
+}
+
+// isOutage reports whether err says that Resolver is unavailable. A row that
+// has grown too long, or that is not understood, is no outage.
+func isOutage(err error) bool {
+	if errors.Is(err, ErrTooLong) || errors.Is(err, ErrInvalid) {
+		return false
+	}
+	return errors.Is(err, ErrUnavailable)
 }
 
 // keepFront keeps e as the most recently used, and makes room for it. The
@@ -356,9 +367,10 @@ func (c *Cache) usage(k kind) *Usage {
 	return &c.stats.Present
 }
 
-// cost returns the bytes of heap that n takes: the node, and the block of key
-// and answer, rounded up about as the allocator does it: to 16 bytes up to 256,
-// to an eighth of the next smaller power of two beyond.
+// cost returns the bytes of heap that n takes: the node, and the block with key
+// and answer. The allocator rounds a block up, and cost does it in about the
+// same way: to a multiple of 16 up to 256 bytes, of 32 up to 512, of 64 up to
+// 1024, and so on.
 func cost(n *node[entry]) int64 {
 	const nodeSize = 96
 	size := int64(len(n.key) + len(n.value.answer))
@@ -369,7 +381,7 @@ func cost(n *node[entry]) int64 {
 	return nodeSize + (size+unit-1)/unit*unit
 }
 
-// drop takes n out of tree, ring and accounts.
+// drop takes n out of the tree, off its ring and out of the usage.
 func (c *Cache) drop(n *node[entry]) {
 	u := c.usage(n.value.kind)
 	u.Entries--
@@ -377,13 +389,14 @@ func (c *Cache) drop(n *node[entry]) {
 	c.tree.delete(n)
 }
 
-// exceeds reports whether so much exceeds a share of the room: one in share.
-func (c *Cache) exceeds(u Usage, share int) bool {
+// exceeds reports whether u is more than one part of the room, if the room is
+// cut into this many parts.
+func (c *Cache) exceeds(u Usage, parts int) bool {
 	size := max(0, cmp.Or(c.Size, 256<<20))
-	if u.Bytes > size/int64(share) {
+	if u.Bytes > size/int64(parts) {
 		return true
 	}
-	return c.MaxEntries > 0 && u.Entries > max(1, c.MaxEntries/share)
+	return c.MaxEntries > 0 && u.Entries > max(1, c.MaxEntries/parts)
 }
 
 // total returns the room that all entries take.
@@ -392,10 +405,10 @@ func (c *Cache) total() Usage {
 	return Usage{Entries: p.Entries + a.Entries, Bytes: p.Bytes + a.Bytes}
 }
 
-// makeRoom evicts until the bounds hold: of the absent what exceeds their
-// eighth, then, if all together is too much, the absent before the others.
+// makeRoom evicts until the bounds hold. "Absent" entries go first.
 func (c *Cache) makeRoom() {
-	for c.exceeds(c.stats.Absent, 8) {
+	const absentPart = 8 // they have an eighth of the room
+	for c.exceeds(c.stats.Absent, absentPart) {
 		c.evict(absent)
 	}
 	for c.exceeds(c.total(), 1) {
@@ -408,20 +421,22 @@ func (c *Cache) makeRoom() {
 }
 
 func (c *Cache) evict(k kind) {
-	c.drop(c.rings[k].back()) // not nil: its usage is above a bound that is not negative
+	c.drop(c.rings[k].back()) // never nil: the usage exceeds a bound of at least 0
 	c.stats.Evicted++
 }
 
-// flushStep is how many entries go under one hold of the mutex: some 300 µs.
+// flushStep is how many entries a flush drops, in about 300 µs, before it lets
+// others have the mutex.
 const flushStep = 500
 
-// Flush forgets what is known about an address, about a domain if email has no
-// separator, or everything if it is empty. It returns how many entries that
-// were.
+// Flush forgets what is known about an address; about a domain, if email has no
+// separator; or about everything, if email is empty. It returns the number of
+// entries that it removed.
 //
-// No answer to a question asked after Flush returns is older than its call:
-// loads under way lose their place in the cache before the walk begins. It goes
-// by the address as it is asked for. The same user under an alias domain stays.
+// A question asked after Flush has returned gets no answer from before Flush
+// was called: the answers of loads under way are not kept. Flush goes by the
+// address as clients ask for it, so entries of the same user under an alias
+// domain stay.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
 	c.mu.Lock()
@@ -443,7 +458,7 @@ func (c *Cache) Flush(email string) (flushed int) {
 		flushed++
 		if flushed%flushStep == 0 && next != nil {
 			key := next.key
-			c.mu.Unlock() // others have their turn; what they add meanwhile is fresh
+			c.mu.Unlock() // what others add meanwhile is newer than the flush
 			c.mu.Lock()
 			next = c.tree.ceiling(key)
 		}
@@ -467,60 +482,61 @@ func flushPrefix(email string) string {
 
 const (
 	preloaders      = 4  // questions that Preload asks at a time
-	preloadFailures = 20 // in a row end it
+	preloadFailures = 20 // this many in a row end it
 )
 
-// Preload asks for the password entries of these addresses, the most likely to
-// be asked for first, until ctx is done or the cache is full. These entries
-// never evict others, and are the first to be evicted, the last ones before the
-// first. Each is loaded as a miss is, so a flush holds for it as well. Preload
-// returns how many entries it put in, and the error that ended it early.
+// Preload asks for the password entries of these addresses, until ctx is done
+// or the cache is full. The addresses most likely to be asked for come first.
+// The entries never evict others, and are evicted before others, the last ones
+// first. Each is loaded as for a question, so a flush holds for it as well.
+// Preload returns how many entries it added, and the error that ended it early.
 func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.Resolver == nil {
 		return 0, errNoResolver
 	}
-	p := &preload{cache: c, emails: emails}
-	var workers sync.WaitGroup
-	for range preloaders {
-		workers.Go(func() { p.work(ctx) })
-	}
-	workers.Wait()
-	err := ctx.Err()
-	if failed := p.failed.Load(); failed != nil {
-		err = *failed
-	}
-	return int(p.kept.Load()), err
-}
-
-// A preload is one call of Preload.
-type preload struct {
-	cache    *Cache
-	emails   []string
-	next     atomic.Int64 // index of the address whose turn it is
-	kept     atomic.Int64
-	full     atomic.Bool
-	failures atomic.Int64          // in a row
-	failed   atomic.Pointer[error] // why it ends early
-}
-
-func (p *preload) work(ctx context.Context) {
-	for ctx.Err() == nil && !p.full.Load() && p.failed.Load() == nil {
-		i := p.next.Add(1) - 1
-		if i >= int64(len(p.emails)) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var next, added, failures atomic.Int64 // failures in a row
+	keep := func(key string, e entry) {
+		if e.kind == absent {
 			return
 		}
-		err := p.load(Query{Type: TypePasswd, Email: lower(p.emails[i])})
-		if err == nil {
-			p.failures.Store(0)
-		} else if p.failures.Add(1) >= preloadFailures {
-			p.failed.Store(&err)
+		if c.keepBack(key, e) {
+			added.Add(1)
+		} else {
+			end(errFull)
 		}
 	}
+	var workers sync.WaitGroup
+	for range preloaders {
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(emails) {
+					return
+				}
+				err := c.preload(emails[i], keep)
+				if err == nil {
+					failures.Store(0)
+				} else if failures.Add(1) >= preloadFailures {
+					end(err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	err := context.Cause(ctx)
+	if err == errFull {
+		err = nil
+	}
+	return int(added.Load()), err
 }
 
-// load loads one entry, if it is neither there nor on its way.
-func (p *preload) load(q Query) error {
-	c := p.cache
+var errFull = errors.New("the cache is full")
+
+// preload loads one password entry, if it is neither there nor on its way.
+func (c *Cache) preload(email string, keep func(string, entry)) error {
+	q := Query{Type: TypePasswd, Email: lower(email)}
 	key := string(c.appendKey(nil, q.Type, []byte(q.Email)))
 	c.mu.Lock()
 	if c.tree.find([]byte(key)) != nil || c.flights[key] != nil {
@@ -529,25 +545,20 @@ func (p *preload) load(q Query) error {
 	}
 	f := c.begin(key)
 	c.mu.Unlock()
-	c.load(f, key, q, p.keepBack)
+	c.load(f, key, q, keep)
 	return f.err
 }
 
-// keepBack keeps an entry as the least recently used, if there is room. The
-// caller holds the cache's mutex.
-func (p *preload) keepBack(key string, e entry) {
-	if e.kind == absent {
-		return
-	}
-	c := p.cache
+// keepBack keeps e as the least recently used, and reports whether there was
+// room for it. The caller holds the mutex.
+func (c *Cache) keepBack(key string, e entry) bool {
 	n := c.insert(key, e)
 	c.rings[e.kind].pushBack(n)
-	if c.exceeds(c.total(), 1) {
+	full := c.exceeds(c.total(), 1)
+	if full {
 		c.drop(n)
-		p.full.Store(true)
-		return
 	}
-	p.kept.Add(1)
+	return !full
 }
 
 // Stats returns the counts so far, and what the cache holds.
@@ -561,13 +572,14 @@ func (c *Cache) Stats() CacheStats {
 type Entry struct {
 	Age    time.Duration // since it was asked for
 	Left   time.Duration // to live; negative: it has expired
-	Stale  time.Duration // until it may not even be given while Resolver is unavailable
+	Usable time.Duration // to be given while Resolver is unavailable; negative: no longer
 	Bytes  int64         // of heap
 	Absent bool
 }
 
-// Explain returns what the cache has for q, and changes nothing.
-func (c *Cache) Explain(q Query) (e Entry, there bool) {
+// Explain returns what the cache has for q, and whether it has anything. It
+// changes nothing.
+func (c *Cache) Explain(q Query) (Entry, bool) {
 	if !q.Type.isCacheable() {
 		return Entry{}, false
 	}
@@ -582,7 +594,7 @@ func (c *Cache) Explain(q Query) (e Entry, there bool) {
 	return Entry{
 		Age:    age,
 		Left:   left,
-		Stale:  left + c.staleFor(q.Type, &n.value),
+		Usable: left + c.staleFor(q.Type, &n.value),
 		Bytes:  cost(n),
 		Absent: n.value.kind == absent,
 	}, true

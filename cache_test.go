@@ -273,7 +273,7 @@ func checkStale(t *testing.T, typ Type, stale, bound time.Duration) {
 	resolve(t, c, typ, "flushed"+at)
 	f.setDown(true)
 	e, ok := c.Explain(Query{Type: typ, Email: "user" + at})
-	if !ok || e.Left != 10*time.Minute || e.Stale != e.Left+bound {
+	if !ok || e.Left != 10*time.Minute || e.Usable != e.Left+bound {
 		t.Errorf("%v: %+v", typ, e)
 	}
 	if n := c.Flush("flushed" + at); n != 1 {
@@ -284,11 +284,11 @@ func checkStale(t *testing.T, typ Type, stale, bound time.Duration) {
 	time.Sleep(20 * time.Second)
 	unavailableFor(t, c, typ, "nobody"+at) // "absent" is never stale
 	time.Sleep(10*time.Minute - 20*time.Second + bound - 1)
-	before := c.Stats().Stale
+	before := c.Stats().StaleHits
 	if a := resolve(t, c, typ, "user"+at); a != first {
 		t.Errorf("%v within %v: %q", typ, bound, a)
 	}
-	if n := c.Stats().Stale - before; (n > 0) != (bound > 0) {
+	if n := c.Stats().StaleHits - before; (n > 0) != (bound > 0) {
 		t.Errorf("%v within %v: counted %d times", typ, bound, n)
 	}
 	time.Sleep(time.Nanosecond)
@@ -370,7 +370,7 @@ func TestOneIsUnavailable(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := c.Stats().Stale; n != 50 {
+		if n := c.Stats().StaleHits; n != 50 {
 			t.Errorf("%d stale answers, want 50", n)
 		}
 	})
@@ -1166,14 +1166,14 @@ func TestExplain(t *testing.T) {
 		stats := c.Stats()
 		e, ok := c.Explain(q)
 		left := 49*time.Second + 500*time.Millisecond
-		want := Entry{Age: time.Minute - left, Left: left, Stale: 24*time.Hour + left,
+		want := Entry{Age: time.Minute - left, Left: left, Usable: 24*time.Hour + left,
 			Bytes: stats.Present.Bytes}
 		if !ok || e != want {
 			t.Errorf("%+v, %v\nwant %+v", e, ok, want)
 		}
 		e, ok = c.Explain(Query{Type: TypeHost, Email: "NOBODY@example.com"})
 		left = 9*time.Second + 750*time.Millisecond
-		want = Entry{Age: 20*time.Second - left, Left: left, Stale: left,
+		want = Entry{Age: 20*time.Second - left, Left: left, Usable: left,
 			Bytes: stats.Absent.Bytes, Absent: true}
 		if !ok || e != want {
 			t.Errorf("%+v, %v\nwant %+v", e, ok, want)

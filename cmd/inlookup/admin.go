@@ -95,7 +95,7 @@ func (a *admin) status() string {
 	w.add("cache_coalesced_total", "counter",
 		"questions that shared the load of another", "", c.Coalesced)
 	w.add("cache_stale_total", "counter",
-		"expired answers given while the database was unavailable", "", c.Stale)
+		"expired answers given while the database was unavailable", "", c.StaleHits)
 	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
 	w.add("cache_evicted_total", "counter", "entries evicted for room", "", c.Evicted)
 	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
@@ -173,9 +173,9 @@ func (a *admin) explainCache(w io.Writer, q inlookup.Query) {
 		return
 	case e.Left > 0:
 		fmt.Fprintf(w, "cache:       hit\ntime left:   %v\n", round(e.Left))
-	case e.Stale > 0:
+	case e.Usable > 0:
 		fmt.Fprintf(w, "cache:       stale, given only while the database is unavailable\n"+
-			"time left:   %v\n", round(e.Stale))
+			"time left:   %v\n", round(e.Usable))
 	default:
 		fmt.Fprintln(w, "cache:       miss, what is here has expired")
 	}

@@ -221,7 +221,7 @@ func (d demonstration) ask(q inlookup.Query) {
 	switch {
 	case err != nil:
 		from, sgr = "error", red
-	case after.Stale > before.Stale:
+	case after.StaleHits > before.StaleHits:
 		from, sgr = "expired, from memory", yellow
 	case after.Hits > before.Hits:
 		from, sgr = "from memory", green
