@@ -74,7 +74,7 @@ func (s *cServer) start(t testing.TB, dir, infifo string) (stop func()) {
 			have = append(have, b[:n]...)
 			used, _ := frames(have, true, func(r request) {
 				r = request{
-					r.typ, bytes.Clone(r.email), bytes.Clone(r.reply), bytes.Clone(r.ip),
+					r.typ, bytes.Clone(r.email), bytes.Clone(r.replyPath), bytes.Clone(r.ip),
 				}
 				running.Go(func() { s.reply(r) })
 			})
@@ -94,18 +94,18 @@ func (s *cServer) reply(r request) {
 	if a == "" {
 		return
 	}
-	out, err := os.OpenFile(string(r.reply), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	out, err := os.OpenFile(string(r.replyPath), os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return
 	}
 	io.WriteString(out, string(a[:headerSize]))
 	io.WriteString(out, string(a[headerSize:]))
 	if s.unlinkFirst && !s.keep {
-		os.Remove(string(r.reply))
+		os.Remove(string(r.replyPath))
 	}
 	out.Close()
 	if !s.unlinkFirst && !s.keep {
-		os.Remove(string(r.reply))
+		os.Remove(string(r.replyPath))
 	}
 }
 
@@ -152,8 +152,8 @@ func TestReplyFIFO(t *testing.T) {
 	s := &cServer{keep: true, answer: func(r request) Answer {
 		mu.Lock()
 		defer mu.Unlock()
-		if info, err := os.Lstat(string(r.reply)); err == nil {
-			seen[string(r.reply)] = info.Mode()
+		if info, err := os.Lstat(string(r.replyPath)); err == nil {
+			seen[string(r.replyPath)] = info.Mode()
 		}
 		return echoBytes(r)
 	}}
@@ -210,8 +210,8 @@ func TestLateAnswer(t *testing.T) {
 		}
 		defer close(done)
 		// This server has the FIFO open all the time.
-		out, err := os.OpenFile(string(r.reply), os.O_WRONLY|syscall.O_NONBLOCK, 0)
-		asked <- string(r.reply)
+		out, err := os.OpenFile(string(r.replyPath), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		asked <- string(r.replyPath)
 		<-late
 		if err == nil {
 			io.WriteString(out, string(NewData(r.typ, "late")))

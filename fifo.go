@@ -372,7 +372,7 @@ type Server struct {
 // An adminRequest is a question about the server that waits in a lane.
 type adminRequest struct {
 	q     Query
-	reply []byte
+	replyPath []byte
 }
 
 const (
@@ -686,7 +686,7 @@ func (r *reader) answer(q request) {
 	switch {
 	case hit:
 		r.out = append(r.out[:0], a...)
-		s.reply(q.reply, func() []byte { return r.out })
+		s.reply(q.replyPath, func() []byte { return r.out })
 	case q.typ.extension():
 		s.queue(q)
 	default:
@@ -704,7 +704,7 @@ func (s *Server) queue(r request) {
 		lane = s.explain
 	}
 	select {
-	case lane <- adminRequest{r.query(), bytes.Clone(r.reply)}:
+	case lane <- adminRequest{r.query(), bytes.Clone(r.replyPath)}:
 	default:
 		s.refuse(r)
 	}
@@ -714,7 +714,7 @@ func (s *Server) queue(r request) {
 func (s *Server) refuse(r request) {
 	s.counts.busy.Add(1)
 	s.logf("too many questions wait: a %v is answered with an error", r.typ)
-	s.reply(r.reply, func() []byte { return []byte(errorAnswer(r.typ)) })
+	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ)) })
 }
 
 // administer answers the questions of one lane. The pause leaves the processor
@@ -724,7 +724,7 @@ func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 		limited, cancel := context.WithTimeout(ctx, adminTime)
 		a := s.resolve(limited, r.q) // also if nobody waits: a flush must not be lost
 		cancel()
-		s.reply(r.reply, func() []byte { return []byte(a) })
+		s.reply(r.replyPath, func() []byte { return []byte(a) })
 		time.Sleep(adminPause)
 	}
 }
@@ -738,7 +738,7 @@ func (s *Server) miss(r request) {
 		return
 	}
 	q := r.query()
-	path := bytes.Clone(r.reply)
+	path := bytes.Clone(r.replyPath)
 	s.misses.Go(func() {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -886,7 +886,7 @@ func (s *Server) logLine(format string, args ...any) {
 // appendDebug appends the lines that IndiMail's graphing program parses.
 func appendDebug(b []byte, fifo string, r request, hit bool) []byte {
 	b = appendWay(b, fifo, r)
-	size := minRest + len(r.email) + len(r.reply) + len(r.ip)
+	size := minRest + len(r.email) + len(r.replyPath) + len(r.ip)
 	b = append(b, ", Bytes "...)
 	b = strconv.AppendInt(b, int64(size), 10)
 	b = append(b, ", Query ['"...)
@@ -910,7 +910,7 @@ func appendDebug(b []byte, fifo string, r request, hit bool) []byte {
 func appendWay(b []byte, fifo string, r request) []byte {
 	b = append(b, fifo...)
 	b = append(b, "->"...)
-	return appendPrintable(b, r.reply)
+	return appendPrintable(b, r.replyPath)
 }
 
 // appendPrintable appends text with a question mark for each character that

@@ -11,7 +11,7 @@ import (
 )
 
 // found is a request, kept beyond the reader's buffer.
-func found(r request) string { return fmt.Sprintf("%d %q %q %q", r.typ, r.email, r.reply, r.ip) }
+func found(r request) string { return fmt.Sprintf("%d %q %q %q", r.typ, r.email, r.replyPath, r.ip) }
 
 // slowFrames finds frames by the letter of the protocol: at each offset a length from 5 to 4092,
 // that many bytes, a known type, a 0, and three strings that end with the frame. It returns them,
@@ -213,7 +213,7 @@ func seam(t *testing.T, first []byte, length, email int) (across int) {
 		}
 		across++
 		r, _ := parseRequest(b[len(first)-3:])
-		if len(r.reply) != 1 || r.reply[0] > 15 || r.typ.extension() {
+		if len(r.replyPath) != 1 || r.replyPath[0] > 15 || r.typ.extension() {
 			t.Fatalf("%q: found %q", b, f)
 		}
 	}

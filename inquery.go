@@ -3,12 +3,12 @@ package inlookup
 // Questions and answers: what they are, how they look on the wire, and the
 // typed values that a Go program wants.
 //
-// An answer is kept as it travels. So the server's cache holds the very bytes
-// that go into the pipe, a hit costs no encoding, and only the client decodes.
-// One small interface, Resolver, stands for everything that can answer: a
-// server, MySQL itself, or a cache in the program's own memory.
+// An answer is kept as it travels. The cache holds the bytes that go into the
+// pipe, so a hit costs no encoding, and only the client decodes. One small
+// interface, Resolver, stands for everything that can answer: a server, MySQL
+// itself, or a cache in the program's own memory.
 //
-// The frames; integers are C ints in the machine's own byte order:
+// The frames. Integers are C ints in the machine's own byte order:
 //
 //	request   len:4  type:1  0:1  email NUL  reply FIFO NUL  ip NUL
 //	          len counts what follows it. A request is one write(2) of at most
@@ -75,13 +75,11 @@ const (
 	TypeDomain                 // the real domain behind an alias domain
 
 	TypeStatus  Type = 'S' // counters of the server, as text
-	TypeFlush   Type = 'F' // forget an address, a domain (no @), or all ("")
-	TypeExplain Type = 'X' // where the answer to type IP ("1" to "7") would come from
+	TypeFlush   Type = 'F' // forget an address, a domain, or everything; see Cache.Flush
+	TypeExplain Type = 'X' // where the answer to the type in IP, "1" to "7", would come from
 )
 
-// typeNames are what debug lines carry. IndiMail's graphs parse those of types
-// 1 to
-// 7.
+// typeNames are for people. IndiMail's graphs parse those of types 1 to 7.
 var typeNames = map[Type]string{
 	TypeUser:    "User Query",
 	TypeRelay:   "Relay Query",
@@ -128,7 +126,7 @@ const (
 type Query struct {
 	Type  Type
 	Email string // local@domain, or as Split has it
-	IP    string // for TypeRelay the IP address asked about, else empty
+	IP    string // TypeRelay: the IP address; TypeExplain: the type; else empty
 }
 
 // Split returns the two halves of Email in lower case. The last @ separates
@@ -151,7 +149,7 @@ func (q Query) Split(defaultDomain string) (local, domain string) {
 }
 
 // separator returns the index of what separates local part and domain, or -1. A
-// local part may itself hold an @, in quotes.
+// local part in quotes may hold an @ itself, so the last one counts.
 func separator(email []byte) int {
 	if i := bytes.LastIndexByte(email, '@'); i >= 0 {
 		return i
@@ -163,7 +161,7 @@ func separator(email []byte) int {
 func lower(s string) string { return string(appendLower(nil, s)) }
 
 // appendLower appends s in lower case. In text that is not UTF-8 only A to Z
-// change, so that two different texts stay different.
+// change, because ToLower would make different texts equal.
 func appendLower[S string | []byte](b []byte, s S) []byte {
 	begin := len(b)
 	b = append(b, s...)
@@ -204,24 +202,24 @@ func (q Query) appendFrame(b []byte, reply string) ([]byte, error) {
 
 // A request is a frame taken apart. Its slices lie in the reader's buffer.
 type request struct {
-	typ   Type
-	email []byte
-	reply []byte // path of the reply FIFO
-	ip    []byte
+	typ       Type
+	email     []byte
+	replyPath []byte // of the reply FIFO
+	ip        []byte
 }
 
 func (r request) query() Query {
 	return Query{Type: r.typ, Email: lower(string(r.email)), IP: string(r.ip)}
 }
 
-// What parseRequest returns for bytes that are no whole frame.
+// What parseRequest returns instead of a size.
 const (
 	noFrame  = 0
-	cutFrame = -1 // b ends before that can be told
+	cutFrame = -1 // b ends before this can be decided
 )
 
-// parseRequest takes b for the beginning of a frame. It returns the size of the
-// frame, noFrame or cutFrame.
+// parseRequest takes apart the frame at the beginning of b. It returns the size
+// of the frame, noFrame or cutFrame.
 func parseRequest(b []byte) (r request, size int) {
 	if len(b) < headerSize {
 		return r, cutFrame
@@ -240,13 +238,14 @@ func parseRequest(b []byte) (r request, size int) {
 	if len(b) < size {
 		return r, cutFrame
 	}
-	email, text, ok1 := bytes.Cut(b[stringsAt:size], nul)
-	reply, text, ok2 := bytes.Cut(text, nul)
-	ip, text, ok3 := bytes.Cut(text, nul)
-	if !(ok1 && ok2 && ok3) || len(text) > 0 {
+	text := b[stringsAt:size]
+	if bytes.Count(text, nul) != 3 || text[len(text)-1] != 0 {
 		return r, noFrame
 	}
-	return request{typ: Type(b[typeAt]), email: email, reply: reply, ip: ip}, size
+	email, text, _ := bytes.Cut(text, nul)
+	replyPath, text, _ := bytes.Cut(text, nul)
+	ip, _, _ := bytes.Cut(text, nul)
+	return request{typ: Type(b[typeAt]), email: email, replyPath: replyPath, ip: ip}, size
 }
 
 var nul = []byte{0}
@@ -301,9 +300,9 @@ func (a Answer) Data() string {
 	return strings.TrimSuffix(string(a[headerSize:]), "\x00")
 }
 
-// Absent returns the answer to q that says there is no such thing: for
-// TypeDomain, that no other domain is behind it. A Cache keeps such answers for
-// a shorter time, in a share of its own.
+// Absent returns the answer to q which says that there is no such thing. For
+// TypeDomain it says that no other domain is behind this one. A Cache keeps
+// such answers for a shorter time.
 func Absent(q Query) Answer {
 	switch q.Type {
 	case TypeUser:
@@ -372,9 +371,9 @@ func (a Answer) Relay() (bool, error) {
 	return false, a.noValue()
 }
 
-// A Passwd is a user's password entry. Its field Passwd is a password hash,
-// with the SCRAM keys and a comma in front if there are any. Printing a Passwd
-// leaves it out.
+// A Passwd is a user's password entry. Its field Passwd is a password hash; if
+// there are SCRAM keys, they and a comma come before it. Printing a Passwd
+// leaves the field out.
 type Passwd struct {
 	Email    string // name@domain, the domain as it was asked for
 	Passwd   string
@@ -385,7 +384,7 @@ type Passwd struct {
 	Inactive bool // the row is in the table of inactive users
 }
 
-// String returns the entry without its hash; so does GoString, for %#v.
+// String returns the entry without its hash. GoString, for %#v, does the same.
 func (p Passwd) String() string {
 	return fmt.Sprintf("%s uid=%d gid=%d gecos=%q dir=%q shell=%q inactive=%t",
 		p.Email, p.UID, p.GID, p.Gecos, p.Dir, p.Shell, p.Inactive)
@@ -405,30 +404,30 @@ const (
 	fieldUID
 	fieldGID
 	fieldGecos
-	pwFields        = 8
-	fieldsAfterName = 3 // dir, shell and inactive, counted from the end
+	fieldDir
+	fieldShell
+	fieldInactive
+	passwdFields
 )
 
-// NewPasswd returns the answer with that entry. A colon outside the gecos field
-// and a SCRAM password cannot be told from the end of a field.
+// NewPasswd returns the answer with that entry. Only Gecos and a SCRAM password
+// may hold a colon: a client takes any other for the end of a field.
 func NewPasswd(p Passwd) Answer {
-	inactive := "0"
-	if p.Inactive {
-		inactive = "1"
+	return newPasswd([]string{
+		p.Email, p.Passwd, strconv.Itoa(p.UID), strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell,
+	}, p.Inactive)
+}
+
+// newPasswd returns the answer with these fields, and with the last one.
+func newPasswd(fields []string, inactive bool) Answer {
+	last := "0"
+	if inactive {
+		last = "1"
 	}
-	fields := []string{
-		p.Email, p.Passwd, strconv.Itoa(p.UID), strconv.Itoa(p.GID),
-		p.Gecos, p.Dir, p.Shell, inactive,
-	}
-	return NewData(TypePasswd, pwStruct+strings.Join(fields, ":"))
+	return NewData(TypePasswd, pwStruct+strings.Join(append(fields, last), ":"))
 }
 
 // Passwd decodes an answer to TypePasswd.
-//
-// A SCRAM string may hold two colons of its own, so fields are counted: if
-// there are more than eight, and the password begins with a SCRAM scheme, the
-// next two belong to it. Further colons belong to the gecos field, the only one
-// in which people write.
 func (a Answer) Passwd() (Passwd, error) {
 	if a.isError(TypePasswd) {
 		return Passwd{}, ErrUnavailable
@@ -437,22 +436,14 @@ func (a Answer) Passwd() (Passwd, error) {
 		return Passwd{}, ErrNotFound
 	}
 	text, ok := strings.CutPrefix(a.Data(), pwStruct)
-	f := strings.Split(text, ":")
-	if len(f) > pwFields+1 && strings.HasPrefix(f[fieldPasswd], scramScheme) {
-		scram := strings.Join(f[fieldPasswd:fieldPasswd+3], ":")
-		f = append([]string{f[fieldEmail], scram}, f[fieldPasswd+3:]...)
-	}
-	if !ok || len(f) < pwFields {
+	f := splitPasswd(text)
+	if !ok || len(f) != passwdFields {
 		return Passwd{}, a.noValue()
 	}
-	last := f[len(f)-fieldsAfterName:]
 	uid, err1 := number(f[fieldUID])
 	gid, err2 := number(f[fieldGID])
-	inactive := last[2]
-	if err1 != nil || err2 != nil {
-		return Passwd{}, a.noValue()
-	}
-	if inactive != "0" && inactive != "1" {
+	known := slices.Contains([]string{"0", "1"}, f[fieldInactive])
+	if err1 != nil || err2 != nil || !known {
 		return Passwd{}, a.noValue()
 	}
 	return Passwd{
@@ -460,11 +451,33 @@ func (a Answer) Passwd() (Passwd, error) {
 		Passwd:   f[fieldPasswd],
 		UID:      uid,
 		GID:      gid,
-		Gecos:    strings.Join(f[fieldGecos:len(f)-fieldsAfterName], ":"),
-		Dir:      last[0],
-		Shell:    last[1],
-		Inactive: inactive == "1",
+		Gecos:    f[fieldGecos],
+		Dir:      f[fieldDir],
+		Shell:    f[fieldShell],
+		Inactive: f[fieldInactive] == "1",
 	}, nil
+}
+
+// splitPasswd splits an entry at its colons. If there are too many, the first
+// two of a SCRAM password belong to it, because a SCRAM string may hold two.
+// The rest belong to the gecos field, the only one in which people write.
+func splitPasswd(text string) []string {
+	fields := strings.Split(text, ":")
+	extra := len(fields) - passwdFields
+	if extra >= 2 && strings.HasPrefix(fields[fieldPasswd], scramScheme) {
+		fields = joinFields(fields, fieldPasswd, 2)
+		extra -= 2
+	}
+	if extra > 0 {
+		fields = joinFields(fields, fieldGecos, extra)
+	}
+	return fields
+}
+
+// joinFields puts the colons back between field i and the n behind it.
+func joinFields(fields []string, i, n int) []string {
+	joined := strings.Join(fields[i:i+n+1], ":")
+	return slices.Replace(fields, i, i+n+1, joined)
 }
 
 // number reads an integer. An empty field, which stands for NULL, is 0.
@@ -489,10 +502,10 @@ func (a Answer) Alias() ([]string, error) {
 	return strings.Split(strings.TrimSuffix(text, "\n"), "\n"), nil
 }
 
-// Limits is the record that answers TypeLimit, field by field as the C struct
-// has it on a 64-bit machine. Expiries are Unix seconds, quotas bytes. "No
-// limit" is -1, in the quotas 0. The bits of a Perm field deny: 1 create, 2
-// modify, 4 delete.
+// Limits is the record that answers TypeLimit, with the fields of the C struct
+// on a 64-bit machine. Expiries are in Unix seconds, quotas in bytes. "No
+// limit" is -1, or 0 for a quota. The bits of a Perm field deny: 1 creating, 2
+// modifying, 4 deleting.
 type Limits struct {
 	DomainExpiry            int64
 	PasswdExpiry            int64
@@ -550,15 +563,15 @@ func (a Answer) Limits() (Limits, error) {
 	return l, err
 }
 
-// A Directory asks the seven questions of any Resolver and decodes the answers.
+// A Directory asks any Resolver the seven questions, and decodes the answers.
 //
 // An absent address is ErrNotFound, except for Status, Relay, Alias and Domain,
 // which have a value for it. Every other error wraps ErrUnavailable, ErrInvalid
-// or ErrTooLong: never take it for "no such user".
+// or ErrTooLong, and does not mean "no such user".
 type Directory struct{ Resolver Resolver }
 
-// ask returns what decode makes of the answer to q. After an error that is what
-// it makes of no answer: the value for "not known".
+// ask asks q and decodes the answer. With an error the value is what decode
+// makes of an empty answer: StatusUnknown, or the zero value.
 func ask[T any](
 	ctx context.Context, d Directory, q Query, decode func(Answer) (T, error),
 ) (T, error) {
@@ -596,8 +609,8 @@ func (d Directory) Relay(ctx context.Context, email, ip string) (bool, error) {
 	return ask(ctx, d, Query{Type: TypeRelay, Email: email, IP: ip}, Answer.Relay)
 }
 
-// Passwd returns the password entry of email. An entry of another address is
-// ErrInvalid: it must let nobody in.
+// Passwd returns the password entry of email. If the answer is the entry of
+// another address it is ErrInvalid, and lets nobody in.
 func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 	q := Query{Type: TypePasswd, Email: email}
 	p, err := ask(ctx, d, q, Answer.Passwd)
@@ -606,7 +619,7 @@ func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 	}
 	local, domain := q.Split("")
 	gotLocal, gotDomain := Query{Email: p.Email}.Split(domain)
-	if domain == "" { // only the server knows it
+	if domain == "" { // only the server knows the default domain
 		gotDomain = ""
 	}
 	if gotLocal != local || gotDomain != domain {
@@ -635,15 +648,15 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
 }
 
-// A Client asks a running server, this one or the C one, over FIFOs. The zero
+// A Client asks a running server, the Go or the C one, over FIFOs. The zero
 // Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
 // TCPREMOTEIP, it asks one question over descriptors 6 and 7.
 //
-// Each question makes a reply FIFO in FIFOTMPDIR (default /tmp) and removes it.
-// Its name cannot be guessed; but whoever can list the directory, and may ask
-// the server, can have an answer sent to it. A directory that only server and
-// client may search prevents that. Fields must not change after the first
-// question.
+// For each question it makes a reply FIFO in FIFOTMPDIR (default /tmp), and
+// removes it. Nobody can guess its name. But anyone who can list the directory
+// and ask the server can have an answer sent to it. A directory that only
+// server and client can search prevents that. Fields must not change after the
+// first question.
 type Client struct {
 	Infifo  string              // the request FIFO, as in RequestFIFOs
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
@@ -656,8 +669,9 @@ type Client struct {
 	tcpUsed atomic.Bool
 }
 
-// Resolve asks the server. The error wraps ErrUnavailable if nobody listens, the
-// server says so, or no answer comes in time; else ErrInvalid or ErrTooLong.
+// Resolve asks the server. The error wraps ErrUnavailable if nobody listens, if
+// the server says so, or if no answer comes in time. It wraps ErrTooLong or
+// ErrInvalid if the question cannot be sent or the answer cannot be read.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	c.init.Do(func() { c.initErr = c.configure() })
 	if c.initErr != nil {
@@ -677,13 +691,13 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 
 func (c *Client) configure() error {
 	e := environ{c.Getenv}
-	var err1, err2 error
+	var timeoutErr, modeErr error
 	c.timeout = c.Timeout
 	if c.timeout == 0 {
-		c.timeout, err1 = e.seconds("timeoutread", 4*time.Second)
+		c.timeout, timeoutErr = e.seconds("timeoutread", 4*time.Second)
 	}
-	c.mode, err2 = e.fifoMode()
-	return errors.Join(err1, err2)
+	c.mode, modeErr = e.fifoMode()
+	return errors.Join(timeoutErr, modeErr)
 }
 
 func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
@@ -708,8 +722,8 @@ func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 }
 
 // askTCP asks over the connection that tcpclient left open. The server closes
-// it after one answer. So a second question is refused: it could read an answer
-// that came too late for the first.
+// it after one answer. A second question could read an answer that came too
+// late for the first, so it is refused.
 func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	frame, err := q.appendFrame(nil, "socket")
 	if err != nil {
@@ -729,28 +743,27 @@ func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	return receive(ctx, in, q.Type)
 }
 
-// send writes the request to one of the server's FIFOs: to an instance chosen
-// evenly, or to the next one that somebody reads.
+// send writes the request to one of the server's FIFOs. It chooses one at
+// random; if nobody reads that one it tries the next.
 func (c *Client) send(ctx context.Context, frame []byte) error {
 	paths := RequestFIFOs(c.Getenv, c.Infifo)
 	if n := len(paths) - 1; n > 0 { // instances
 		first := rand.IntN(n)
 		paths = slices.Concat(paths[first:n], paths[:first], paths[n:])
 	}
-	var failed error
+	var first error
 	for _, path := range paths {
 		err := sendTo(ctx, path, frame)
 		if err == nil {
 			return nil
 		}
-		failed = cmp.Or(failed, err)
+		first = cmp.Or(first, err)
 	}
-	return failed
+	return first
 }
 
-// sendTo writes the request to one FIFO. While there is no room it sleeps for a
-// short time, since poll(2) may call a FIFO writable when another client is
-// faster.
+// sendTo writes the request to one FIFO. While there is no room it sleeps a
+// little. Waiting with poll(2) would not help: another client may be faster.
 func sendTo(ctx context.Context, path string, frame []byte) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil { // ENXIO, "no such device or address": nobody reads it
@@ -773,8 +786,8 @@ func sendTo(ctx context.Context, path string, frame []byte) error {
 	}
 }
 
-// makeReplyFIFO makes and opens a reply FIFO: for reading and writing, because
-// without a writer of its own a read would find the end of the file at once.
+// makeReplyFIFO makes and opens a reply FIFO. It opens it for writing too,
+// because a read finds the end of a FIFO that nobody has open for writing.
 func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 	path := filepath.Join(dir, "inquery."+cryptorand.Text())
 	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
@@ -782,15 +795,17 @@ func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 	}
 	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 	fd, err := syscall.Open(path, flags, 0)
-	if err == nil {
-		err = giveAway(fd, mode)
-	}
 	if err != nil {
 		os.Remove(path)
-		syscall.Close(fd) // -1, if it was not opened, is nobody's
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	f := os.NewFile(uintptr(fd), path)
+	if err := giveAway(fd, mode); err != nil {
+		os.Remove(path)
+		f.Close()
+		return nil, &fs.PathError{Op: "give away", Path: path, Err: err}
+	}
+	return f, nil
 }
 
 // receive waits for the answer until ctx is done.
@@ -829,14 +844,15 @@ func readAnswer(r io.Reader, t Type) (Answer, error) {
 	return Answer(b[:size]), err
 }
 
-// Inquery asks q as the C function of that name does: FromEnv().Resolve(ctx,
-// q).
+// Inquery asks q as the C function of that name does. It is short for
+// FromEnv().Resolve.
 func Inquery(ctx context.Context, q Query) (Answer, error) {
 	return FromEnv().Resolve(ctx, q)
 }
 
-// FromEnv returns the Resolver that the environment chooses, always the same
-// one: a Client of the running server if QUERY_CACHE is set, else MySQL itself.
+// FromEnv returns the Resolver that the environment chooses: a Client of the
+// running server if QUERY_CACHE is set, else a MySQL. Each call returns the
+// same one.
 func FromEnv() Resolver { return fromEnv() }
 
 var fromEnv = sync.OnceValue(func() Resolver {

@@ -614,12 +614,12 @@ func TestGolden(t *testing.T) {
 	values := goldenValues()
 	for _, g := range golden(t) {
 		r, size := parseRequest(g.frame)
-		want := found(request{g.q.Type, []byte(g.q.Email), r.reply, []byte(g.q.IP)})
+		want := found(request{g.q.Type, []byte(g.q.Email), r.replyPath, []byte(g.q.IP)})
 		if size != len(g.frame) || found(r) != want {
 			t.Errorf("%s: read as %d bytes, %s", g.key, size, found(r))
 			continue
 		}
-		again, err := g.q.appendFrame(nil, string(r.reply))
+		again, err := g.q.appendFrame(nil, string(r.replyPath))
 		if err != nil || !bytes.Equal(again, g.frame) {
 			t.Errorf("%s: written as %x, %v\nwant %x", g.key, again, err, g.frame)
 		}
