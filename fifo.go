@@ -1,28 +1,29 @@
 package inlookup
 
-// The named pipe, and the server that answers what comes over it.
+// The named pipe, and the server that answers what comes through it.
 //
-// The request FIFO is a byte stream into which anyone with the right to write
-// can put anything. One promise of the kernel keeps it usable: a write(2) of at
+// The request FIFO is a byte stream, and anyone with the right to write can put
+// anything into it. One promise of the kernel keeps it usable: a write(2) of at
 // most PIPE_BUF bytes is never mixed with another (pipe(7)). So an honest frame
-// lies in the stream in one piece, and frames finds it by trying every byte as
-// the first one of a frame. Jumping from frame to frame would be faster, but
-// junk that looks like the head of a frame would swallow the honest one behind
-// it.
+// lies in the stream in one piece. The function frames finds it by trying every
+// byte as the first one of a frame. Jumping from frame to frame would be
+// faster, but junk that looks like the head of a frame would swallow the honest
+// frame behind it.
 //
 // The reply FIFO is a path that anyone may have named. The server does nothing
-// to it that could hurt its owner: it opens it without following a link and
+// to it that could hurt its owner. It opens it without following a link and
 // without waiting, checks that it is a FIFO, writes once and closes. It never
-// creates and never removes it.
+// creates or removes it.
 //
 // The server waits for nobody. The thread that reads a request answers a hit
-// itself, because handing it on costs more than answering. What must wait for a
-// database goes to goroutines, bounded in number; a question beyond the bound
-// is answered "error" at once. Questions about the server have lanes of their
-// own.
+// itself, because handing it on costs more than answering. A question that must
+// wait for a database goes to a goroutine. Their number is bounded, and a
+// question beyond the bound is answered "error" at once. Questions about the
+// server itself have a lane for each of their types.
 //
-// The server uses bare descriptors. An os.File would put the runtime's poller
-// between the pipe and its reader: one more thread to wake for each request.
+// The server uses bare file descriptors. With an os.File the runtime's poller
+// would stand between the pipe and its reader: one more thread to wake for each
+// request.
 
 import (
 	"bytes"
@@ -36,21 +37,21 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode/utf8"
 )
 
 // RequestFIFOs returns the FIFOs on which a client can ask the server called
-// name, best first; a nil getenv stands for os.Getenv. An empty name stands for
-// INFIFO, or "infifo" without that. A name that begins with / or . is a path.
-// Any other lies in INFIFODIR, else FIFODIR, else the C programs' default
-// directory. There it may have instances NAME.1, NAME.2 and so on: these come
-// first, and last, for when nobody reads them, NAME itself.
+// name. A nil getenv stands for os.Getenv. An empty name stands for INFIFO, or
+// "infifo" without that. A name that begins with / or . is a path. Any other is
+// in the directory INFIFODIR, else FIFODIR, else the C programs' default. There
+// it may have instances NAME.1, NAME.2 and so on. These come first, and NAME
+// itself comes last, for when nobody reads them.
 func RequestFIFOs(getenv func(string) string, name string) []string {
 	e := environ{getenv}
 	path := e.requestFIFO(name)
@@ -86,9 +87,7 @@ func (e environ) requestFIFO(name string) string {
 	return filepath.Join(dir, name)
 }
 
-// defaultDir returns the C programs' directory of request FIFOs, which changed
-// in
-// 2023.
+// defaultDir returns the C programs' directory of request FIFOs.
 func defaultDir() string {
 	const since2023, before = "/run/indimail/inlookup", "/var/indimail/inquery"
 	if info, err := os.Stat(since2023); err == nil && info.IsDir() {
@@ -107,9 +106,9 @@ func (e environ) fifoMode() (fs.FileMode, error) {
 	return fs.FileMode(mode), nil
 }
 
-// indimail returns the user and group to whom root gives the FIFOs and
-// directories it makes. For other users, and where there are none, both are -1:
-// chown(2) then leaves them as they are.
+// indimail returns the user and the group to which root gives the FIFOs and
+// directories it makes. Where there are none, and for other users than root,
+// both are -1, with which chown(2) changes nothing.
 var indimail = sync.OnceValues(func() (uid, gid int) {
 	u, err1 := user.Lookup("indimail")
 	g, err2 := user.LookupGroup("indimail")
@@ -124,8 +123,7 @@ var indimail = sync.OnceValues(func() (uid, gid int) {
 	return uid, gid
 })
 
-// giveAway sets the owner of the FIFO fd, and its mode, whatever the umask took
-// of it.
+// giveAway sets the owner of the FIFO fd, and its mode whatever the umask.
 func giveAway(fd int, mode fs.FileMode) error {
 	if err := syscall.Fchmod(fd, uint32(mode)); err != nil {
 		return err
@@ -153,25 +151,20 @@ func makeDir(dir string) error {
 	return errors.Join(os.Chmod(dir, 0o775), os.Lchown(dir, uid, gid))
 }
 
-// frames calls handle for every frame in b. It returns how many bytes of b are
-// done with, and how many of those belonged to no frame. With more, b may end
-// within a frame whose rest is still in the pipe.
+// frames calls handle for every frame in b. It returns how many bytes of b it
+// is done with, and how many of those belong to no frame. If more is true, b
+// may end within a frame whose rest is still in the pipe.
 //
-// It loses no honest frame, since it tries every offset. It finds none twice:
-// an honest frame holds no other, because its strings have no NULs, and a
-// length that lies across its header is out of range. One can only seem to
-// begin at the seam of two: c NUL NUL 0, the end of a path, an empty ip, and
-// the low byte of the next length. It names one byte as its reply FIFO, which
-// is no path, so nobody gets an answer; and it is never a flush.
+// It tries every offset, so it loses no honest frame. It finds no frame within
+// an honest one: the strings hold no NULs, and a length that overlaps the
+// header is out of range. But it may find a false frame where two honest ones
+// meet. The length of that consists of the last letter of a reply path, its
+// NUL, the NUL of an empty ip, and the low byte of the next length, if that is
+// 0. Such a frame does no harm: its reply path is a single byte, so no answer
+// is sent, and it is never a flush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	covered := 0 // the end of the furthest frame so far
 	for ; used < len(b); used++ {
-		if len(b) > used+zeroAt && b[used+zeroAt] != 0 { // as at most offsets
-			if used >= covered {
-				refused++
-			}
-			continue
-		}
 		r, size := parseRequest(b[used:])
 		if size == cutFrame && more {
 			return used, refused
@@ -186,26 +179,26 @@ func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	return used, refused
 }
 
-// A fileID tells a file from all others, whatever their names.
+// A fileID identifies a file, whatever its name.
 type fileID struct{ dev, ino uint64 }
 
 func idOf(st *syscall.Stat_t) fileID { return fileID{uint64(st.Dev), uint64(st.Ino)} }
 
 func isFIFO(st *syscall.Stat_t) bool { return st.Mode&syscall.S_IFMT == syscall.S_IFIFO }
 
-// A requestFIFO is the server's end of one.
+// A requestFIFO is the server's end of a request FIFO.
 type requestFIFO struct {
 	path     string
-	fd       int // read and write, so that it never sees an end when the last client goes
+	fd       int // for reading and writing: without a writer, read would find an end
 	id       fileID
 	warning  error         // its mode or owner could not be set
-	stopping atomic.Bool   // the byte 0 in it is from stop
+	stopping atomic.Bool   // a single NUL in it may be from stop
 	done     chan struct{} // closed when its reader has ended
 }
 
 // openRequestFIFO makes the FIFO at path, or takes over one that is there, and
-// locks it. flock(2) works on a FIFO and ends with its process, so a lock means
-// a server that is alive.
+// locks it. A lock by flock(2) ends with its process, so a locked FIFO has a
+// server that is alive.
 func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return nil, err
@@ -232,11 +225,11 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "serve", Path: path, Err: err}
 		}
-	} // ends: each turn but the last means that another server has just stopped
+	} // each further turn means that another server has just stopped
 }
 
-// claim checks and locks the open file. A FIFO made by somebody else keeps its
-// owner, and serves with its own mode if that cannot be changed.
+// claim checks and locks the open file. If somebody else made the FIFO it keeps
+// its owner, and also its mode if that cannot be changed.
 func (f *requestFIFO) claim(mode fs.FileMode, made bool) error {
 	var st syscall.Stat_t
 	if err := syscall.Fstat(f.fd, &st); err != nil {
@@ -246,7 +239,7 @@ func (f *requestFIFO) claim(mode fs.FileMode, made bool) error {
 		return errors.New("there is a file here that is no FIFO")
 	}
 	f.id = idOf(&st)
-	// Any other error: this system has no locks on FIFOs.
+	// With any other error this system has no locks on FIFOs.
 	if err := syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB); err == syscall.EWOULDBLOCK {
 		return ErrServed
 	}
@@ -280,9 +273,9 @@ func (f *requestFIFO) read(b []byte) (int, error) {
 	}
 }
 
-// stop takes the name away, so that nobody new asks, and makes read end when
-// the pipe is empty. The byte wakes a read that already waits; a pipe that is
-// too full for the byte has no waiting reader.
+// stop removes the FIFO's name, so that no new client asks, and makes read end
+// when the pipe is empty. The NUL wakes a read that already waits. A pipe that
+// is too full for it has no waiting reader.
 func (f *requestFIFO) stop() {
 	if f.isNamed() {
 		os.Remove(f.path)
@@ -294,8 +287,9 @@ func (f *requestFIFO) stop() {
 
 func (f *requestFIFO) close() { syscall.Close(f.fd) }
 
-// closeWhenRead closes the FIFO when its reader has ended, and after stop,
-// which must not write to a descriptor that is another file's by then.
+// closeWhenRead closes a stopped FIFO when its reader has ended. Until then it
+// writes a NUL again and again, because somebody else may have read the last
+// one.
 func (f *requestFIFO) closeWhenRead() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -305,14 +299,14 @@ func (f *requestFIFO) closeWhenRead() {
 			f.close()
 			return
 		case <-tick.C:
-			syscall.Write(f.fd, nul) // somebody else may have read the last one
+			syscall.Write(f.fd, nul)
 		}
 	}
 }
 
-// removeLeftovers removes the FIFOs path.N, path.N+1 and so on that nobody
-// reads: those of a killed server with more instances. Clients would go on
-// choosing them.
+// removeLeftovers removes those of the FIFOs path.N, path.N+1 and so on that
+// nobody reads. A killed server with more instances has left them, and clients
+// would go on choosing them.
 func removeLeftovers(path string, n int) {
 	const flags = syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 	for ; ; n++ {
@@ -331,8 +325,8 @@ func removeLeftovers(path string, n int) {
 	}
 }
 
-// A Server answers requests from FIFOs with what Resolver says. If that is a
-// Cache, the thread that read a request answers a hit itself. Fields must not
+// A Server answers requests from FIFOs with what Resolver says. If Resolver is
+// a Cache, the thread that read a request answers a hit itself. Fields must not
 // change after Listen.
 type Server struct {
 	Resolver  Resolver
@@ -340,38 +334,38 @@ type Server struct {
 	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
 	Getenv    func(string) string // nil: os.Getenv
 	Log       *log.Logger         // faults; nil: none
-	Debug     atomic.Bool         // whether there is a line for each request, on Out
-
-	// Out takes the debug lines, one Write each, from several goroutines. It
-	// must not block; nil: none.
-	Out io.Writer
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
 	// server itself; nil: "error". Up to three calls run at once.
 	Admin func(ctx context.Context, q Query) (string, error)
 
+	// Trace is called for each request while Tracing is set. It gets the name
+	// of the FIFO, the path of the reply FIFO, and the question as it was
+	// written. A hit is in the cache. Several goroutines call it, and it must
+	// not block.
+	Trace   func(fifo, replyPath string, q Query, hit bool)
+	Tracing atomic.Bool
+
 	settings ServerSettings
-	started  time.Time
 	asRoot   bool
-	failed   chan error // of a reader
+	readErr  chan error // why a reader ended; nil before Listen
 
 	slots   chan struct{} // held by each miss
 	misses  sync.WaitGroup
 	readers sync.WaitGroup
-	flushes chan adminRequest // the lane for TypeFlush
-	reports chan adminRequest // the lane for TypeStatus
-	explain chan adminRequest // the lane for TypeExplain
+	lanes   map[Type]chan adminRequest // for questions about the server
 
-	fifos []*requestFIFO           // for Listen and Serve alone
-	own   atomic.Pointer[[]fileID] // the same: an answer there would be read as a request
+	fifos []*requestFIFO           // only Listen and Serve use it
+	own   atomic.Pointer[[]fileID] // the same, for mayReplyTo
 
-	logged atomic.Int64 // when, Unix seconds
-	counts serverCounts
+	mu     sync.Mutex // guards what follows
+	stats  ServerStats
+	logged int64 // when logf last wrote, Unix seconds
 }
 
 // An adminRequest is a question about the server that waits in a lane.
 type adminRequest struct {
-	q     Query
+	q         Query
 	replyPath []byte
 }
 
@@ -386,17 +380,6 @@ const (
 	pipeMax           = 1 << 20         // the most that a pipe can hold (pipe(7))
 	descriptorsWanted = maxMisses + 256 // for replies, databases and the rest
 )
-
-// serverCounts counts since the start.
-type serverCounts struct {
-	queries       [TypeDomain + 1]atomic.Uint64
-	refused       atomic.Uint64
-	undeliverable atomic.Uint64
-	unopened      atomic.Uint64
-	busy          atomic.Uint64
-	unavailable   atomic.Uint64
-	remade        atomic.Uint64
-}
 
 // ServerStats counts requests since Started.
 type ServerStats struct {
@@ -413,21 +396,18 @@ type ServerStats struct {
 
 // Stats returns the counts.
 func (s *Server) Stats() ServerStats {
-	c := &s.counts
-	stats := ServerStats{
-		Started:       s.started,
-		Refused:       c.refused.Load(),
-		Undeliverable: c.undeliverable.Load(),
-		Unopened:      c.unopened.Load(),
-		Busy:          c.busy.Load(),
-		Unavailable:   c.unavailable.Load(),
-		Remade:        c.remade.Load(),
-		Waiting:       len(s.slots),
-	}
-	for t := range stats.Queries {
-		stats.Queries[t] = c.queries[t].Load()
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.stats
+	stats.Waiting = len(s.slots)
 	return stats
+}
+
+// count adds to one of s.stats.
+func (s *Server) count(counter *uint64, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*counter += uint64(n)
 }
 
 // ServerSettings is what a Server takes from its fields and the environment.
@@ -496,12 +476,15 @@ func (s *Server) Listen() error {
 	}
 	removeLeftovers(environ{s.Getenv}.requestFIFO(s.Infifo), first)
 	s.noteOwn()
-	s.failed = make(chan error, 1)
+	s.readErr = make(chan error, 1)
+	s.lanes = make(map[Type]chan adminRequest)
+	for _, t := range []Type{TypeStatus, TypeFlush, TypeExplain} {
+		s.lanes[t] = make(chan adminRequest, adminQueue)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.slots = make(chan struct{}, maxMisses)
-	s.flushes = make(chan adminRequest, adminQueue)
-	s.reports = make(chan adminRequest, adminQueue)
-	s.explain = make(chan adminRequest, adminQueue)
-	s.started = time.Now()
+	s.stats = ServerStats{Started: time.Now()}
 	return nil
 }
 
@@ -515,7 +498,8 @@ func FewDescriptors() (limit uint64, few bool) {
 	return uint64(r.Cur), uint64(r.Cur) < descriptorsWanted
 }
 
-// noteOwn tells checkReply which FIFOs are the server's own.
+// noteOwn tells mayReplyTo which FIFOs are the server's own: an answer there
+// would be read as a request.
 func (s *Server) noteOwn() {
 	var own []fileID
 	for _, f := range s.fifos {
@@ -525,18 +509,19 @@ func (s *Server) noteOwn() {
 }
 
 // Serve answers until ctx is done. Then it removes the request FIFOs, answers
-// what was asked before, and returns nil. That takes at most deadline.
+// what was asked before, and returns nil. That takes at most 3 seconds, or 6 if
+// a file system hangs. If a request FIFO cannot be read it returns the error.
 func (s *Server) Serve(ctx context.Context) error {
-	if s.failed == nil {
+	if s.readErr == nil {
 		if err := s.Listen(); err != nil {
 			return err
 		}
 	}
 	adminCtx, stopAdmin := context.WithCancel(context.Background())
-	var lanes sync.WaitGroup
-	lanes.Go(func() { s.administer(adminCtx, s.flushes) })
-	lanes.Go(func() { s.administer(adminCtx, s.reports) })
-	lanes.Go(func() { s.administer(adminCtx, s.explain) })
+	var admins sync.WaitGroup
+	for _, lane := range s.lanes {
+		admins.Go(func() { s.administer(adminCtx, lane) })
+	}
 	for _, f := range s.fifos {
 		s.readers.Go(func() { s.read(f) })
 	}
@@ -549,32 +534,32 @@ func (s *Server) Serve(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {
 		s.readers.Wait()
-		close(s.flushes)
-		close(s.reports)
-		close(s.explain)
-		lanes.Wait()
+		for _, lane := range s.lanes {
+			close(lane)
+		}
+		admins.Wait()
 		s.misses.Wait()
 		close(ended)
 	}()
 	select {
 	case <-ended:
-		s.failed = nil // so another Serve listens anew
-	case <-time.After(2 * deadline): // a file server of somebody's reply FIFO hangs
+		s.readErr = nil // so that another Serve listens anew
+	case <-time.After(2 * deadline): // the file system of a reply FIFO hangs
 		s.logLine("some answers hang: the end does not wait for them")
 	}
 	return err
 }
 
-// watch waits until ctx is done or a reader fails, and looks after the FIFOs.
+// watch renews the FIFOs until ctx is done or a reader has an error.
 func (s *Server) watch(ctx context.Context) error {
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
-	complaint := ""
+	complaint := "" // the last one logged
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-s.failed:
+		case err := <-s.readErr:
 			return err
 		case <-tick.C:
 		}
@@ -588,8 +573,8 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
-// renew makes request FIFOs anew that were removed or replaced: by a cleaner of
-// old files, or by a person. What was written to the old one is still answered.
+// renew makes request FIFOs anew that were removed or replaced, perhaps by a
+// cleaner of old files. What was written to the old one is still answered.
 func (s *Server) renew() error {
 	var errs []error
 	for i, old := range s.fifos {
@@ -602,7 +587,7 @@ func (s *Server) renew() error {
 			continue
 		}
 		s.logLine("%s was removed or replaced: made anew", f.path)
-		s.counts.remade.Add(1)
+		s.count(&s.stats.Remade, 1)
 		s.fifos[i] = f
 		s.noteOwn()
 		old.stop()
@@ -621,20 +606,20 @@ func (s *Server) open(path string) (*requestFIFO, error) {
 	return f, err
 }
 
-// read answers what comes from one FIFO, until it is stopped and empty. A
-// client that keeps the FIFO open and goes on asking does not hold it up: what
-// was asked before the stop is among the next pipeMax bytes.
+// read answers what comes from one FIFO, until it is stopped and empty. What
+// was asked before the stop is among the next pipeMax bytes. So a client that
+// goes on asking cannot hold up the end.
 func (s *Server) read(f *requestFIFO) {
 	defer close(f.done)
 	b := make([]byte, readSize)
 	have := 0 // bytes of b that wait for the rest of their frame
-	r := &reader{s: s, fifo: f, name: filepath.Base(f.path)}
+	r := &reader{s: s, name: filepath.Base(f.path)}
 	r.cache, _ = s.Resolver.(*Cache)
 	for left := pipeMax + readSize; left > 0; {
 		n, err := f.read(b[have:])
 		if err != nil {
 			select {
-			case s.failed <- err:
+			case s.readErr <- err:
 			default: // another reader was first
 			}
 			return
@@ -650,7 +635,7 @@ func (s *Server) read(f *requestFIFO) {
 		used, refused := frames(b[:have], have == len(b), r.answer)
 		have = copy(b, b[used:have])
 		if refused > 0 && !stopping {
-			s.counts.refused.Add(uint64(refused))
+			s.count(&s.stats.Refused, refused)
 			s.logf("%s: %d bytes that are no request", f.path, refused)
 		}
 	}
@@ -660,51 +645,43 @@ func (s *Server) read(f *requestFIFO) {
 // allocations.
 type reader struct {
 	s     *Server
-	fifo  *requestFIFO
-	name  string
+	name  string // of the FIFO
 	cache *Cache // nil: Resolver is none
 	key   []byte
 	out   []byte // an answer
-	line  []byte // of debug
 }
 
 // answer answers a hit, and hands any other request on.
-func (r *reader) answer(q request) {
+func (r *reader) answer(req request) {
 	s := r.s
 	var a Answer
 	hit := false
 	if r.cache != nil {
-		a, hit = r.cache.peek(&r.key, q.typ, q.email)
+		a, hit = r.cache.peek(&r.key, req.typ, req.email)
 	}
-	if !q.typ.extension() {
-		s.counts.queries[q.typ].Add(1)
+	extension := req.typ.extension()
+	if !extension {
+		s.count(&s.stats.Queries[req.typ], 1)
 	}
-	if s.Debug.Load() && s.Out != nil {
-		r.line = appendDebug(r.line[:0], r.name, q, hit)
-		s.Out.Write(r.line)
+	if s.Tracing.Load() && s.Trace != nil {
+		q := Query{Type: req.typ, Email: string(req.email), IP: string(req.ip)}
+		s.Trace(r.name, string(req.replyPath), q, hit)
 	}
 	switch {
 	case hit:
 		r.out = append(r.out[:0], a...)
-		s.reply(q.replyPath, func() []byte { return r.out })
-	case q.typ.extension():
-		s.queue(q)
+		s.reply(req.replyPath, func() []byte { return r.out })
+	case extension:
+		s.queue(req)
 	default:
-		s.miss(q)
+		s.miss(req)
 	}
 }
 
 // queue puts a question about the server into its lane.
 func (s *Server) queue(r request) {
-	lane := s.reports
-	switch r.typ {
-	case TypeFlush:
-		lane = s.flushes
-	case TypeExplain:
-		lane = s.explain
-	}
 	select {
-	case lane <- adminRequest{r.query(), bytes.Clone(r.replyPath)}:
+	case s.lanes[r.typ] <- adminRequest{r.query(), bytes.Clone(r.replyPath)}:
 	default:
 		s.refuse(r)
 	}
@@ -712,17 +689,17 @@ func (s *Server) queue(r request) {
 
 // refuse answers "error" at once because too many questions wait.
 func (s *Server) refuse(r request) {
-	s.counts.busy.Add(1)
+	s.count(&s.stats.Busy, 1)
 	s.logf("too many questions wait: a %v is answered with an error", r.typ)
 	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ)) })
 }
 
-// administer answers the questions of one lane. The pause leaves the processor
-// to others, however many of these questions come.
+// administer answers the questions of one lane. However many come, the pause
+// leaves the processor to others.
 func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 	for r := range lane {
 		limited, cancel := context.WithTimeout(ctx, adminTime)
-		a := s.resolve(limited, r.q) // also if nobody waits: a flush must not be lost
+		a := s.resolve(limited, r.q) // even if nobody waits: a flush must not be lost
 		cancel()
 		s.reply(r.replyPath, func() []byte { return []byte(a) })
 		time.Sleep(adminPause)
@@ -751,7 +728,7 @@ func (s *Server) miss(r request) {
 func (s *Server) resolve(ctx context.Context, q Query) Answer {
 	a, err := s.lookUp(ctx, q)
 	if err != nil {
-		s.counts.unavailable.Add(1)
+		s.count(&s.stats.Unavailable, 1)
 		s.logf("%v", err)
 		return errorAnswer(q.Type)
 	}
@@ -769,37 +746,36 @@ func (s *Server) lookUp(ctx context.Context, q Query) (Answer, error) {
 	return NewData(q.Type, text), err
 }
 
-// reply opens the reply FIFO, finds out the answer and writes it: in this
-// order, so that a client that has gone costs no question to a database. A FIFO
-// without room for all of it belongs to a client that does not read: it gets
-// what fits.
+// reply opens the reply FIFO, calls answer and writes what it returns. In this
+// order a client that has gone costs no question to a database. If the FIFO has
+// no room for all of it, its client does not read, and gets what fits.
 func (s *Server) reply(path []byte, answer func() []byte) {
 	fd, err := s.openReply(path)
 	switch err {
 	case nil:
 	case syscall.EACCES, syscall.EMFILE, syscall.ENFILE: // the client may be there
-		s.counts.unopened.Add(1)
+		s.count(&s.stats.Unopened, 1)
 		s.logf("open reply FIFO %q: %v", path, err)
 		return
 	default:
-		s.counts.undeliverable.Add(1)
+		s.count(&s.stats.Undeliverable, 1)
 		return
 	}
 	a := answer()
 	n, err := syscall.Write(fd, a)
 	if err != nil || n < len(a) {
-		s.counts.undeliverable.Add(1)
+		s.count(&s.stats.Undeliverable, 1)
 	}
 	syscall.Close(fd)
 }
 
 var errNotReply = errors.New("not a reply FIFO")
 
-// openReply opens a reply FIFO for one write. O_NOFOLLOW takes no link for it.
-// O_NONBLOCK fails at once for a FIFO that nobody reads (fifo(7): ENXIO).
-// Nothing is created or truncated, and what is checked is what was opened, so
-// nothing can change in between. REPLYDIR keeps out devices, which may notice
-// being opened.
+// openReply opens a reply FIFO for one write. With O_NOFOLLOW a link is an
+// error. With O_NONBLOCK a FIFO that nobody reads is an error at once (fifo(7):
+// ENXIO). Nothing is created or truncated. What is checked is the open file, so
+// it cannot change in between. A device may notice that it is opened; REPLYDIR
+// prevents that.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
 	if slash < 0 || path[0] != '/' {
@@ -822,11 +798,11 @@ func (s *Server) openReply(path []byte) (int, error) {
 	return fd, nil
 }
 
-// mayReplyTo reports whether the file is a FIFO, none of the server's own, and,
-// for a server that runs as root, open to others than its owner. Root must not
-// lend its rights to whoever names a path: FIFOs that control a program, such
-// as those of supervise(8), are private to their owner. Clients make theirs for
-// a group.
+// mayReplyTo reports whether the file is a FIFO that is not the server's own.
+//
+// A server that runs as root also refuses a FIFO that only its owner can open.
+// Such FIFOs control programs; those of supervise(8) do. Root must not lend its
+// rights to anyone who names one. The FIFOs of clients are open to a group.
 func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
 	const openToOthers = 0o066
 	if !isFIFO(st) {
@@ -835,13 +811,7 @@ func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
 	if s.asRoot && st.Mode&openToOthers == 0 {
 		return false
 	}
-	id := idOf(st)
-	for _, own := range *s.own.Load() {
-		if id == own {
-			return false
-		}
-	}
-	return true
+	return !slices.Contains(*s.own.Load(), idOf(st))
 }
 
 // ServeConn answers one request that comes over r with one answer on w, as
@@ -869,10 +839,14 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 	}
 }
 
-// logf writes a line, at most one a second: clients can cause these.
+// logf writes a line, at most one a second, because clients can cause it.
 func (s *Server) logf(format string, args ...any) {
-	now, last := time.Now().Unix(), s.logged.Load()
-	if now != last && s.logged.CompareAndSwap(last, now) {
+	now := time.Now().Unix()
+	s.mu.Lock()
+	again := now == s.logged
+	s.logged = now
+	s.mu.Unlock()
+	if !again {
 		s.logLine(format, args...)
 	}
 }
@@ -881,48 +855,4 @@ func (s *Server) logLine(format string, args ...any) {
 	if s.Log != nil {
 		s.Log.Printf(format, args...)
 	}
-}
-
-// appendDebug appends the lines that IndiMail's graphing program parses.
-func appendDebug(b []byte, fifo string, r request, hit bool) []byte {
-	b = appendWay(b, fifo, r)
-	size := minRest + len(r.email) + len(r.replyPath) + len(r.ip)
-	b = append(b, ", Bytes "...)
-	b = strconv.AppendInt(b, int64(size), 10)
-	b = append(b, ", Query ['"...)
-	b = append(b, r.typ.String()...)
-	b = append(b, "'], User "...)
-	b = appendPrintable(b, r.email)
-	b = append(b, ", RemoteIp "...)
-	if r.typ == TypeRelay {
-		b = appendPrintable(b, r.ip)
-	} else {
-		b = append(b, "N/A"...)
-	}
-	b = append(b, '\n')
-	if hit {
-		b = appendWay(b, fifo, r)
-		b = append(b, ", cache hit\n"...)
-	}
-	return b
-}
-
-func appendWay(b []byte, fifo string, r request) []byte {
-	b = append(b, fifo...)
-	b = append(b, "->"...)
-	return appendPrintable(b, r.replyPath)
-}
-
-// appendPrintable appends text with a question mark for each character that
-// could end the line or steer a terminal.
-func appendPrintable(b, text []byte) []byte {
-	for len(text) > 0 {
-		c, size := utf8.DecodeRune(text)
-		text = text[size:]
-		if !strconv.IsPrint(c) || c == utf8.RuneError {
-			c = '?'
-		}
-		b = utf8.AppendRune(b, c)
-	}
-	return b
 }

@@ -440,9 +440,13 @@ func TestServerReplyDir(t *testing.T) {
 	}
 }
 
-func TestDebugLines(t *testing.T) {
+// TestTrace: a request is traced as it was written, with its FIFO and whether it is a hit.
+func TestTrace(t *testing.T) {
 	var out safeBuffer
-	s := &Server{Resolver: &Cache{Resolver: echo}, Out: &out, Instances: 2}
+	s := &Server{Resolver: &Cache{Resolver: echo}, Instances: 2}
+	s.Trace = func(fifo, replyPath string, q Query, hit bool) {
+		fmt.Fprintf(&out, "%s %s %d %q %s %v\n", fifo, replyPath, q.Type, q.Email, q.IP, hit)
+	}
 	dir, stop := serve(t, s)
 	c := newTestClient(t, dir)
 	ask := func(fifo string, q Query) {
@@ -450,23 +454,18 @@ func TestDebugLines(t *testing.T) {
 		c.ask(q, NewData(q.Type, lower(q.Email)))
 	}
 	user := Query{Type: TypePasswd, Email: "User@example.com"}
-	odd := Query{Type: TypeAlias, Email: "a\nb\x1b[31m\xff ü\u202e@d"}
 	ask("infifo.1", user)
-	s.Debug.Store(true)
+	s.Tracing.Store(true)
 	ask("infifo.1", user)
 	ask("infifo.2", Query{TypeRelay, "user@example.com", "192.0.2.1"})
-	ask("infifo.2", Query{TypeHost, "user@example.com", "192.0.2.1"})
-	ask("infifo.1", odd)
-	s.Debug.Store(false)
+	ask("infifo.1", Query{Type: TypeAlias, Email: "a\nb\xff@d"})
+	s.Tracing.Store(false)
 	ask("infifo.1", user)
 	stop()
-	way := func(n int) string { return fmt.Sprintf("infifo.%d->%s, ", n, c.in.path) }
-	size := func(n int) string { return fmt.Sprintf("Bytes %d, ", n+len(c.in.path)) }
-	want := way(1) + size(21) + "Query ['Password Query'], User User@example.com, RemoteIp N/A\n" +
-		way(1) + "cache hit\n" +
-		way(2) + size(30) + "Query ['Relay Query'], User user@example.com, RemoteIp 192.0.2.1\n" +
-		way(2) + size(30) + "Query ['Host Query'], User user@example.com, RemoteIp N/A\n" +
-		way(1) + size(22) + "Query ['Alias Query'], User a?b?[31m? ü?@d, RemoteIp N/A\n"
+	want := "infifo.1 PATH 3 \"User@example.com\"  true\n" +
+		"infifo.2 PATH 2 \"user@example.com\" 192.0.2.1 false\n" +
+		"infifo.1 PATH 5 \"a\\nb\\xff@d\"  false\n"
+	want = strings.ReplaceAll(want, "PATH", c.in.path)
 	if got := out.String(); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
+
+	"github.com/inlookup/inlookup"
 )
 
 // A lineWriter writes lines to a file whose reader may be slow, or may have
@@ -36,8 +41,8 @@ func newLineWriter(to io.Writer) *lineWriter {
 	return w
 }
 
-// newLineWriters returns one for each of the two outputs. If both are the same file
-// they share one: the blocks of two could be mixed.
+// newLineWriters returns one for each of the two outputs. If both are the same
+// file they share one: the blocks of two could be mixed.
 func newLineWriters(stdout, stderr *os.File) (out, err *lineWriter) {
 	out = newLineWriter(stdout)
 	info1, err1 := stdout.Stat()
@@ -103,4 +108,33 @@ func (w *lineWriter) flush(patience time.Duration) {
 			return
 		}
 	}
+}
+
+// traceLines returns what -v writes for a request. IndiMail's graphing program
+// parses these lines.
+func traceLines(fifo, replyPath string, q inlookup.Query, hit bool) string {
+	const fixed = 5 // bytes of a request that are no text: type, zero and three NULs
+	size := fixed + len(q.Email) + len(replyPath) + len(q.IP)
+	ip := "N/A"
+	if q.Type == inlookup.TypeRelay {
+		ip = printable(q.IP)
+	}
+	way := fifo + "->" + printable(replyPath)
+	lines := way + ", Bytes " + strconv.Itoa(size) + ", Query ['" + q.Type.String() +
+		"'], User " + printable(q.Email) + ", RemoteIp " + ip + "\n"
+	if hit {
+		lines += way + ", cache hit\n"
+	}
+	return lines
+}
+
+// printable returns text with a question mark for each character that could end
+// the line or steer a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, text)
 }

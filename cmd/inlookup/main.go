@@ -238,7 +238,7 @@ func serve(o options, out, errors *lineWriter, logger *log.Logger) error {
 			case <-usr1:
 				s.statistics(out)
 			case <-usr2:
-				s.server.Debug.Store(!s.server.Debug.Load())
+				s.server.Tracing.Store(!s.server.Tracing.Load())
 			}
 		}
 	}()
@@ -266,14 +266,16 @@ func (s *service) listen() error {
 		Resolver:  s.mysql,
 		Infifo:    s.infifo,
 		Instances: s.instances,
-		Out:       s.out,
 		Log:       s.logger,
 		Admin:     s.answer,
+		Trace: func(fifo, replyPath string, q inlookup.Query, hit bool) {
+			io.WriteString(s.out, traceLines(fifo, replyPath, q, hit))
+		},
 	}
 	if cache != nil {
 		s.server.Resolver = cache
 	}
-	s.server.Debug.Store(s.verbose || os.Getenv("DEBUG") != "")
+	s.server.Tracing.Store(s.verbose || os.Getenv("DEBUG") != "")
 	return s.server.Listen()
 }
 
