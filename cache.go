@@ -156,7 +156,7 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
 	local := email
 	switch {
-	case t == TypeDomain || t == TypeLimit && i < 0: // about a domain
+	case aboutDomain(t, email):
 		local = nil
 		b = appendLower(b, email)
 	case i < 0:

@@ -1069,3 +1069,12 @@ func TestCheck(t *testing.T) {
 		t.Errorf("worked %v, failed %v", worked, failed)
 	}
 }
+
+// errorNumber returns the number of an error of MySQL, 0 if it is none.
+func errorNumber(err error) uint16 {
+	var refused *mysql.MySQLError
+	if errors.As(err, &refused) {
+		return refused.Number
+	}
+	return 0
+}

@@ -29,6 +29,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -149,6 +150,28 @@ func makeDir(dir string) error {
 	}
 	uid, gid := indimail()
 	return errors.Join(os.Chmod(dir, 0o775), os.Lchown(dir, uid, gid))
+}
+
+// makeReplyFIFO makes and opens a reply FIFO. It opens it for writing too,
+// because a read finds the end of a FIFO that nobody has open for writing.
+func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
+	path := filepath.Join(dir, "inquery."+rand.Text())
+	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
+		return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	fd, err := syscall.Open(path, flags, 0)
+	if err != nil {
+		os.Remove(path)
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := giveAway(fd, mode); err != nil {
+		os.Remove(path)
+		f.Close()
+		return nil, &fs.PathError{Op: "give away", Path: path, Err: err}
+	}
+	return f, nil
 }
 
 // frames calls handle for every frame in b. It returns how many bytes of b it

@@ -15,19 +15,20 @@ package inlookup
 
 // MySQL: where the rows are, and what they mean.
 //
-// Each SELECT reads one table and returns the columns as they are. What they
-// mean is decided here. This survives what people do to tables: other
-// collations and character sets, views, NULLs, wider columns. Joins and unions
-// do not. The row found must carry the name that was asked for, because MySQL's
-// idea of equal letters is wider than mail's. A row that is not understood is
-// an error, never "absent": an error delays mail, "absent" bounces it.
+// Each SELECT reads one table and returns the columns as they are; Go code
+// decides what they mean. So tables can have other collations and character
+// sets, wider columns and NULLs, or be views. A join or a union would fail on
+// some of these. The row found must carry the name that was asked for, because
+// MySQL takes more letters for equal than mail does. A row that is not
+// understood is an error, never "absent": an error delays mail, "absent"
+// bounces it.
 //
-// The same holds for the files that this package shares with the C programs. A
-// line that is of no use here is skipped with a warning, and stops nothing. No
-// message quotes a line or a variable that may hold a password.
+// The C programs read the same control files. A line that is of no use here is
+// skipped with a warning. No message quotes a line or a variable that may hold
+// a password.
 //
-// Each database has a pool of connections with bounds of its own, so one that
-// hangs costs its own users only.
+// Each database has its own pool of connections, with its own bounds. So one
+// that hangs costs only its own users.
 
 import (
 	"cmp"
@@ -57,14 +58,13 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// MySQL is the Resolver that looks into the databases. The zero MySQL goes by
-// environment and control files. It reads them at the first question and at
-// Reload.
+// MySQL is the Resolver that looks into the databases. It goes by environment
+// and control files, which it reads at the first question and at Reload.
 type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
 
-	reload sync.Mutex // held while another config is put in force
+	reload sync.Mutex // held while config changes
 	config atomic.Pointer[config]
 	links  linkReader
 	counts selectCounts
@@ -79,16 +79,16 @@ type config struct {
 	defaultDomain string
 	hostIP        string          // of this machine
 	relayAge      time.Duration   // how long a login permits relaying
-	noAlias       map[string]bool // domains that the environment calls real
+	realDomains   map[string]bool // domains that are never looked up as aliases
 	domainLimits  bool            // limits of a domain set flags in the gid
 	localDB       database
-	centralDB     database          // of a cluster; without host.cntrl localDB
+	centralDB     database          // of a cluster; localDB without host.cntrl
 	aliasTable    bool              // host.cntrl exists
 	stores        []store           // of mcdinfo, in its order
 	assign        map[string]string // domain to directory
 	routes        []route
-	routePort     string // without a route
-	distPort      string // of a distributed domain, without a row in smtp_port
+	routePort     string // if there is no route
+	distPort      string // of a distributed domain, if smtp_port has no row
 
 	pools   []*pool
 	local   *pool
@@ -120,18 +120,18 @@ type store struct {
 // A route is a line of smtproutes or qmtproutes.
 type route struct{ domain, port string }
 
-// Reload reads environment and control files again. After an error, which names
-// the file and line or the variable, the old configuration stays in force. With
-// reconnect all connections to MySQL are made anew; without, those to databases
-// that are still configured stay.
+// Reload reads environment and control files again. An error names the file and
+// line, or the variable; then the old configuration stays in force. With
+// reconnect all connections to MySQL are made anew. Without it those to
+// databases that are still configured stay.
 func (m *MySQL) Reload(reconnect bool) error {
 	m.reload.Lock()
 	defer m.reload.Unlock()
-	return m.load(reconnect)
+	return m.replaceConfig(reconnect)
 }
 
-// load does what Reload does. The caller holds the mutex.
-func (m *MySQL) load(reconnect bool) error {
+// replaceConfig does what Reload does. The caller holds the mutex.
+func (m *MySQL) replaceConfig(reconnect bool) error {
 	c := &config{environ: environ{m.Getenv}, log: m.Log, links: &m.links}
 	c.read()
 	if err := errors.Join(c.errs...); err != nil {
@@ -162,18 +162,18 @@ func (m *MySQL) Close() error {
 	return nil
 }
 
-// retire closes the pools that are not in use, when the questions that have
-// them have ended.
+// retire closes the pools that are no longer in use, after the questions that
+// use them have ended.
 func retire(old, inUse []*pool) {
 	for _, p := range old {
 		if !slices.Contains(inUse, p) {
-			p.db.SetMaxIdleConns(-1) // no connection waits for another question
+			p.db.SetMaxIdleConns(-1) // closes each connection after its question
 			time.AfterFunc(2*deadline, func() { p.db.Close() })
 		}
 	}
 }
 
-// current returns the configuration in force, read now if there is none.
+// current returns the configuration in force, and reads it if there is none.
 func (m *MySQL) current() (*config, error) {
 	if c := m.config.Load(); c != nil {
 		return c, nil
@@ -183,7 +183,7 @@ func (m *MySQL) current() (*config, error) {
 	if c := m.config.Load(); c != nil { // another question was first
 		return c, nil
 	}
-	if err := m.load(false); err != nil {
+	if err := m.replaceConfig(false); err != nil {
 		return nil, err
 	}
 	return m.config.Load(), nil
@@ -201,14 +201,14 @@ func (c *config) failf(format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf(format, args...))
 }
 
-// read reads everything, and collects what is wrong.
+// read reads everything. It collects errors in errs.
 func (c *config) read() {
 	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
 	c.domainLimits = c.set("DOMAIN_LIMITS")
-	c.noAlias = make(map[string]bool)
-	for _, name := range []string{"REAL_DOMAINS", "ALIAS_DOMAINS"} {
+	c.realDomains = make(map[string]bool)
+	for _, name := range []string{"REAL_DOMAINS", "ALIAS_DOMAINS"} { // the C programs treat both alike
 		for domain := range strings.SplitSeq(lower(c.get(name, "")), ":") {
-			c.noAlias[domain] = true
+			c.realDomains[domain] = true
 		}
 	}
 	c.readRelayAge()
@@ -254,18 +254,18 @@ func (c *config) warnIfReadable(path string) {
 	}
 }
 
-// A line is one of a file that is neither blank nor a comment.
+// A line of a file, neither blank nor a comment.
 type line struct {
 	text  string
 	where string // path:number, for messages
 }
 
-// lines returns those of a file, none if it is missing. A comment begins with
-// #: anywhere in the line, or with wholeLine only as its first character.
+// lines returns the lines of a file, none if it is missing. A # begins a
+// comment anywhere in a line, or with wholeLine only at its beginning.
 func (c *config) lines(path string, wholeLine bool) []line {
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.errs = append(c.errs, err) // who knows what it says
+		c.errs = append(c.errs, err)
 	}
 	var lines []line
 	for i, text := range strings.Split(string(b), "\n") {
@@ -286,16 +286,15 @@ func (c *config) lines(path string, wholeLine bool) []line {
 //
 //	host[:user[:password[:socket-or-port[:ssl|nossl]]]]
 //
-// What it leaves out comes from the other variables, else from base. There
-// reports whether the file exists.
-func (c *config) readDatabase(prefix, file string, base database) (db database, there bool) {
+// What is left out there comes from the other variables, else from base.
+func (c *config) readDatabase(prefix, file string, base database) (db database, exists bool) {
 	db = base
 	db.user = c.get(prefix+"USER", base.user)
 	db.passwd = c.get(prefix+"PASSWD", base.passwd)
 	db.socket = c.get(prefix+"SOCKET", base.socket)
 	db.port = c.get(prefix+"VPORT", base.port)
 	if c.set(prefix+"VPORT") && !c.set(prefix+"SOCKET") {
-		db.socket = "" // a port of its own counts more than a socket of base
+		db.socket = "" // its own port overrides the socket of base
 	}
 	db.name = c.get(prefix+"DATABASE", base.name)
 	if !isPort(db.port) {
@@ -314,37 +313,45 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 			"may be missing, and no blanks in host", from.where)
 	}
 	_, err := os.Stat(path)
-	return db, err == nil
+	return db, err == nil // also for an empty file, and if the variable is used
 }
 
-// setFields sets what text says, and reports whether it can be meant.
+// setFields sets the fields that text has, and reports whether they are valid.
 func (db *database) setFields(text string) bool {
 	hosts, rest := cutHosts(text)
+	const most = 4 // user, password, socket or port, security
 	fields := strings.Split(rest, ":")
-	most := 4
 	if len(fields) > most || strings.ContainsFunc(hosts, unicode.IsSpace) {
 		return false
 	}
-	fields = append(fields, make([]string, most)...)
-	at, security := fields[2], fields[3]
+	fields = append(fields, make([]string, most-len(fields))...)
 	db.hosts = cmp.Or(hosts, db.hosts)
 	db.user = cmp.Or(fields[0], db.user)
 	db.passwd = cmp.Or(fields[1], db.passwd)
-	if strings.HasPrefix(at, "/") {
-		db.socket, db.port = at, ""
-	} else if !isPort(at) {
+	socketOrPort := fields[2]
+	if strings.HasPrefix(socketOrPort, "/") {
+		db.socket = socketOrPort
+		db.port = ""
+	} else if !isPort(socketOrPort) {
 		return false
-	} else if at != "" {
-		db.socket, db.port = "", at
+	} else if socketOrPort != "" {
+		db.socket = ""
+		db.port = socketOrPort
 	}
-	if security != "" {
-		db.tls = security == "ssl"
+	switch fields[3] {
+	case "ssl":
+		db.tls = true
+	case "nossl":
+		db.tls = false
+	case "":
+	default:
+		return false
 	}
-	return slices.Contains([]string{"", "ssl", "nossl"}, security)
+	return true
 }
 
-// cutHosts cuts text at the first colon outside brackets: these hold an IPv6
-// address, which may also stand alone without them.
+// cutHosts cuts text at the first colon that is not within brackets. Brackets
+// hold an IPv6 address. Alone it needs none.
 func cutHosts(text string) (hosts, rest string) {
 	if net.ParseIP(text) != nil {
 		return text, ""
@@ -365,26 +372,27 @@ func cutHosts(text string) (hosts, rest string) {
 	return text, ""
 }
 
-// isPort reports whether text is a port number, or empty for the default.
+// isPort reports whether text is a port number, or empty.
 func isPort(text string) bool {
 	_, err := strconv.ParseUint(cmp.Or(text, "0"), 10, 16)
 	return err == nil
 }
 
-// storeKeys are what an entry of mcdinfo is made of. Other keys are ignored.
+// storeKeys are the keys of an entry of mcdinfo. Others are ignored.
 var storeKeys = []string{"server", "mdahost", "port", "use_ssl", "database", "user", "pass"}
 
-// An mcdEntry is one of mcdinfo.
+// An mcdEntry is one store in mcdinfo.
 type mcdEntry struct {
 	domain      string
 	distributed bool
-	where       string // it begins there
+	where       string // the line at which it begins
 	values      map[string]string
 }
 
-// readStores reads mcdinfo: "domain NAME 0|1", then for each of the domain's
-// stores a line for every one of storeKeys. 1 means distributed. An entry that
-// cannot be used makes questions about its domain an error, and harms no other.
+// readStores reads mcdinfo. It has the line "domain NAME 0|1" for each domain,
+// where 1 means distributed. For each of the domain's stores lines with all
+// storeKeys follow. An entry that cannot be used makes questions about its
+// domain an error, and harms no other domain.
 func (c *config) readStores() {
 	var entries []mcdEntry
 	for _, l := range c.lines(c.control(c.get("MCDFILE", "mcdinfo")), false) {
@@ -407,7 +415,7 @@ func (c *config) readStores() {
 			continue
 		}
 		e := entries[len(entries)-1]
-		if e.values[key] != "" { // so it is of the domain's next store
+		if e.values[key] != "" { // the domain's next store begins
 			e = newEntry(e.domain, e.distributed, l.where)
 			entries = append(entries, e)
 		}
@@ -437,8 +445,8 @@ func (c *config) addStore(e mcdEntry) {
 			tls:    v["use_ssl"] == "1",
 		},
 	}
-	numbers := isPort(v["port"]) && (v["use_ssl"] == "0" || v["use_ssl"] == "1")
-	if len(v) < len(storeKeys) || !numbers {
+	validTLS := v["use_ssl"] == "0" || v["use_ssl"] == "1"
+	if len(v) < len(storeKeys) || !isPort(v["port"]) || !validTLS {
 		s.broken = fmt.Errorf("%s: this entry of domain %s is incomplete or has no number for "+
 			"port or use_ssl", e.where, e.domain)
 		c.warnf("%v: questions about the domain are answered with an error", s.broken)
@@ -473,25 +481,24 @@ func (c *config) readAssign() {
 	}
 }
 
-// readRoutes reads the ports in qmail-remote's file smtproutes, or in
-// qmtproutes:
+// readRoutes reads the ports from smtproutes or qmtproutes, the files of
+// qmail-remote. Their lines have the form
 //
 //	domain:relay[:port][ user password]
 func (c *config) readRoutes() {
 	const smtpPort, qmtpPort = "25", "209"
-	file := "smtproutes"
-	c.routePort, c.distPort = smtpPort, smtpPort
+	path := c.control("smtproutes")
+	c.routePort = smtpPort
+	c.distPort = smtpPort
+	protocol := c.get("ROUTES", "")
 	_, err := os.Stat(c.control("qmtproutes"))
-	switch routes := c.get("ROUTES", ""); {
-	case routes == "qmtp":
-		file, c.distPort = "qmtproutes", qmtpPort
-	case routes == "" && err == nil:
-		file = "qmtproutes"
-	}
-	if file == "qmtproutes" {
+	if protocol == "qmtp" || protocol == "" && err == nil {
+		path = c.control("qmtproutes")
 		c.routePort = qmtpPort
 	}
-	path := c.control(file)
+	if protocol == "qmtp" {
+		c.distPort = qmtpPort
+	}
 	if f, err := os.Open(path); err == nil {
 		f.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -499,7 +506,7 @@ func (c *config) readRoutes() {
 		return
 	}
 	for _, l := range c.lines(path, false) {
-		text := strings.Fields(l.text)[0] // user and password may stand behind it
+		text := strings.Fields(l.text)[0] // user and password may follow it
 		domain, relay, ok := strings.Cut(text, ":")
 		if !ok {
 			continue
@@ -513,20 +520,20 @@ func (c *config) readRoutes() {
 	}
 }
 
-// openPools gives each database a pool, one of keep if it fits.
+// openPools gives each database a pool: one of keep, or a new one.
 func (c *config) openPools(keep []*pool, counts *selectCounts) {
 	open := func(db database) *pool {
-		same := func(p *pool) bool { return p.of == db }
-		if i := slices.IndexFunc(c.pools, same); i >= 0 {
-			return c.pools[i]
-		}
+		all := slices.Concat(c.pools, keep)
+		i := slices.IndexFunc(all, func(p *pool) bool { return p.of == db })
 		var p *pool
-		if i := slices.IndexFunc(keep, same); i >= 0 {
-			p = keep[i]
+		if i >= 0 {
+			p = all[i]
 		} else {
 			p = newPool(db, c, counts)
 		}
-		c.pools = append(c.pools, p)
+		if !slices.Contains(c.pools, p) {
+			c.pools = append(c.pools, p)
+		}
 		return p
 	}
 	c.local = open(c.localDB)
@@ -536,7 +543,7 @@ func (c *config) openPools(keep []*pool, counts *selectCounts) {
 		if s.broken != nil {
 			continue
 		}
-		// Entries of one account share the connections of the first.
+		// Entries with the same account share the pool of the first.
 		first := slices.IndexFunc(c.stores, func(o store) bool {
 			return o.broken == nil && o.db.account() == s.db.account()
 		})
@@ -544,7 +551,8 @@ func (c *config) openPools(keep []*pool, counts *selectCounts) {
 	}
 }
 
-// account returns db without what proves it.
+// account returns db without the fields in which entries of one account may
+// differ.
 func (db database) account() database {
 	db.passwd, db.tls = "", false
 	return db
@@ -553,11 +561,11 @@ func (db database) account() database {
 const (
 	maxConns   = 16              // connections to one database
 	maxWaiting = 512             // questions that want one of them
-	connLife   = 5 * time.Minute // so a name that moves and a new grant are followed
-	connIdle   = time.Minute     // less than what firewalls forget
+	connLife   = 5 * time.Minute // then a moved host or a changed grant is noticed
+	connIdle   = time.Minute     // a firewall forgets an idle connection later
 )
 
-// A pool is the connections to one database.
+// A pool holds the connections to one database.
 type pool struct {
 	of      database
 	name    string // for people
@@ -567,7 +575,7 @@ type pool struct {
 	counts  *selectCounts
 	config  *config // for its log
 	down    atomic.Bool
-	idle    sync.Mutex // held while the number of idle connections is limited
+	limits  sync.Mutex // held while limits of db change
 }
 
 // newPool connects to nothing yet.
@@ -606,8 +614,8 @@ func (m *MySQL) Stats() MySQLStats {
 	}
 }
 
-// A connector connects to one of several servers with the same data: to the
-// last good one first, then to the others in their order.
+// A connector connects to one of several servers with the same data. It tries
+// the last good one first, then the others in their order.
 type connector struct {
 	db   database
 	env  environ
@@ -624,42 +632,44 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	end, _ := ctx.Deadline()
 	hosts := strings.Split(c.db.hosts, ",")
 	first := int(c.good.Load())
-	var failed error
+	var hostErr error // of all hosts so far
 	for i := range hosts {
 		n := (first + i) % len(hosts)
 		share := time.Until(end) / time.Duration(len(hosts)-i)
-		one, cancel := context.WithTimeout(ctx, share)
-		conn, err := c.connect(one, strings.TrimSpace(hosts[n]))
+		hostCtx, cancel := context.WithTimeout(ctx, share)
+		conn, err := c.connect(hostCtx, strings.TrimSpace(hosts[n]))
 		cancel()
 		if err == nil {
 			c.good.Store(int64(n))
 			return conn, nil
 		}
-		if failed == nil {
-			failed = err
+		if hostErr == nil {
+			hostErr = err
 		} else {
-			failed = fmt.Errorf("%w; %w", failed, err)
+			hostErr = fmt.Errorf("%w; %w", hostErr, err)
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, failed
+	return nil, hostErr
 }
 
 // connect connects to one host.
 func (c *connector) connect(ctx context.Context, host string) (driver.Conn, error) {
 	cfg := mysql.NewConfig()
-	cfg.User, cfg.Passwd, cfg.DBName = c.db.user, c.db.passwd, c.db.name
-	cfg.InterpolateParams = true // one round trip, and nothing that a proxy can forget
+	cfg.User = c.db.user
+	cfg.Passwd = c.db.passwd
+	cfg.DBName = c.db.name
+	cfg.InterpolateParams = true // no prepared statement, which a proxy could forget
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.Net, cfg.Addr = c.db.address(host)
 	if c.db.tls {
-		config, err := tlsConfig(c.env, host)
+		tlsCfg, err := tlsConfig(c.env, host)
 		if err != nil {
 			return nil, err
 		}
-		cfg.TLS = config
+		cfg.TLS = tlsCfg
 	}
 	opener, err := mysql.NewConnector(cfg)
 	if err != nil {
@@ -667,7 +677,7 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 	}
 	conn, err := opener.Connect(ctx)
 	if err == nil {
-		err = pin(ctx, conn)
+		err = setSession(ctx, conn)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.Addr, hideText(err))
@@ -675,25 +685,25 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 	return conn, nil
 }
 
-// How long one SELECT may take. The server itself gives up first, so that no
-// SELECT goes on for which nobody waits. A connection on which nothing comes
-// even then is dead, and the rest of the time is for another one.
+// How long one SELECT may take. After statementTime the server itself gives up,
+// so that no SELECT goes on for which nobody waits. A connection that is silent
+// even after tryTime is dead. The rest of the deadline is for another one.
 const (
 	statementTime = 2200 * time.Millisecond // as in session
 	tryTime       = 2300 * time.Millisecond
 )
 
-// session pins every setting of server or init_connect that could change an
-// answer. The limits of time have other names in MariaDB and MySQL; in these
-// comments each of the two reads its own.
+// session sets everything that the server or init_connect may have set, and
+// that could change an answer. Each comment in it is read by MariaDB or by
+// MySQL only, because they have different names for the same limit.
 const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1,
 	sql_select_limit=18446744073709551615
 	/*M!100101 , max_statement_time=2.2 */ /*M!100301 , system_versioning_asof=DEFAULT */
 	/*!50708 , max_execution_time=2200 */`
 
-// pin prepares a new connection. The last statement asks for nothing; a Galera
-// node that is not ready refuses even that.
-func pin(ctx context.Context, conn driver.Conn) error {
+// setSession prepares a new connection. A Galera node that is not ready refuses
+// every statement, even DO 0.
+func setSession(ctx context.Context, conn driver.Conn) error {
 	statements := []string{
 		session,
 		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -709,15 +719,18 @@ func pin(ctx context.Context, conn driver.Conn) error {
 	return nil
 }
 
-// address returns where a host is reached: by its socket if it is this machine.
+// address returns how a host is reached. A socket is used only if the host is
+// this machine.
 func (db database) address(host string) (network, addr string) {
-	bare := strings.Trim(host, "[]")
-	usual := db.socket == "" && db.port == "" && bare == "localhost"
-	if isThisMachine(bare) && (db.socket != "" || usual) {
-		return "unix", cmp.Or(db.socket, usualSocket())
+	host = strings.Trim(host, "[]")
+	if db.socket == "" && db.port == "" && host == "localhost" {
+		return "unix", usualSocket()
+	}
+	if db.socket != "" && isThisMachine(host) {
+		return "unix", db.socket
 	}
 	port := strings.TrimLeft(db.port, "0")
-	return "tcp", net.JoinHostPort(bare, cmp.Or(port, "3306"))
+	return "tcp", net.JoinHostPort(host, cmp.Or(port, "3306"))
 }
 
 func isThisMachine(host string) bool {
@@ -738,7 +751,7 @@ func isThisMachine(host string) bool {
 	})
 }
 
-// usualSocket returns the socket that a server of this machine has.
+// usualSocket returns the socket on which a server of this machine listens.
 func usualSocket() string {
 	const debian = "/run/mysqld/mysqld.sock"
 	for _, path := range []string{debian, "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"} {
@@ -749,15 +762,16 @@ func usualSocket() string {
 	return debian
 }
 
-// tlsConfig returns how a server must prove what it is. With MYSQL_OPT_SSL_CA
-// its chain must lead there; its name counts only if
-// MYSQL_OPT_SSL_VERIFY_SERVER_CERT asks for that, because IndiMail's
-// certificates carry none. Without, the system's roots and the name count.
+// tlsConfig returns how a server must prove its identity. With MYSQL_OPT_SSL_CA
+// its certificate must come from that authority. The host name is compared only
+// if MYSQL_OPT_SSL_VERIFY_SERVER_CERT is set, because IndiMail's certificates
+// have none. Without MYSQL_OPT_SSL_CA, the certificate must come from one of
+// the system's authorities and have the host name.
 func tlsConfig(env environ, host string) (*tls.Config, error) {
-	config := &tls.Config{ServerName: strings.Trim(host, "[]"), MinVersion: tls.VersionTLS12}
+	cfg := &tls.Config{ServerName: strings.Trim(host, "[]"), MinVersion: tls.VersionTLS12}
 	path := env.get("MYSQL_OPT_SSL_CA", "")
 	if path == "" {
-		return config, nil
+		return cfg, nil
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
@@ -767,12 +781,12 @@ func tlsConfig(env environ, host string) (*tls.Config, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: no certificates in %s", path)
 	}
-	config.RootCAs = roots
+	cfg.RootCAs = roots
 	if env.get("MYSQL_OPT_SSL_VERIFY_SERVER_CERT", "0") != "0" {
-		return config, nil
+		return cfg, nil
 	}
-	config.InsecureSkipVerify = true // replaced by what follows
-	config.VerifyConnection = func(state tls.ConnectionState) error {
+	cfg.InsecureSkipVerify = true // replaced by what follows
+	cfg.VerifyConnection = func(state tls.ConnectionState) error {
 		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
 		for _, c := range state.PeerCertificates[1:] {
 			options.Intermediates.AddCert(c)
@@ -780,70 +794,53 @@ func tlsConfig(env environ, host string) (*tls.Config, error) {
 		_, err := state.PeerCertificates[0].Verify(options)
 		return err
 	}
-	return config, nil
+	return cfg, nil
 }
 
-// errorNumber returns the number of an error of MySQL or MariaDB, 0 if it is
-// none.
-func errorNumber(err error) uint16 {
+// A refusal says what an error of MySQL or MariaDB means here.
+type refusal int
+
+const (
+	passing refusal = iota // asking again may help
+	full                   // the server has no connection left for us
+	denied                 // the account is not accepted
+	noTable
+	noLetter // a column cannot hold a letter that was asked for
+	other
+)
+
+var refusals = map[uint16]refusal{
+	1040: full,     // ER_CON_COUNT_ERROR
+	1044: denied,   // ER_DBACCESS_DENIED_ERROR
+	1045: denied,   // ER_ACCESS_DENIED_ERROR
+	1049: other,    // ER_BAD_DB_ERROR
+	1054: other,    // ER_BAD_FIELD_ERROR
+	1064: other,    // ER_PARSE_ERROR
+	1142: other,    // ER_TABLEACCESS_DENIED_ERROR
+	1143: other,    // ER_COLUMNACCESS_DENIED_ERROR
+	1146: noTable,  // ER_NO_SUCH_TABLE
+	1203: full,     // ER_TOO_MANY_USER_CONNECTIONS
+	1226: full,     // ER_USER_LIMIT_REACHED, by MAX_USER_CONNECTIONS of the account
+	1267: noLetter, // ER_CANT_AGGREGATE_2COLLATIONS
+	1270: noLetter, // ER_CANT_AGGREGATE_3COLLATIONS
+	1271: noLetter, // ER_CANT_AGGREGATE_NCOLLATIONS
+	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+	1969: other,    // ER_STATEMENT_TIMEOUT of MariaDB
+	3024: other,    // ER_QUERY_TIMEOUT of MySQL
+	3988: noLetter, // ER_CANNOT_CONVERT_STRING of MySQL
+}
+
+// refusalOf returns what err means, passing if it is not from MySQL.
+func refusalOf(err error) refusal {
 	var refused *mysql.MySQLError
 	if errors.As(err, &refused) {
-		return refused.Number
+		return refusals[refused.Number]
 	}
-	return 0
-}
-
-const erNoSuchTable = 1146
-
-// isDenied reports whether the server does not let us in.
-func isDenied(err error) bool {
-	switch errorNumber(err) {
-	case 1044, // ER_DBACCESS_DENIED_ERROR
-		1045, // ER_ACCESS_DENIED_ERROR
-		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-		return true
-	}
-	return false
+	return passing
 }
 
 // isFinal reports whether asking again would give the same error.
-func isFinal(err error) bool {
-	switch errorNumber(err) {
-	case erNoSuchTable,
-		1049, // ER_BAD_DB_ERROR
-		1054, // ER_BAD_FIELD_ERROR
-		1064, // ER_PARSE_ERROR
-		1142, // ER_TABLEACCESS_DENIED_ERROR
-		1143, // ER_COLUMNACCESS_DENIED_ERROR
-		1969, // ER_STATEMENT_TIMEOUT of MariaDB
-		3024: // ER_QUERY_TIMEOUT of MySQL
-		return true
-	}
-	return isDenied(err) || isNoLetter(err)
-}
-
-// isNoLetter reports whether a column cannot hold a letter that was asked for.
-func isNoLetter(err error) bool {
-	switch errorNumber(err) {
-	case 1267, // ER_CANT_AGGREGATE_2COLLATIONS
-		1270, // ER_CANT_AGGREGATE_3COLLATIONS
-		1271, // ER_CANT_AGGREGATE_NCOLLATIONS
-		3988: // ER_CANNOT_CONVERT_STRING of MySQL
-		return true
-	}
-	return false
-}
-
-// isFull reports whether the server has no connection for us.
-func isFull(err error) bool {
-	switch errorNumber(err) {
-	case 1040, // ER_CON_COUNT_ERROR
-		1203, // ER_TOO_MANY_USER_CONNECTIONS
-		1226: // ER_USER_LIMIT_REACHED, MAX_USER_CONNECTIONS of the account
-		return true
-	}
-	return false
-}
+func (r refusal) isFinal() bool { return r != passing && r != full }
 
 // A row is what a SELECT found.
 type row []sql.NullString
@@ -851,29 +848,40 @@ type row []sql.NullString
 // errBusy says that too many questions wait for one database.
 var errBusy = errors.New("too many questions wait for it")
 
-// query returns the rows of one SELECT. What failed is asked once more, on a
-// fresh connection, if there is time: the other idle ones are no better than
-// the one that died. When the server has no connection for us it waits for one
-// of ours.
-func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row, err error) {
+// query returns the rows of one SELECT.
+func (p *pool) query(ctx context.Context, text string, args ...any) ([]row, error) {
 	select {
 	case p.waiting <- struct{}{}:
 		defer func() { <-p.waiting }()
 	default:
-		return nil, p.failed(errBusy)
+		return nil, p.describe(errBusy)
 	}
+	rows, err := p.tryAgain(ctx, text, args)
+	if err == nil {
+		p.noteUp()
+		return rows, nil
+	}
+	if refusalOf(err) == noLetter && !isASCII(args) {
+		return nil, nil // so there is no such row
+	}
+	return nil, p.describe(err)
+}
+
+// tryAgain tries a SELECT until it succeeds or its error will not pass. When
+// the server has no connection left for us, it waits for one of ours. After any
+// other error it tries once more, on a new connection: the idle ones are likely
+// to be as dead as the one that was used.
+func (p *pool) tryAgain(ctx context.Context, text string, args []any) ([]row, error) {
 	const shortest, longest = time.Millisecond, 50 * time.Millisecond
 	again := false
 	for wait := shortest; ; wait = min(2*wait, longest) {
-		rows, err = p.try(ctx, text, args)
-		if err == nil {
-			p.works()
-			return rows, nil
+		rows, err := p.try(ctx, text, args)
+		if err == nil || ctx.Err() != nil {
+			return rows, err
 		}
-		if ctx.Err() != nil || isFinal(err) {
-			break
-		}
-		if open := p.db.Stats().OpenConnections; isFull(err) && open > 0 {
+		reason := refusalOf(err)
+		open := p.db.Stats().OpenConnections
+		if reason == full && open > 0 {
 			p.shrink(open)
 			select {
 			case <-time.After(wait):
@@ -881,16 +889,12 @@ func (p *pool) query(ctx context.Context, text string, args ...any) (rows []row,
 			}
 			continue
 		}
-		if again {
-			break
+		if again || reason.isFinal() {
+			return nil, err
 		}
 		again = true
 		p.dropIdle()
 	}
-	if isNoLetter(err) && !isASCII(args) {
-		return nil, nil // so there is no such row
-	}
-	return nil, p.failed(err)
 }
 
 func isASCII(args []any) bool {
@@ -898,60 +902,68 @@ func isASCII(args []any) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
-// shrink has questions queue for the connections that are open, for a while.
+// shrink makes questions wait for the connections that are open. It ends after
+// a second.
 func (p *pool) shrink(open int) {
 	const while = time.Second
-	p.idle.Lock()
+	p.limits.Lock()
 	p.db.SetMaxOpenConns(open)
-	p.idle.Unlock()
+	p.limits.Unlock()
 	time.AfterFunc(while, func() {
-		p.idle.Lock()
-		defer p.idle.Unlock()
+		p.limits.Lock()
+		defer p.limits.Unlock()
 		p.db.SetMaxOpenConns(maxConns)
 		p.db.SetMaxIdleConns(maxConns)
 	})
 }
 
-// dropIdle closes the connections that no question has. Two at the same time
-// could lose one: database/sql closes them outside its lock, from a list that
-// goes on growing when the limit is raised again.
+// dropIdle closes the connections that no question uses. It holds a mutex,
+// because two calls at once would leak connections: database/sql closes them
+// outside its own lock, from a list that grows again when the limit is raised.
 func (p *pool) dropIdle() {
-	p.idle.Lock()
-	defer p.idle.Unlock()
+	p.limits.Lock()
+	defer p.limits.Unlock()
 	p.db.SetMaxIdleConns(0)
 	p.db.SetMaxIdleConns(maxConns)
 }
 
-// failed returns the error with the database's name, and notes that a database
-// has gone.
-func (p *pool) failed(err error) error {
-	// The table may be one that can be missing.
-	gone := err != errBusy && errorNumber(err) != erNoSuchTable && !errors.Is(err, context.Canceled)
+// describe returns the error with the database's name. It notes and logs that a
+// database no longer answers.
+func (p *pool) describe(err error) error {
 	err = fmt.Errorf("database %s: %w", p.name, hideText(err))
-	if gone && p.down.CompareAndSwap(false, true) {
+	if isGone(err) && p.down.CompareAndSwap(false, true) {
 		p.config.logf("%v", err)
 	}
 	return err
 }
 
+// isGone reports whether an error says that the database does not answer.
+func isGone(err error) bool {
+	if errors.Is(err, errBusy) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	return refusalOf(err) != noTable // a table that may be missing
+}
+
 // hideText leaves out MySQL's text for "access denied". It quotes the name of
 // the user, and a misplaced password may stand there.
 func hideText(err error) error {
-	if isDenied(err) {
-		return &mysql.MySQLError{Number: errorNumber(err), Message: "access denied"}
+	var refused *mysql.MySQLError
+	if errors.As(err, &refused) && refusalOf(err) == denied {
+		return &mysql.MySQLError{Number: refused.Number, Message: "access denied"}
 	}
 	return err
 }
 
-// works notes that the database answers.
-func (p *pool) works() {
+// noteUp notes and logs that the database answers again.
+func (p *pool) noteUp() {
 	if p.down.Load() && p.down.CompareAndSwap(true, false) {
 		p.config.logf("database %s: answers again", p.name)
 	}
 }
 
-// try asks once. The slot of a SELECT that took too long stays taken until the
-// server, too, has given up: there are never more sessions than slots.
+// try asks once. If it is abandoned before the server gives up, its slot stays
+// taken until then. So there are never more sessions than slots.
 func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) {
 	select {
 	case p.slots <- struct{}{}:
@@ -1000,13 +1012,48 @@ func (p *pool) read(ctx context.Context, text string, args []any) (all []row, er
 	return all, rows.Err()
 }
 
-// optional returns the rows of a table that may be missing: the C programs make
-// it when they first write to it.
+// optional takes a missing table for an empty one. The C programs make some
+// tables only when they first write to them.
 func optional(rows []row, err error) ([]row, error) {
-	if errorNumber(err) == erNoSuchTable {
+	if refusalOf(err) == noTable {
 		return nil, nil
 	}
 	return rows, err
+}
+
+// The SELECTs. Each reads one table, with a ? for each value. The names of some
+// tables can be changed.
+const (
+	aliasSQL       = "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?"
+	aliasDomainSQL = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
+	hostSQL        = "SELECT host,ipaddr FROM host_table WHERE host=?"
+	portSQL        = "SELECT host,domain,src_host,port FROM smtp_port" +
+		" WHERE host=? AND domain=? AND src_host IN (?,'*')"
+	limitsSQL = "SELECT domain,domain_expiry,passwd_expiry,maxpopaccounts,maxaliases," +
+		"maxforwards,maxautoresponders,maxmailinglists,diskquota,maxmsgcount,defaultquota," +
+		"defaultmaxmsgcount,disable_pop,disable_imap,disable_dialup," +
+		"disable_passwordchanging,disable_webmail,disable_relay,disable_smtp,perm_account," +
+		"perm_alias,perm_forward,perm_autoresponder,perm_maillist,perm_quota," +
+		"perm_defaultquota FROM vlimits WHERE domain=?"
+)
+
+func (c *config) userSQL(active bool) string {
+	table := c.table("MYSQL_INACTIVE_TABLE", "indibak")
+	if active {
+		table = c.table("MYSQL_TABLE", "indimail")
+	}
+	return "SELECT pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell,scram" +
+		" FROM " + table + " WHERE pw_name=? AND pw_domain=?"
+}
+
+func (c *config) relaySQL() string {
+	return "SELECT email,ipaddr,timestamp FROM " + c.table("RELAY_TABLE", "relay") +
+		" WHERE ipaddr=? AND email=?"
+}
+
+func (c *config) hostcntrlSQL() string {
+	return "SELECT pw_name,pw_domain,host FROM " + c.table("CNTRL_TABLE", "hostcntrl") +
+		" WHERE pw_name=? AND pw_domain=?"
 }
 
 // table returns the name of a table, quoted.
@@ -1014,8 +1061,30 @@ func (c *config) table(variable, def string) string {
 	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
 }
 
-// A linkReader reads the links of domain directories. One may hang, on a file
-// server that has gone: then one thread hangs with it, not one for each
+// The columns of userSQL.
+const (
+	userName = iota
+	userDomain
+	userPasswd
+	userUID
+	userGID
+	userGecos
+	userDir
+	userShell
+	userSCRAM
+)
+
+// The columns of limitsSQL are in the order of the record. One of them,
+// perm_maillist, holds three of its fields.
+const (
+	limitDiskQuota    = 8  // from here the default is 0
+	limitDisablePop   = 12 // from here a field has 16 bits
+	limitPermMaillist = 23
+	limitColumns      = 26
+)
+
+// A linkReader reads the links of domain directories. A link may hang, on a
+// file server that has gone. Then one thread hangs with it, not one for each
 // question.
 type linkReader struct {
 	mu    sync.Mutex
@@ -1070,7 +1139,7 @@ func (l *linkReader) finish(dir string, r *linkRead) {
 
 // realDomain returns the domain behind an alias domain, else domain itself.
 func (c *config) realDomain(ctx context.Context, domain string) (string, error) {
-	if c.noAlias[domain] {
+	if c.realDomains[domain] {
 		return domain, nil
 	}
 	if dir, listed := c.assign[domain]; listed {
@@ -1078,8 +1147,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 		if err == nil {
 			return lower(filepath.Base(target)), nil
 		}
-		// EINVAL: no link. A front end has no mail store, so none there is as
-		// good.
+		// EINVAL: it is no link. Absent: a front end has no mail store.
 		if errors.Is(err, syscall.EINVAL) || errors.Is(err, fs.ErrNotExist) {
 			return domain, nil
 		}
@@ -1088,8 +1156,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	if !c.aliasTable {
 		return domain, nil
 	}
-	const text = "SELECT alias,domain FROM aliasdomain WHERE alias=?"
-	rows, err := optional(c.central.query(ctx, text, domain))
+	rows, err := optional(c.central.query(ctx, aliasDomainSQL, domain))
 	for _, r := range rows {
 		if !sameName(r[0].String, domain) {
 			continue
@@ -1102,104 +1169,120 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	return domain, err
 }
 
-// A place says where the rows of an address are.
-type place struct {
-	local  string
-	domain string // as it was asked for
-	real   string // the domain behind it
-	store  *store // nil: the address is nowhere
-	host   string // of a distributed user, by hostcntrl
+// A mailbox is an address, or a domain if local is empty, with the place where
+// its rows are.
+type mailbox struct {
+	local      string
+	domain     string // as it was asked for
+	realDomain string
+	store      *store // nil: this machine and its cluster know nothing of it
+	host       string // of a distributed user, by hostcntrl
 }
 
-func (at place) email() string { return at.local + "@" + at.real }
+func (b mailbox) email() string { return b.local + "@" + b.realDomain }
 
-func (at place) distributed() bool { return at.host != "" }
+func (b mailbox) distributed() bool { return b.host != "" }
 
 // errNoHost says that host_table lacks a user's host.
 var errNoHost = errors.New("no such host in table host_table")
 
-// locate finds the place of an address, or of a domain if local is empty.
-func (c *config) locate(ctx context.Context, local, domain string) (place, error) {
-	at := place{local: local, domain: domain}
-	real, err := c.realDomain(ctx, domain)
+// locate finds the place of a mailbox.
+func (c *config) locate(ctx context.Context, local, domain string) (mailbox, error) {
+	box := mailbox{local: local, domain: domain}
+	realDomain, err := c.realDomain(ctx, domain)
 	if err != nil {
-		return at, err
+		return box, err
 	}
-	at.real = real
-	first := slices.IndexFunc(c.stores, func(s store) bool { return s.domain == real })
+	box.realDomain = realDomain
+	first := slices.IndexFunc(c.stores, func(s store) bool { return s.domain == realDomain })
 	if first >= 0 {
-		at.store = &c.stores[first]
-		if at.store.distributed && local != "" {
-			return at, c.distribute(ctx, &at)
+		box.store = &c.stores[first]
+		if box.store.distributed && local != "" {
+			return box, c.distribute(ctx, &box)
 		}
-		return at, at.store.broken
+		return box, box.store.broken
 	}
-	// Where assign lists domains, rows of any other domain were left behind.
-	_, listed := c.assign[real]
+	// If assign lists domains, it lists all of them: rows of others are
+	// leftovers.
+	_, listed := c.assign[realDomain]
 	if len(c.assign) == 0 || listed || local == "" {
-		at.store = &store{mdahost: c.hostIP, pool: c.local}
+		box.store = &store{mdahost: c.hostIP, pool: c.local}
 	}
-	return at, nil
+	return box, nil
 }
 
-// distribute finds the store of a user of a distributed domain: hostcntrl names
-// the user's host, host_table its IP address, and mcdinfo the store there. The
-// row of * is for users without one of their own.
-func (c *config) distribute(ctx context.Context, at *place) error {
-	at.store = nil
-	host, err := c.hostOf(ctx, at.local, at.real)
+// distribute finds the store of a user of a distributed domain. Table hostcntrl
+// names the user's host, host_table has its IP address, and mcdinfo the store
+// there. A row for * stands for users without a row of their own.
+func (c *config) distribute(ctx context.Context, box *mailbox) error {
+	box.store = nil
+	host, err := c.hostOf(ctx, box.local, box.realDomain)
 	if host == "" && err == nil {
-		host, err = c.hostOf(ctx, "*", at.real)
+		host, err = c.hostOf(ctx, "*", box.realDomain)
 	}
-	if host == "" && err == nil {
-		for _, s := range c.stores { // the user may be in one of which we know too little
-			if s.domain == at.real && s.broken != nil {
-				err = s.broken
-			}
-		}
-	}
-	if host == "" || err != nil {
-		return err
-	}
-	const text = "SELECT host,ipaddr FROM host_table WHERE host=?"
-	rows, err := c.central.query(ctx, text, host)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(rows, func(r row) bool { return sameName(r[0].String, host) })
-	if i < 0 {
-		return fmt.Errorf("%w: %s of %s", errNoHost, host, at.email())
+	if host == "" {
+		return c.brokenStore(box.realDomain) // the user may be there
 	}
-	ip := rows[i][1].String
-	for n := range c.stores {
-		s := &c.stores[n]
-		if s.domain == at.real && s.mdahost == ip {
-			at.store, at.host = s, host
+	ip, err := c.ipOf(ctx, host)
+	if err != nil {
+		return err
+	}
+	for i := range c.stores {
+		s := &c.stores[i]
+		if s.domain == box.realDomain && s.mdahost == ip {
+			box.store = s
+			box.host = host
 			return s.broken
 		}
 	}
-	return fmt.Errorf("domain %s has no entry with mdahost %s in mcdinfo", at.real, ip)
+	return fmt.Errorf("domain %s has no entry with mdahost %s in mcdinfo", box.realDomain, ip)
 }
 
-// hostOf returns the host in the row of a name, "" if there is no row.
-func (c *config) hostOf(ctx context.Context, name, real string) (string, error) {
-	text := "SELECT pw_name,pw_domain,host FROM " + c.table("CNTRL_TABLE", "hostcntrl") +
-		" WHERE pw_name=? AND pw_domain=?"
-	rows, err := c.central.query(ctx, text, name, real)
+// hostOf returns the host in the row of a user, "" if there is no row.
+func (c *config) hostOf(ctx context.Context, name, realDomain string) (string, error) {
+	rows, err := c.central.query(ctx, c.hostcntrlSQL(), name, realDomain)
 	for _, r := range rows {
-		if !r.isOf(place{local: name, real: real}) {
+		if !r.isOf(mailbox{local: name, realDomain: realDomain}) {
 			continue
 		}
 		if r[2].String == "" {
-			return "", fmt.Errorf("%w: table hostcntrl: %s@%s has no host", ErrInvalid, name, real)
+			return "", fmt.Errorf("%w: table hostcntrl: %s@%s has no host",
+				ErrInvalid, name, realDomain)
 		}
 		return r[2].String, nil
 	}
 	return "", err
 }
 
-// Resolve looks q up. What is not in the tables is an answer. Where there is
-// none, the error wraps ErrUnavailable and names the database.
+// ipOf returns the IP address of a host.
+func (c *config) ipOf(ctx context.Context, host string) (string, error) {
+	rows, err := c.central.query(ctx, hostSQL, host)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range rows {
+		if sameName(r[0].String, host) {
+			return r[1].String, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s", errNoHost, host)
+}
+
+// brokenStore returns what is wrong with an entry of the domain in mcdinfo.
+func (c *config) brokenStore(domain string) error {
+	for _, s := range c.stores {
+		if s.domain == domain && s.broken != nil {
+			return s.broken
+		}
+	}
+	return nil
+}
+
+// Resolve looks q up. That something is not in the tables is an answer. Every
+// error wraps ErrUnavailable and names the database, table, file or setting.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -1218,45 +1301,50 @@ func (m *MySQL) lookUp(ctx context.Context, q Query) (Answer, error) {
 	if err != nil {
 		return "", err
 	}
-	if !q.Type.known() || q.Type.extension() || q.Type == TypeRelay && q.IP == "" {
+	if !q.Type.known() || q.Type.extension() {
 		return "", fmt.Errorf("%w: no database can answer this", ErrInvalid)
 	}
+	if q.Type == TypeRelay && q.IP == "" {
+		return "", fmt.Errorf("%w: no IP address", ErrInvalid)
+	}
 	local, domain := q.Split(c.defaultDomain)
-	ofDomain := q.Type == TypeLimit && separator([]byte(q.Email)) < 0
-	if !isPlausible(local, domain) || local == "" && !ofDomain && q.Type != TypeDomain {
+	if !isPlausible(local, domain) {
+		return Absent(q), nil
+	}
+	if local == "" && !aboutDomain(q.Type, []byte(q.Email)) {
 		return Absent(q), nil
 	}
 	if q.Type == TypeDomain {
-		real, err := c.realDomain(ctx, domain)
-		return NewData(q.Type, real), err
+		realDomain, err := c.realDomain(ctx, domain)
+		return NewData(q.Type, realDomain), err
 	}
-	at, err := c.locate(ctx, local, domain)
+	box, err := c.locate(ctx, local, domain)
 	if q.Type == TypeAlias && errors.Is(err, errNoHost) {
 		return Absent(q), nil // as the C programs say
 	}
-	if err != nil || at.store == nil {
+	if err != nil || box.store == nil {
 		return Absent(q), err
 	}
 	switch q.Type {
 	case TypeUser:
-		return c.status(ctx, at)
+		return c.status(ctx, box)
 	case TypeRelay:
-		return c.relay(ctx, at, q.IP)
+		return c.relay(ctx, box, q.IP)
 	case TypePasswd:
-		return c.passwd(ctx, at, q)
+		return c.passwd(ctx, box, q)
 	case TypeHost:
-		return c.host(ctx, at)
+		return c.host(ctx, box)
 	case TypeAlias:
-		return aliases(ctx, at)
+		lines, err := aliasLines(ctx, box)
+		return NewData(TypeAlias, strings.Join(lines, "")), err
 	}
-	return c.limits(ctx, at)
+	return c.limits(ctx, box)
 }
 
 // isPlausible reports whether such an address could be in the tables at all.
 func isPlausible(local, domain string) bool {
-	return domain != "" && !strings.ContainsFunc(local+domain, func(r rune) bool {
-		return unicode.IsControl(r) || r == utf8.RuneError
-	})
+	impossible := func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }
+	return domain != "" && !strings.ContainsFunc(local+domain, impossible)
 }
 
 // A userRow is a user's row in indimail or, for inactive users, in indibak.
@@ -1265,52 +1353,42 @@ type userRow struct {
 	inactive bool
 }
 
-// The columns of userColumns.
-const (
-	userName = iota
-	userDomain
-	userPasswd
-	userUID
-	userGID
-	userGecos
-	userDir
-	userShell
-	userSCRAM
-)
-
-const userColumns = "pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell,scram"
-
 const overQuota = 0x10 // in pw_gid
 
 // user returns the user's row, nil if there is none.
-func (c *config) user(ctx context.Context, at place) (*userRow, error) {
-	tables := []string{
-		c.table("MYSQL_TABLE", "indimail"),
-		c.table("MYSQL_INACTIVE_TABLE", "indibak"),
-	}
-	for i, table := range tables {
-		text := "SELECT " + userColumns + " FROM " + table + " WHERE pw_name=? AND pw_domain=?"
-		rows, err := at.store.pool.query(ctx, text, at.local, at.real)
+func (c *config) user(ctx context.Context, box mailbox) (*userRow, error) {
+	for _, active := range []bool{true, false} {
+		rows, err := box.store.pool.query(ctx, c.userSQL(active), box.local, box.realDomain)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rows {
-			if r.isOf(at) {
-				return &userRow{row: r, inactive: i > 0}, nil
+			if r.isOf(box) {
+				return &userRow{row: r, inactive: !active}, nil
 			}
 		}
 	}
 	return nil, nil
 }
 
-// sameName reports whether two names are one except for case, as keys of the
-// cache and flushes have it.
+// exists reports whether there is a row of the user. For a distributed user
+// that in hostcntrl is enough.
+func (c *config) exists(ctx context.Context, box mailbox) (bool, error) {
+	if box.distributed() {
+		return true, nil
+	}
+	user, err := c.user(ctx, box)
+	return user != nil, err
+}
+
+// sameName reports whether two names differ only in case, by the same rule as
+// the keys of the cache.
 func sameName(a, b string) bool { return a == b || lower(a) == lower(b) }
 
-// isOf reports whether the first two columns name the address. MySQL also finds
-// "jurgen" for "jürgen".
-func (r row) isOf(at place) bool {
-	return sameName(r[0].String, at.local) && sameName(r[1].String, at.real)
+// isOf reports whether the first two columns name the mailbox. MySQL also finds
+// "jurgen" when asked for "jürgen".
+func (r row) isOf(box mailbox) bool {
+	return sameName(r[0].String, box.local) && sameName(r[1].String, box.realDomain)
 }
 
 // gid returns pw_gid; NULL is 0.
@@ -1325,37 +1403,37 @@ func (u *userRow) integer(column int, name string) (int, error) {
 	return n, nil
 }
 
-func (c *config) status(ctx context.Context, at place) (Answer, error) {
-	user, err := c.user(ctx, at)
+func (c *config) status(ctx context.Context, box mailbox) (Answer, error) {
+	user, err := c.user(ctx, box)
 	if err != nil {
 		return "", err
 	}
 	if user == nil {
-		lines, err := aliasLines(ctx, at)
+		lines, err := aliasLines(ctx, box)
 		if len(lines) == 0 {
 			return NewAnswer(int(StatusAbsent)), err
 		}
 		return NewAnswer(int(StatusAlias)), err
 	}
-	gid, err := user.gid()
-	switch {
-	case user.inactive:
+	if user.inactive {
 		return NewAnswer(int(StatusInactive)), nil
-	case gid&overQuota != 0:
-		return NewAnswer(int(StatusOverQuota)), nil
+	}
+	gid, err := user.gid()
+	if gid&overQuota != 0 {
+		return NewAnswer(int(StatusOverQuota)), err
 	}
 	return NewAnswer(int(StatusActive)), err
 }
 
 // passwd answers with the entry. NULL is an empty field. A password that is
 // NULL is an error, which lets nobody in.
-func (c *config) passwd(ctx context.Context, at place, q Query) (Answer, error) {
-	user, err := c.user(ctx, at)
+func (c *config) passwd(ctx context.Context, box mailbox, q Query) (Answer, error) {
+	user, err := c.user(ctx, box)
 	if user == nil || err != nil {
 		return Absent(q), err
 	}
 	f := user.row
-	email := at.local + "@" + at.domain
+	email := box.local + "@" + box.domain
 	if !f[userPasswd].Valid {
 		return "", fmt.Errorf("%w: pw_passwd of %s is NULL", ErrInvalid, email)
 	}
@@ -1366,31 +1444,26 @@ func (c *config) passwd(ctx context.Context, at place, q Query) (Answer, error) 
 	if _, err := user.integer(userUID, "pw_uid"); err != nil {
 		return "", err
 	}
-	gid, err := c.gidWithLimits(ctx, at, user)
+	gid, err := c.gidWithLimits(ctx, box, user)
 	if err != nil {
 		return "", err
 	}
-	inactive := "0"
-	if user.inactive {
-		inactive = "1"
-	}
-	fields := []string{
+	return newPasswd([]string{
 		email, passwd, f[userUID].String, gid,
-		f[userGecos].String, f[userDir].String, f[userShell].String, inactive,
-	}
-	return NewData(TypePasswd, pwStruct+strings.Join(fields, ":")), nil
+		f[userGecos].String, f[userDir].String, f[userShell].String,
+	}, user.inactive), nil
 }
 
-// gidWithLimits returns pw_gid; with DOMAIN_LIMITS it carries flags of the
-// domain's limits, except for a user whose gid says that they do not hold.
-func (c *config) gidWithLimits(ctx context.Context, at place, user *userRow) (string, error) {
+// gidWithLimits returns pw_gid. With DOMAIN_LIMITS it has flags of the domain's
+// limits added, unless the gid exempts the user.
+func (c *config) gidWithLimits(ctx context.Context, box mailbox, user *userRow) (string, error) {
 	const exempt = 0x2000
 	text := user.row[userGID].String
 	gid, err := user.gid()
 	if err != nil || !c.domainLimits || gid&exempt != 0 {
 		return text, err
 	}
-	record, err := limitsOf(ctx, at.store.pool, at.real)
+	record, err := limitsOf(ctx, box.store.pool, box.realDomain)
 	if record == "" || err != nil {
 		return text, err
 	}
@@ -1419,25 +1492,21 @@ func (c *config) gidWithLimits(ctx context.Context, at place, user *userRow) (st
 }
 
 // relay answers whether the user has logged in from ip lately.
-func (c *config) relay(ctx context.Context, at place, ip string) (Answer, error) {
-	if !at.distributed() {
-		user, err := c.user(ctx, at)
-		if user == nil || err != nil {
-			return NewAnswer(0), err
-		}
+func (c *config) relay(ctx context.Context, box mailbox, ip string) (Answer, error) {
+	exists, err := c.exists(ctx, box)
+	if !exists || err != nil {
+		return NewAnswer(0), err
 	}
-	text := "SELECT email,ipaddr,timestamp FROM " + c.table("RELAY_TABLE", "relay") +
-		" WHERE ipaddr=? AND email=?"
-	rows, err := optional(at.store.pool.query(ctx, text, ip, at.email()))
+	rows, err := optional(box.store.pool.query(ctx, c.relaySQL(), ip, box.email()))
 	since := time.Now().Add(-c.relayAge).Unix()
 	for _, r := range rows {
-		if !sameName(r[0].String, at.email()) || r[1].String != ip {
+		if !sameName(r[0].String, box.email()) || r[1].String != ip {
 			continue
 		}
 		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
 		if err != nil {
 			return "", fmt.Errorf("%w: table relay: timestamp of %s is no number",
-				ErrInvalid, at.email())
+				ErrInvalid, box.email())
 		}
 		if login > since {
 			return NewAnswer(1), nil
@@ -1447,12 +1516,11 @@ func (c *config) relay(ctx context.Context, at place, ip string) (Answer, error)
 }
 
 // aliasLines returns the lines of an alias in order.
-func aliasLines(ctx context.Context, at place) ([]string, error) {
-	const text = "SELECT alias,domain,valias_line FROM valias WHERE alias=? AND domain=?"
-	rows, err := optional(at.store.pool.query(ctx, text, at.local, at.real))
+func aliasLines(ctx context.Context, box mailbox) ([]string, error) {
+	rows, err := optional(box.store.pool.query(ctx, aliasSQL, box.local, box.realDomain))
 	var lines []string
 	for _, r := range rows {
-		if r.isOf(at) {
+		if r.isOf(box) {
 			lines = append(lines, r[2].String+"\n")
 		}
 	}
@@ -1460,50 +1528,40 @@ func aliasLines(ctx context.Context, at place) ([]string, error) {
 	return lines, err
 }
 
-func aliases(ctx context.Context, at place) (Answer, error) {
-	lines, err := aliasLines(ctx, at)
-	return NewData(TypeAlias, strings.Join(lines, "")), err
-}
-
 // host answers with the SMTP route.
-func (c *config) host(ctx context.Context, at place) (Answer, error) {
-	port := c.routePort
-	if at.distributed() {
-		p, err := c.smtpPort(ctx, at)
-		if err != nil {
-			return "", err
-		}
-		port = p
-	} else {
-		user, err := c.user(ctx, at)
-		if user == nil || err != nil {
-			return NewAnswer(0), err
-		}
-		i := slices.IndexFunc(c.routes, func(r route) bool {
-			return r.domain == at.real || r.domain == ""
-		})
-		if i >= 0 {
-			port = c.routes[i].port
-		}
+func (c *config) host(ctx context.Context, box mailbox) (Answer, error) {
+	exists, err := c.exists(ctx, box)
+	if !exists || err != nil {
+		return NewAnswer(0), err
 	}
-	return NewData(TypeHost, at.domain+":"+at.store.mdahost+":"+port), nil
+	port := c.routePort
+	i := slices.IndexFunc(c.routes, func(r route) bool {
+		return r.domain == box.realDomain || r.domain == ""
+	})
+	if i >= 0 {
+		port = c.routes[i].port
+	}
+	if box.distributed() {
+		port, err = c.smtpPort(ctx, box)
+	}
+	return NewData(TypeHost, box.domain+":"+box.store.mdahost+":"+port), err
 }
 
-// smtpPort returns the port of a distributed user's host: of the row for this
-// machine, else of the row for all.
-func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
-	const text = "SELECT host,domain,src_host,port FROM smtp_port" +
-		" WHERE host=? AND domain=? AND src_host IN (?,'*')"
-	rows, err := optional(c.central.query(ctx, text, at.host, at.real, c.hostIP))
+// smtpPort returns the port of a distributed user's host. A row for this
+// machine comes before one for all.
+func (c *config) smtpPort(ctx context.Context, box mailbox) (string, error) {
+	rows, err := optional(c.central.query(ctx, portSQL, box.host, box.realDomain, c.hostIP))
 	port := c.distPort
 	for _, r := range rows {
-		known := sameName(r[0].String, at.host) && sameName(r[1].String, at.real)
-		if !known || number0(r[3]) {
+		if !sameName(r[0].String, box.host) || !sameName(r[1].String, box.realDomain) {
 			continue
+		}
+		if cmp.Or(r[3].String, "0") == "0" {
+			continue // no port: the default
 		}
 		if !isPort(r[3].String) {
 			return "", fmt.Errorf("%w: table smtp_port: port of %s is no number",
-				ErrInvalid, at.host)
+				ErrInvalid, box.host)
 		}
 		port = r[3].String
 		if r[2].String == c.hostIP {
@@ -1513,51 +1571,30 @@ func (c *config) smtpPort(ctx context.Context, at place) (string, error) {
 	return port, err
 }
 
-func number0(column sql.NullString) bool { return cmp.Or(column.String, "0") == "0" }
-
-// limits answers with the record of the address as it was asked for, else of
-// the address in the real domain, else of the real domain, else with the
-// defaults. Of a domain it answers with its own record, or with that of the
-// real one.
-func (c *config) limits(ctx context.Context, at place) (Answer, error) {
-	p := at.store.pool
-	if at.local == "" {
-		a, err := limitsOf(ctx, p, at.domain, at.real)
+// limits answers with the record of a domain, else of its real domain. For a
+// user it answers with the first of these records: that of the address as it
+// was asked for, of the address in the real domain, of the real domain, the
+// defaults.
+func (c *config) limits(ctx context.Context, box mailbox) (Answer, error) {
+	p := box.store.pool
+	if box.local == "" {
+		a, err := limitsOf(ctx, p, box.domain, box.realDomain)
 		return cmp.Or(a, NewAnswer(0)), err
 	}
-	if !at.distributed() {
-		user, err := c.user(ctx, at)
-		if user == nil || err != nil {
-			return NewAnswer(0), err
-		}
+	exists, err := c.exists(ctx, box)
+	if !exists || err != nil {
+		return NewAnswer(0), err
 	}
-	asked := at.local + "@" + at.domain
-	a, err := limitsOf(ctx, p, asked, at.email(), at.real)
+	asked := box.local + "@" + box.domain
+	a, err := limitsOf(ctx, p, asked, box.email(), box.realDomain)
 	if a == "" && err == nil {
-		return limitsAnswer(make(row, limitColumns))
+		return limitsAnswer(make(row, limitColumns)) // the defaults
 	}
 	return a, err
 }
 
-// limitsSQL has the columns of the record in its order. One column,
-// perm_maillist, holds three fields.
-const limitsSQL = "SELECT domain,domain_expiry,passwd_expiry,maxpopaccounts,maxaliases," +
-	"maxforwards,maxautoresponders,maxmailinglists,diskquota,maxmsgcount,defaultquota," +
-	"defaultmaxmsgcount,disable_pop,disable_imap,disable_dialup,disable_passwordchanging," +
-	"disable_webmail,disable_relay,disable_smtp,perm_account,perm_alias,perm_forward," +
-	"perm_autoresponder,perm_maillist,perm_quota,perm_defaultquota" +
-	" FROM vlimits WHERE domain=?"
-
-// The columns of limitsSQL.
-const (
-	limitDiskQuota    = 8  // from here the default is 0
-	limitDisablePop   = 12 // from here a field has 16 bits
-	limitPermMaillist = 23
-	limitColumns      = 26
-)
-
 // limitsOf returns the answer with the record of the first of these names that
-// has one, or "".
+// has one, "" if none has.
 func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	for _, name := range slices.Compact(names) {
 		rows, err := optional(p.query(ctx, limitsSQL, name))
@@ -1573,8 +1610,8 @@ func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	return "", nil
 }
 
-// limitsAnswer makes the record of a row. NULL is the column's default: no
-// limit. So a row of NULLs gives the defaults.
+// limitsAnswer returns the answer with the record in a row. NULL means no
+// limit, so a row of NULLs gives the defaults.
 func limitsAnswer(r row) (Answer, error) {
 	var b []byte
 	for i := 1; i < limitColumns; i++ {
@@ -1609,7 +1646,7 @@ func limitsAnswer(r row) (Answer, error) {
 	return NewAnswer(limitsSize) + Answer(append(b, padding...)), nil
 }
 
-// parseLimit reads a number. A BIGINT UNSIGNED may be beyond int64.
+// parseLimit reads a number, which as BIGINT UNSIGNED may be beyond int64.
 func parseLimit(text string) (int64, error) {
 	if u, err := strconv.ParseUint(text, 10, 64); err == nil {
 		return int64(u), nil
@@ -1621,9 +1658,9 @@ func parseLimit(text string) (int64, error) {
 	return n, nil
 }
 
-// Recent returns the addresses of those who logged in within the last age, each
-// once, of each database the latest first. With an error they are those of the
-// databases that answered.
+// Recent returns the addresses that logged in within the last age: each once,
+// and for each database the latest first. With an error they are those of the
+// databases that answered. It gives each database a minute.
 func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error) {
 	c, err := m.current()
 	if err != nil {
@@ -1634,14 +1671,14 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 		" WHERE service IN ('imap','pop3','webm') AND timestamp>=FROM_UNIXTIME(?)" +
 		" ORDER BY timestamp DESC"
 	var emails []string
-	var failed error
+	var errs []error
 	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
-		one, cancel := context.WithTimeout(ctx, time.Minute)
-		rows, err := p.read(one, text, []any{time.Now().Add(-age).Unix()})
+		limited, cancel := context.WithTimeout(ctx, time.Minute)
+		rows, err := p.read(limited, text, []any{time.Now().Add(-age).Unix()})
 		cancel()
 		if err != nil {
-			failed = errors.Join(failed, p.failed(err))
+			errs = append(errs, p.describe(err))
 		}
 		for _, r := range rows {
 			email := lower(r[0].String + "@" + r[1].String)
@@ -1651,7 +1688,7 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 			}
 		}
 	}
-	return emails, failed
+	return emails, errors.Join(errs...)
 }
 
 // userPools returns the databases that hold users.
@@ -1665,12 +1702,17 @@ func (c *config) userPools() []*pool {
 	return pools
 }
 
-// errOf returns the error of a lookup whose answer does not matter.
-func errOf[T any](_ T, err error) error { return err }
+// A probe is a SELECT that Check tries, with "0" for each of its values.
+type probe struct {
+	what     string
+	text     string
+	values   int
+	optional bool // the table may be missing
+}
 
-// Check asks every database what the seven queries ask it, about nobody. It
-// calls say with each outcome: the database, what was asked for, the time it
-// took, and the error if there is one.
+// Check tries every SELECT of the seven questions on every database, asking for
+// a mailbox that does not exist. It calls say with each outcome: the database,
+// what was asked for, how long it took, and the error or nil.
 func (m *MySQL) Check(
 	ctx context.Context, say func(database, what string, took time.Duration, err error),
 ) error {
@@ -1678,36 +1720,34 @@ func (m *MySQL) Check(
 	if err != nil {
 		return err
 	}
-	ask := func(p *pool, what string, look func(context.Context, place) error) {
-		ctx, cancel := context.WithTimeout(ctx, deadline)
-		defer cancel()
-		nobody := place{local: "0", real: "0", domain: "0", host: "0", store: &store{pool: p}}
-		start := time.Now()
-		err := look(ctx, nobody)
-		say(p.name, what, time.Since(start), err)
+	try := func(p *pool, probes ...probe) {
+		for _, probe := range probes {
+			ctx, cancel := context.WithTimeout(ctx, deadline)
+			start := time.Now()
+			_, err := p.query(ctx, probe.text, slices.Repeat([]any{"0"}, probe.values)...)
+			cancel()
+			if probe.optional {
+				_, err = optional(nil, err)
+			}
+			say(p.name, probe.what, time.Since(start), err)
+		}
 	}
-	users := func(ctx context.Context, at place) error { return errOf(c.user(ctx, at)) }
-	lines := func(ctx context.Context, at place) error { return errOf(aliasLines(ctx, at)) }
-	limits := func(ctx context.Context, at place) error { return errOf(c.limits(ctx, at)) }
-	relay := func(ctx context.Context, at place) error { return errOf(c.relay(ctx, at, "0")) }
 	for _, p := range c.userPools() {
-		ask(p, "users", users)
-		ask(p, "aliases", lines)
-		ask(p, "limits", limits)
-		ask(p, "relay", relay)
+		try(p,
+			probe{"users", c.userSQL(true), 2, false},
+			probe{"inactive users", c.userSQL(false), 2, false},
+			probe{"aliases", aliasSQL, 2, true},
+			probe{"limits", limitsSQL, 1, true},
+			probe{"relay", c.relaySQL(), 2, true})
 	}
 	if c.aliasTable {
-		ask(c.central, "alias domains", func(ctx context.Context, at place) error {
-			return errOf(c.realDomain(ctx, at.domain))
-		})
+		try(c.central, probe{"alias domains", aliasDomainSQL, 1, true})
 	}
 	if slices.ContainsFunc(c.stores, func(s store) bool { return s.distributed }) {
-		ask(c.central, "distributed users", func(ctx context.Context, at place) error {
-			return c.distribute(ctx, &at)
-		})
-		ask(c.central, "ports", func(ctx context.Context, at place) error {
-			return errOf(c.smtpPort(ctx, at))
-		})
+		try(c.central,
+			probe{"distributed users", c.hostcntrlSQL(), 2, false},
+			probe{"hosts", hostSQL, 1, false},
+			probe{"ports", portSQL, 3, true})
 	}
 	return nil
 }
@@ -1720,7 +1760,7 @@ type Location struct {
 	Distributed bool
 }
 
-// Locate finds out where the answer to q would come from.
+// Locate returns where MySQL would look q up.
 func (m *MySQL) Locate(ctx context.Context, q Query) (Location, error) {
 	c, err := m.current()
 	if err != nil {
@@ -1730,10 +1770,11 @@ func (m *MySQL) Locate(ctx context.Context, q Query) (Location, error) {
 	if !isPlausible(local, domain) {
 		return Location{RealDomain: domain}, nil
 	}
-	at, err := c.locate(ctx, local, domain)
-	w := Location{RealDomain: at.real, Distributed: at.distributed()}
-	if at.store != nil && at.store.pool != nil {
-		w.Database, w.MailStore = at.store.pool.name, at.store.mdahost
+	box, err := c.locate(ctx, local, domain)
+	where := Location{RealDomain: box.realDomain, Distributed: box.distributed()}
+	if box.store != nil && box.store.pool != nil {
+		where.Database = box.store.pool.name
+		where.MailStore = box.store.mdahost
 	}
-	return w, err
+	return where, err
 }

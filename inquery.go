@@ -20,7 +20,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	cryptorand "crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -135,17 +134,18 @@ type Query struct {
 // domain: local is then empty.
 func (q Query) Split(defaultDomain string) (local, domain string) {
 	email := lower(q.Email)
-	if q.Type == TypeDomain {
+	if aboutDomain(q.Type, []byte(email)) {
 		return "", email
 	}
-	i := separator([]byte(email))
-	if i >= 0 {
+	if i := separator([]byte(email)); i >= 0 {
 		return email[:i], email[i+1:]
 	}
-	if q.Type == TypeLimit {
-		return "", email
-	}
 	return email, lower(defaultDomain)
+}
+
+// aboutDomain reports whether email is a domain in a question of type t.
+func aboutDomain(t Type, email []byte) bool {
+	return t == TypeDomain || t == TypeLimit && separator(email) < 0
 }
 
 // separator returns the index of what separates local part and domain, or -1. A
@@ -784,28 +784,6 @@ func sendTo(ctx context.Context, path string, frame []byte) error {
 		}
 		time.Sleep(wait)
 	}
-}
-
-// makeReplyFIFO makes and opens a reply FIFO. It opens it for writing too,
-// because a read finds the end of a FIFO that nobody has open for writing.
-func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
-	path := filepath.Join(dir, "inquery."+cryptorand.Text())
-	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
-		return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
-	}
-	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
-	fd, err := syscall.Open(path, flags, 0)
-	if err != nil {
-		os.Remove(path)
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), path)
-	if err := giveAway(fd, mode); err != nil {
-		os.Remove(path)
-		f.Close()
-		return nil, &fs.PathError{Op: "give away", Path: path, Err: err}
-	}
-	return f, nil
 }
 
 // receive waits for the answer until ctx is done.
