@@ -2,6 +2,7 @@ package inlookup_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -162,6 +163,77 @@ func ExampleMySQL() {
 		log.Fatal(err)
 	}
 	fmt.Println(limits.MaxPopAccounts)
+}
+
+// accounts is a Resolver over a database of your own.
+type accounts struct{ db *sql.DB }
+
+func (a accounts) Resolve(ctx context.Context, q inlookup.Query) (inlookup.Answer, error) {
+	if q.Type != inlookup.TypePasswd {
+		return "", fmt.Errorf("%w: this one knows only passwords", inlookup.ErrUnavailable)
+	}
+	local, domain := q.Split("example.com")
+	entry := inlookup.Passwd{Email: local + "@" + domain, Shell: "/bin/false"}
+	const text = "SELECT hash, uid, gid, home FROM accounts WHERE name = ? AND domain = ?"
+	err := a.db.QueryRowContext(ctx, text, local, domain).
+		Scan(&entry.Passwd, &entry.UID, &entry.GID, &entry.Dir)
+	if errors.Is(err, sql.ErrNoRows) {
+		return inlookup.Absent(q), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", inlookup.ErrUnavailable, err)
+	}
+	return inlookup.NewPasswd(entry), nil
+}
+
+// Serve your own database, with a cache in front of it.
+func ExampleResolver() {
+	db, err := sql.Open("mysql", "mail:secret@unix(/run/mysqld/mysqld.sock)/mail")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	cache := &inlookup.Cache{Resolver: accounts{db}}
+	server := &inlookup.Server{Resolver: cache, Infifo: "/run/mine/infifo"}
+	log.Fatal(server.Serve(context.Background()))
+}
+
+// deliver is a part of a mail program. It says what to do with a message.
+func deliver(d inlookup.Directory, email string) string {
+	status, err := d.Status(context.Background(), email)
+	switch {
+	case err != nil:
+		return "try again later"
+	case status == inlookup.StatusActive, status == inlookup.StatusAlias:
+		return "accept"
+	}
+	return "refuse: " + status.String()
+}
+
+// fake is a Resolver for tests. It always gives the same answer, or an error.
+type fake struct {
+	answer inlookup.Answer
+	err    error
+}
+
+func (f fake) Resolve(context.Context, inlookup.Query) (inlookup.Answer, error) {
+	return f.answer, f.err
+}
+
+// Test your program with a fake, without a server or a database.
+func ExampleDirectory_fake() {
+	fakes := []fake{
+		{answer: inlookup.NewAnswer(int(inlookup.StatusActive))},
+		{answer: inlookup.NewAnswer(int(inlookup.StatusAbsent))},
+		{err: inlookup.ErrUnavailable},
+	}
+	for _, f := range fakes {
+		fmt.Println(deliver(inlookup.Directory{Resolver: f}, "user@example.com"))
+	}
+	// Output:
+	// accept
+	// refuse: absent
+	// try again later
 }
 
 // A cache in front of any Resolver, inside your own program.
