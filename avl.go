@@ -17,7 +17,8 @@ package inlookup
 // log2(n+2): a million entries take at most 28 levels.
 //
 // A rotation restores the rule. The comments below write a tree in a line, as
-// (parent left right). Small letters from x on are nodes, a to c are subtrees:
+// (parent left right). The letters m, n, s, x and y are nodes; a, b, c, d, p
+// and q are subtrees, which may be nil:
 //
 //	    (y (x a b) c)                      (x a (y b c))
 //
@@ -27,18 +28,20 @@ package inlookup
 //	     / \       <-----------          / \
 //	    a   b      rotateUp(y)          b   c
 //
-// From left to right both read a x b y c. So a rotation keeps the order, and
-// only x and y change their heights.
+// From left to right both read a x b y c. So a rotation keeps the order. Within
+// this subtree only x and y change their heights.
 //
 // A ring keeps the order of use. It is a doubly linked list closed by a
 // sentinel, so no link on it is nil and its ends are no special cases:
 //
 //	+--> sentinel <--> most recent <--> ... <--> ... <--> least recent <--+
 //	+---------------------------------------------------------------------+
+//	         next leads to the right, prev to the left
 //
 // The two links are part of the node. So the list costs no allocation, and a
-// node can be deleted without a search. Tree and ring know little of each
-// other: only delete, which also unlinks the node, touches both.
+// node can be deleted without a search. An owner may have several rings, for
+// different kinds of nodes. Only delete touches both tree and ring: it also
+// unlinks the node.
 //
 // Decided against: a red-black tree (fewer rotations, but up to 2 log2(n) high,
 // and entries are found more often than they come and go); a skip list (low
@@ -46,20 +49,21 @@ package inlookup
 // them to stay); a sorted slice (a new key moves half of it).
 
 // A tree holds nodes in the order of their keys as bytes. The zero value is an
-// empty tree. It has no lock; its owner needs one. Between two operations these
-// hold:
+// empty tree. Neither tree nor ring has a lock; their owner needs one. Between
+// two operations these hold:
 //
 //  1. Order: from left to right the keys strictly increase.
 //  2. Parent: a node is the parent of its children; the root has none.
 //  3. Height: a node is one higher than its higher child; a leaf has height 1.
 //  4. Balance: the heights of a node's two children differ by at most one.
 //  5. Length: len is the number of nodes.
-//  6. Membership: each node is on exactly one of the owner's rings.
+//  6. Membership: each node is on exactly one of the owner's rings, and a ring
+//     holds only nodes of the tree.
 //  7. Ring: next and prev mirror each other (n.next.prev == n == n.prev.next),
 //     and lead from the sentinel through all nodes of the ring back to it.
 //
 // Only 6 is up to the owner: insert returns a new node on no ring, and the
-// owner must push it on one.
+// owner must push it on one. It must not push a node that is on a ring.
 type tree[V any] struct {
 	root *node[V]
 	len  int
@@ -69,7 +73,7 @@ type tree[V any] struct {
 // it takes 96 bytes on a 64-bit machine, one of the allocator's sizes. The
 // height cannot overflow: 127 levels need more than 10^26 nodes.
 type node[V any] struct {
-	key    string   // never changes, for 1
+	key    string   // never changes, because of 1
 	left   *node[V] // beside the key, as a descent reads both
 	right  *node[V]
 	parent *node[V]
@@ -111,7 +115,8 @@ func (t *tree[V]) ceiling(key string) *node[V] {
 }
 
 // successor returns the node with the next key, or nil after the last. A walk
-// passes each edge at most twice, down and up, so k steps cost O(k + log n).
+// of k steps passes the edges between these k nodes, and those of two paths
+// from the root, at most twice each. So it costs O(k + log n).
 func (n *node[V]) successor() *node[V] {
 	if n.right != nil {
 		n = n.right
@@ -152,15 +157,17 @@ func (t *tree[V]) insert(key string) (n *node[V], added bool) {
 
 // delete takes n, a node of this tree, out of it and off its ring.
 //
-// If n has two children, its successor s takes its place. The node s itself
-// moves, not its key and value, because rings and walks point to s. It has no
-// left child, so its right child c can take its old slot:
+// If n has at most one child, the child takes its place. If n has two, its
+// successor s does. The node s itself moves, not its key and value, because
+// rings and walks point to s. It has no left child. If s is not the right child
+// of n, its own right child c takes its old place. More nodes may be between n
+// and y:
 //
-//	(n a (... (s nil c) ...))  becomes  (s a (... c ...))
-//	(n a (s nil c))            becomes  (s a c)
+//	(n a (y (s nil c) d))  becomes  (s a (y c d))
+//	(n a (s nil c))        becomes  (s a c)
 func (t *tree[V]) delete(n *node[V]) {
 	slot := t.slot(n)
-	lowest := n.parent // the lowest node below which a height may have changed
+	lowest := n.parent // the lowest node with a child whose height may have changed
 	switch {
 	case n.left == nil:
 		attach(slot, n.parent, n.right)
@@ -176,7 +183,9 @@ func (t *tree[V]) delete(n *node[V]) {
 		}
 		attach(&s.left, s, n.left)
 		attach(slot, n.parent, s)
-		s.height = n.height // of this place before the change, as rebalance wants it
+		// The height of this place before the change. rebalance compares it, or
+		// stops below s: then it has not changed.
+		s.height = n.height
 	}
 	n.parent, n.left, n.right = nil, nil, nil
 	n.unlink() // restores 6
@@ -188,8 +197,9 @@ func (t *tree[V]) delete(n *node[V]) {
 //
 // In each turn 3 and 4 hold below n. One subtree of n may have become one
 // higher or lower, and n and the nodes above it still have their old heights.
-// So the balance of n is between -2 and +2. If the height of n ends up as it
-// was before, nothing above n has changed, and the loop ends.
+// The balance of n was between -1 and +1, so now it is between -2 and +2. A
+// repair may put another node in the place of n. If the height of this place
+// ends up as it was before, nothing above has changed, and the loop ends.
 //
 // The repair of (y (x a b) c), where c has height h and x has h+2:
 //
@@ -201,9 +211,10 @@ func (t *tree[V]) delete(n *node[V]) {
 // Either way 4 holds again. The mirror image is alike.
 //
 // After an insert one repair, single or double, is enough. The tree at y had
-// height h+2 before. Only one of a and b has grown to h+1, so the result has
-// height h+2 again. After a delete the result may be one lower than before, and
-// so on at every level up to the root.
+// height h+2 and x had h+1 before. Only one of a and b has grown to h+1, so the
+// result has height h+2 again. After a delete c is what has become lower, and
+// the tree at y had height h+3. The result has h+2, unless a and b both have
+// h+1. So every level up to the root may need a repair.
 func (t *tree[V]) rebalance(n *node[V]) {
 	for ; n != nil; n = n.parent {
 		before := n.height
@@ -252,7 +263,7 @@ func attach[V any](slot **node[V], parent, child *node[V]) {
 }
 
 // slot returns the variable that points to n from above: t.root, or a side of
-// its parent. For a node that was deleted before it panics: it has no parent.
+// its parent. It panics for a node that was deleted before.
 func (t *tree[V]) slot(n *node[V]) **node[V] {
 	if n == t.root {
 		return &t.root
@@ -318,8 +329,8 @@ func (n *node[V]) unlink() {
 	n.prev, n.next = nil, nil
 }
 
-// linkAfter puts n, which is on no ring, behind p, which is on one or its
-// sentinel.
+// linkAfter makes n, which is on no ring, the next of p, which is on one or is
+// a sentinel.
 func (n *node[V]) linkAfter(p *node[V]) {
 	n.prev, n.next = p, p.next
 	n.prev.next = n // restores 7

@@ -40,9 +40,9 @@ import (
 )
 
 // A Cache answers from memory if it can, and asks Resolver if it cannot. It
-// asks once for all clients that ask the same at the same time. The zero value
-// of a field means the default given; fields must not change after the first
-// question.
+// asks // once for all clients that ask the same at the same time. It does not
+// keep answers to TypeRelay. The zero value of a field means the default given;
+// fields must not change after the first question.
 type Cache struct {
 	Resolver      Resolver
 	TTL           time.Duration // life of an answer; 0: 10 minutes; negative: none is kept
@@ -209,13 +209,10 @@ const patience = 250 * time.Millisecond
 // entry finds out for itself whether Resolver is, because one database may be
 // gone and another not. An error wraps ErrUnavailable, or is Resolver's own.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
-	if c.Resolver == nil {
-		return "", errNoResolver
-	}
 	email := []byte(q.Email)
 	q.Email = lower(q.Email)
 	if !q.Type.isCacheable() {
-		return c.Resolver.Resolve(ctx, q)
+		return askResolver(ctx, c.Resolver, q)
 	}
 	var key []byte
 	if a, ok := c.peek(&key, q.Type, email); ok {
@@ -301,7 +298,7 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	e := entry{loaded: sinceEpoch()}
-	answer, err := c.Resolver.Resolve(ctx, q)
+	answer, err := askResolver(ctx, c.Resolver, q)
 	e.answer = answer
 	if answer == Absent(q) {
 		e.kind = absent
@@ -329,10 +326,7 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 // isOutage reports whether err says that Resolver is unavailable. A row that
 // has grown too long, or that is not understood, is no outage.
 func isOutage(err error) bool {
-	if errors.Is(err, ErrTooLong) || errors.Is(err, ErrInvalid) {
-		return false
-	}
-	return errors.Is(err, ErrUnavailable)
+	return err != nil && !errors.Is(err, ErrTooLong) && !errors.Is(err, ErrInvalid)
 }
 
 // keepFront keeps e as the most recently used, and makes room for it. The
@@ -435,8 +429,8 @@ const flushStep = 500
 //
 // A question asked after Flush has returned gets no answer from before Flush
 // was called: the answers of loads under way are not kept. Flush goes by the
-// address as clients ask for it, so entries of the same user under an alias
-// domain stay.
+// address as clients ask for it, with DefaultDomain if it has none. So entries
+// of the same user under an alias domain stay.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
 	c.mu.Lock()
@@ -489,7 +483,8 @@ const (
 // or the cache is full. The addresses most likely to be asked for come first.
 // The entries never evict others, and are evicted before others, the last ones
 // first. Each is loaded as for a question, so a flush holds for it as well.
-// Preload returns how many entries it added, and the error that ended it early.
+// Preload returns how many entries it added, and the error that ended it early:
+// that of ctx, or of the last of many loads in a row that failed.
 func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.Resolver == nil {
 		return 0, errNoResolver

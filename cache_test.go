@@ -212,6 +212,33 @@ func TestNoResolver(t *testing.T) {
 	}
 }
 
+// TestNotFound: a Resolver's error ErrNotFound means the same as Absent, for a Cache, a Server and a
+// Directory.
+func TestNotFound(t *testing.T) {
+	r := resolverFunc(func(context.Context, Query) (Answer, error) {
+		return "", fmt.Errorf("%w: a Resolver's own words", ErrNotFound)
+	})
+	c := &Cache{Resolver: r}
+	s := &Server{Resolver: r}
+	for _, typ := range []Type{TypeUser, TypeRelay, TypePasswd, TypeHost, TypeAlias, TypeLimit, TypeDomain} {
+		q := Query{Type: typ, Email: "user@example.com"}
+		a, err := c.Resolve(context.Background(), q)
+		if a != Absent(q) || err != nil {
+			t.Errorf("%v: a Cache answers %q, %v", typ, a, err)
+		}
+		if a := s.resolve(context.Background(), q); a != Absent(q) {
+			t.Errorf("%v: a Server answers %q", typ, a)
+		}
+	}
+	if u := c.Stats().Absent; u.Entries != len(cached) {
+		t.Errorf("%d are kept as absent, want %d", u.Entries, len(cached))
+	}
+	status, err := Directory{Resolver: r}.Status(context.Background(), "user@example.com")
+	if status != StatusAbsent || err != nil {
+		t.Errorf("a Directory answers %v, %v", status, err)
+	}
+}
+
 // TestResolverGetsLowerCase: whatever the case of the question, the Resolver is asked in lower
 // case, and once.
 func TestResolverGetsLowerCase(t *testing.T) {
@@ -392,7 +419,7 @@ func TestOtherErrors(t *testing.T) {
 			{nil, true},
 			{fmt.Errorf("%w: %w", ErrUnavailable, ErrTooLong), false},
 			{fmt.Errorf("%w: %w", ErrUnavailable, ErrInvalid), false}, // a row that is not understood
-			{errors.New("a fault of the Resolver's own"), false},
+			{errors.New("a fault of the Resolver's own"), true},
 			{errDown, true},
 		} {
 			fault = f.fault

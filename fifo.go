@@ -354,7 +354,7 @@ func removeLeftovers(path string, n int) {
 type Server struct {
 	Resolver  Resolver
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
-	Instances int                 // request FIFOs NAME.1 to NAME.N; 0 or 1: NAME alone
+	Instances int                 // N: FIFOs NAME.1 to NAME.N, if Infifo is a name; 0, 1: NAME
 	Getenv    func(string) string // nil: os.Getenv
 	Log       *log.Logger         // faults; nil: none
 
@@ -464,8 +464,10 @@ func (s *Server) Settings() (ServerSettings, error) {
 	return settings, nil
 }
 
-// Listen makes, opens and locks the request FIFOs. Serve does it if it was not
-// done. An error wraps ErrServed if another server has one of them.
+// Listen makes the request FIFOs and their directory, opens and locks them.
+// From then on clients can ask, and wait for Serve. Serve calls Listen if it
+// was not called. An error wraps ErrServed if another server has one of the
+// FIFOs.
 func (s *Server) Listen() error {
 	if s.Resolver == nil {
 		return errNoResolver
@@ -760,7 +762,7 @@ func (s *Server) resolve(ctx context.Context, q Query) Answer {
 
 func (s *Server) lookUp(ctx context.Context, q Query) (Answer, error) {
 	if !q.Type.extension() {
-		return s.Resolver.Resolve(ctx, q)
+		return askResolver(ctx, s.Resolver, q)
 	}
 	if s.Admin == nil {
 		return "", fmt.Errorf("%w: %v", ErrInvalid, q.Type)

@@ -59,7 +59,8 @@ import (
 )
 
 // MySQL is the Resolver that looks into the databases. It goes by environment
-// and control files, which it reads at the first question and at Reload.
+// and control files, which it reads at the first question and at Reload;
+// inlookup(8) lists them.
 type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
@@ -1712,7 +1713,8 @@ type probe struct {
 
 // Check tries every SELECT of the seven questions on every database, asking for
 // a mailbox that does not exist. It calls say with each outcome: the database,
-// what was asked for, how long it took, and the error or nil.
+// what was asked for, how long it took, and the error or nil. The error that
+// Check returns is that of reading the configuration.
 func (m *MySQL) Check(
 	ctx context.Context, say func(database, what string, took time.Duration, err error),
 ) error {

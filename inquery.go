@@ -47,18 +47,31 @@ var (
 	ErrInvalid     = errors.New("invalid message")
 	ErrServed      = errors.New("another server holds this FIFO")
 
-	errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
+	errNoResolver = fmt.Errorf("the field Resolver is nil: %w", ErrInvalid)
 )
 
 // A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache
 // (in front of another) are Resolvers; a Server serves any of them.
 //
 // A Server, a Cache and a Directory give it addresses in lower case. What does
-// not exist is an answer too: see Absent. Where the wire has a code for
-// "error", Resolve returns an error that wraps ErrUnavailable, never an answer.
-// Many goroutines may use a Resolver at once.
+// not exist has an answer too, see Absent; the error ErrNotFound means the
+// same. Any other error means that there is no answer now, and clients will ask
+// again. Resolve must return soon after ctx is done. Many goroutines call it at
+// once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
+}
+
+// askResolver asks r, which may be nil.
+func askResolver(ctx context.Context, r Resolver, q Query) (Answer, error) {
+	if r == nil {
+		return "", errNoResolver
+	}
+	a, err := r.Resolve(ctx, q)
+	if errors.Is(err, ErrNotFound) {
+		return Absent(q), nil
+	}
+	return a, err
 }
 
 // A Type says what is asked. Types 1 to 7 are those of the C programs.
@@ -69,7 +82,7 @@ const (
 	TypeRelay                  // has IP logged in as Email lately: yes or no
 	TypePasswd                 // the password entry
 	TypeHost                   // the SMTP route, domain:host:port
-	TypeAlias                  // the alias lines
+	TypeAlias                  // the alias lines, each with its newline
 	TypeLimit                  // the limits of the address or the domain
 	TypeDomain                 // the real domain behind an alias domain
 
@@ -253,7 +266,8 @@ var nul = []byte{0}
 // An Answer is a reply as it travels: the code, and the data if it has any.
 type Answer string
 
-// NewAnswer returns the answer with that code and no data.
+// NewAnswer returns the answer with that code and no data. The code is a Status
+// for TypeUser, and 1 or 0 for TypeRelay.
 func NewAnswer(code int) Answer {
 	return Answer(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
 }
@@ -411,7 +425,7 @@ const (
 )
 
 // NewPasswd returns the answer with that entry. Only Gecos and a SCRAM password
-// may hold a colon: a client takes any other for the end of a field.
+// may hold a colon. With one in another field the entry decodes wrongly.
 func NewPasswd(p Passwd) Answer {
 	return newPasswd([]string{
 		p.Email, p.Passwd, strconv.Itoa(p.UID), strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell,
@@ -576,11 +590,8 @@ func ask[T any](
 	ctx context.Context, d Directory, q Query, decode func(Answer) (T, error),
 ) (T, error) {
 	none, _ := decode("")
-	if d.Resolver == nil {
-		return none, errNoResolver
-	}
 	q.Email = lower(q.Email)
-	a, err := d.Resolver.Resolve(ctx, q)
+	a, err := askResolver(ctx, d.Resolver, q)
 	if err != nil {
 		return none, unavailable(err)
 	}
@@ -590,7 +601,7 @@ func ask[T any](
 // unavailable returns err if it wraps an error of this package, else an
 // ErrUnavailable that wraps it.
 func unavailable(err error) error {
-	for _, ours := range []error{ErrNotFound, ErrUnavailable, ErrTooLong, ErrInvalid} {
+	for _, ours := range []error{ErrUnavailable, ErrTooLong, ErrInvalid} {
 		if errors.Is(err, ours) {
 			return err
 		}
@@ -829,8 +840,8 @@ func Inquery(ctx context.Context, q Query) (Answer, error) {
 }
 
 // FromEnv returns the Resolver that the environment chooses: a Client of the
-// running server if QUERY_CACHE is set, else a MySQL. Each call returns the
-// same one.
+// running server if QUERY_CACHE is set to any value, else a MySQL. Each call
+// returns the same one.
 func FromEnv() Resolver { return fromEnv() }
 
 var fromEnv = sync.OnceValue(func() Resolver {
