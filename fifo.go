@@ -413,7 +413,7 @@ type ServerStats struct {
 	Unopened      uint64                 // replies not opened for want of descriptors or rights
 	Busy          uint64                 // refused because too many questions waited
 	Unavailable   uint64                 // answered with an error
-	Remade        uint64                 // request FIFOs made anew
+	Remade        uint64                 // request FIFOs made again
 	Waiting       int                    // questions that wait for Resolver now
 }
 
@@ -568,7 +568,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}()
 	select {
 	case <-ended:
-		s.readErr = nil // so that another Serve listens anew
+		s.readErr = nil // so that another Serve listens again
 	case <-time.After(2 * deadline): // the file system of a reply FIFO hangs
 		s.logLine("some answers hang: the end does not wait for them")
 	}
@@ -593,12 +593,12 @@ func (s *Server) watch(ctx context.Context) error {
 			complaint = ""
 		} else if err.Error() != complaint {
 			complaint = err.Error()
-			s.logLine("a request FIFO is lost, and cannot be made anew: %v", err)
+			s.logLine("a request FIFO is lost, and cannot be made again: %v", err)
 		}
 	}
 }
 
-// renew makes request FIFOs anew that were removed or replaced, perhaps by a
+// renew makes request FIFOs again that were removed or replaced, perhaps by a
 // cleaner of old files. What was written to the old one is still answered.
 func (s *Server) renew() error {
 	var errs []error
@@ -611,7 +611,7 @@ func (s *Server) renew() error {
 			errs = append(errs, err)
 			continue
 		}
-		s.logLine("%s was removed or replaced: made anew", f.path)
+		s.logLine("%s was removed or replaced: made again", f.path)
 		s.count(&s.stats.Remade, 1)
 		s.fifos[i] = f
 		s.noteOwn()

@@ -123,8 +123,8 @@ type route struct{ domain, port string }
 
 // Reload reads environment and control files again. An error names the file and
 // line, or the variable; then the old configuration stays in force. With
-// reconnect all connections to MySQL are made anew. Without it those to
-// databases that are still configured stay.
+// reconnect it closes all connections to MySQL. Without it keeps those to
+// databases that are still configured.
 func (m *MySQL) Reload(reconnect bool) error {
 	m.reload.Lock()
 	defer m.reload.Unlock()

@@ -473,7 +473,7 @@ func TestTrace(t *testing.T) {
 
 // --- The request FIFOs of a server.
 
-// TestRenew: a request FIFO that was removed or replaced is made anew, and what was written to
+// TestRenew: a request FIFO that was removed or replaced is made again, and what was written to
 // the old one is answered.
 func TestRenew(t *testing.T) {
 	t.Parallel()
@@ -490,7 +490,7 @@ func TestRenew(t *testing.T) {
 	want := NewData(TypeHost, "u@d")
 	remade := func(n uint64) {
 		t.Helper()
-		eventually(t, "the FIFO is made anew", func() bool { return s.Stats().Remade == n })
+		eventually(t, "the FIFO is made again", func() bool { return s.Stats().Remade == n })
 		if mode := modeOf(t, c.fifo); mode != fs.ModeNamedPipe|0o660 {
 			t.Errorf("the new FIFO: %v", mode)
 		}
@@ -515,7 +515,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, c.fifo, "precious")
-	lost := func() bool { return strings.Contains(b.String(), "cannot be made anew") }
+	lost := func() bool { return strings.Contains(b.String(), "cannot be made again") }
 	eventually(t, "a file in its place is a complaint", lost)
 	if content, err := os.ReadFile(c.fifo); string(content) != "precious" || err != nil {
 		t.Errorf("the file holds %q, %v", content, err)
@@ -524,16 +524,16 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	remade(3)
-	if n := strings.Count(b.String(), "cannot be made anew"); n != 1 {
+	if n := strings.Count(b.String(), "cannot be made again"); n != 1 {
 		t.Errorf("%d complaints: %s", n, b.String())
 	}
-	if n := strings.Count(b.String(), "made anew\n"); n != 3 {
-		t.Errorf("%d times made anew: %s", n, b.String())
+	if n := strings.Count(b.String(), "made again\n"); n != 3 {
+		t.Errorf("%d times made again: %s", n, b.String())
 	}
 	os.Remove(c.fifo + "-moved")
 }
 
-// TestRenewOthers: one request FIFO that cannot be made anew keeps no other from it.
+// TestRenewOthers: one request FIFO that cannot be made again keeps no other from it.
 func TestRenewOthers(t *testing.T) {
 	t.Parallel()
 	s := &Server{Resolver: echo, Instances: 3}
@@ -547,7 +547,7 @@ func TestRenewOthers(t *testing.T) {
 	defer os.Remove(first)
 	for end := time.Now().Add(5 * renewEvery); s.Stats().Remade == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%s is not made anew, because %s cannot be", c.fifo, first)
+			t.Fatalf("%s is not made again, because %s cannot be", c.fifo, first)
 		}
 	}
 	c.ask(Query{Type: TypeHost, Email: "u@d"}, NewData(TypeHost, "u@d"))
@@ -563,7 +563,7 @@ func TestRenewDirectory(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "both FIFOs are made anew", func() bool { return s.Stats().Remade == 2 })
+	eventually(t, "both FIFOs are made again", func() bool { return s.Stats().Remade == 2 })
 	c := newTestClient(t, dir)
 	for n := 1; n <= 2; n++ {
 		c.fifo = instance(filepath.Join(dir, "infifo"), n)

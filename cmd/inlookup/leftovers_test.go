@@ -48,7 +48,7 @@ func (s *site) remade(p *process, name string, total float64) {
 		s.t.Errorf("the log does not name %s:\n%s", s.fifo(name), text)
 	}
 	if n := s.counts()["fifos_remade_total"]; n != total {
-		s.t.Errorf("%v FIFOs were made anew, want %v", n, total)
+		s.t.Errorf("%v FIFOs were made again, want %v", n, total)
 	}
 }
 
