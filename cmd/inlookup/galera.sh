@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Several databases on this machine, an inlookup that knows all of them, and what
-# its clients see. BEYOND.md explains it.
+# Several databases on this machine, an inlookup that knows all of them, and
+# what its clients see. BEYOND.md explains it.
 #
 #   apt-get install -y --no-install-recommends mariadb-server galera-4 rsync
 #   cmd/inlookup/galera.sh          a Galera cluster, of which nodes are killed
 #   cmd/inlookup/galera.sh replica  a primary, and a replica that lags
 #
-# Everything is in one temporary directory, on ports that were free, and gone at
-# the end. It takes two or three minutes and half a gigabyte of memory.
+# Everything is in one temporary directory, which is removed at the end, and on
+# ports that were free. It takes two or three minutes and half a gigabyte of
+# memory.
 set -euo pipefail
 pause=${PAUSE:-3} # seconds of load before and after each event
 users=10000 clients=16
@@ -19,13 +20,13 @@ done
 provider=$(find /usr/lib* -name libgalera_smm.so -print -quit 2>/dev/null || true)
 [ -n "$provider" ] || { echo "galera.sh: there is no libgalera_smm.so" >&2; exit 111; }
 dir=$(mktemp -d "${TMPDIR:-/tmp}/galera.XXXXXX")
-declare -A node=() # process number, which is also that of the group, of each node that runs
+declare -A node=() # process of each node that runs; it leads its process group
 server='' load='' watch=''
 
 clean() {
 	trap - EXIT
 	for pid in $watch $load $server; do kill "$pid" 2>/dev/null || true; done
-	for pid in "${node[@]}"; do kill -9 -- "-$pid" 2>/dev/null || true; done # with what copies data for it
+	for pid in "${node[@]}"; do kill -9 -- "-$pid" 2>/dev/null || true; done # and what copies data for it
 	wait 2>/dev/null || true
 	rm -rf "$dir"
 }
@@ -45,8 +46,8 @@ until_ok() {
 	done
 }
 
-# free_port VARIABLE sets it to a port that nobody has on the three addresses:
-# below the range from which the kernel takes those of outgoing connections.
+# free_port VARIABLE sets it to a port that is free on the three addresses, and
+# below the range that the kernel uses for outgoing connections.
 taken=' '
 free_port() {
 	local port i
@@ -62,8 +63,8 @@ free_port() {
 	done
 }
 
-# options I prints those of node I. It waits for no disk: nodes are killed here,
-# the machine is not.
+# options I prints the options of node I. It does not wait for disks, because
+# the machine itself goes on.
 options() {
 	local at=127.0.0.$1
 	printf '%s\n' --no-defaults --datadir="$dir/node$1" --socket="$dir/node$1/sock" --pid-file="$dir/node$1/pid" \
@@ -112,8 +113,8 @@ used() {
 	done | sort | head -1
 }
 
-# watching asks for one user after the other by a process each, and compares what
-# comes with what was put into the table. It counts in files.
+# watching asks about one user after another, with a process for each. It
+# compares the answer with the table, and writes the outcomes to a file.
 watching() {
 	local n out status
 	while [ ! -e "$dir/stop" ]; do
@@ -128,8 +129,8 @@ watching() {
 	done
 }
 
-# begin puts load on the server, end takes it away and prints a line of what the
-# clients saw; their own words go to a file.
+# begin puts load on the server. end stops the load and prints a line of what
+# the clients saw. Their own output goes to a file.
 begin() {
 	rm -f "$dir/stop" "$dir/watch"
 	touch "$dir/watch"
@@ -187,8 +188,8 @@ galera() {
 	new 1
 	start 1 --wsrep-new-cluster
 	schema 1
-	# Without ANALYZE the copies may be made before there are statistics of this
-	# table, and then read all of its rows for each question.
+	# Without ANALYZE, nodes may copy the table before it has statistics. They
+	# would then read all of its rows for each question.
 	sql 1 "INSERT INTO indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell)
 		SELECT CONCAT('user',seq),'example.com',CONCAT('hash-of-user',seq),1,0,'A User','/home/mail','NOQUOTA'
 		FROM seq_0_to_$((users - 1)); ANALYZE TABLE indimail" indimail >/dev/null
@@ -240,7 +241,7 @@ galera() {
 	end "node $i is back"
 }
 
-# asked prints what the server says about a user's password, as in TIME: ANSWER.
+# asked USER WHEN prints what the server says about a user's password.
 asked() {
 	local answer status=0
 	answer=$("$dir/inquerytest" -q 3 "$1@example.com" 2>&1) || status=$?
@@ -302,8 +303,8 @@ replica() {
 
 mode=${1:-galera} failed=0 user=()
 declare -F -- "$mode" >/dev/null && [[ $mode = galera || $mode = replica ]] || { echo "usage: galera.sh [galera|replica]" >&2; exit 100; }
-# Root lets Debian's user mysql run the nodes: the rsync that copies data gives up
-# root's rights and could not write what root owns.
+# Root lets Debian's user mysql run the nodes: the rsync that copies data drops
+# root's rights, and could not write what root owns.
 mkdir "$dir"/node{1,2,3} "$dir/control" "$dir/replies"
 if [ "$EUID" -eq 0 ]; then
 	user=(--user=mysql)
