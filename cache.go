@@ -40,7 +40,7 @@ import (
 )
 
 // A Cache answers from memory if it can, and asks Resolver if it cannot. It
-// asks // once for all clients that ask the same at the same time. It does not
+// asks once for all clients that ask the same at the same time. It does not
 // keep answers to TypeRelay. The zero value of a field means the default given;
 // fields must not change after the first question.
 type Cache struct {
