@@ -62,8 +62,8 @@ package inlookup
 //  7. Ring: next and prev mirror each other (n.next.prev == n == n.prev.next),
 //     and lead from the sentinel through all nodes of the ring back to it.
 //
-// Only 6 is up to the owner: insert returns a new node on no ring, and the
-// owner must push it on one. It must not push a node that is on a ring.
+// After an insert 6 is up to the owner: insert returns a new node on no ring,
+// and the owner must push it on one. It must not push a node that is on a ring.
 type tree[V any] struct {
 	root *node[V]
 	len  int
@@ -73,11 +73,11 @@ type tree[V any] struct {
 // it takes 96 bytes on a 64-bit machine, one of the allocator's sizes. The
 // height cannot overflow: 127 levels need more than 10^26 nodes.
 type node[V any] struct {
-	key    string   // never changes, because of 1
+	key    string   // never changes, because of invariant 1
 	left   *node[V] // beside the key, as a descent reads both
 	right  *node[V]
 	parent *node[V]
-	prev   *node[V] // on its ring; prev and next are both nil on none
+	prev   *node[V] // on its ring; prev and next are nil if it is on none
 	next   *node[V]
 	value  V // the owner's
 	height int8
@@ -166,23 +166,22 @@ func (t *tree[V]) insert(key string) (n *node[V], added bool) {
 //	(n a (y (s nil c) d))  becomes  (s a (y c d))
 //	(n a (s nil c))        becomes  (s a c)
 func (t *tree[V]) delete(n *node[V]) {
-	slot := t.slot(n)
 	lowest := n.parent // the lowest node with a child whose height may have changed
 	switch {
 	case n.left == nil:
-		attach(slot, n.parent, n.right)
+		t.replace(n, n.right)
 	case n.right == nil:
-		attach(slot, n.parent, n.left)
+		t.replace(n, n.left)
 	default:
 		s := n.successor()
 		lowest = s
 		if s != n.right {
 			lowest = s.parent
-			attach(&s.parent.left, s.parent, s.right)
+			t.replace(s, s.right)
 			attach(&s.right, s, n.right)
 		}
 		attach(&s.left, s, n.left)
-		attach(slot, n.parent, s)
+		t.replace(n, s)
 		// The height of this place before the change. rebalance compares it, or
 		// stops below s: then it has not changed.
 		s.height = n.height
@@ -240,7 +239,7 @@ func (t *tree[V]) rebalance(n *node[V]) {
 // rotateUp rotates x over its parent y, and returns x.
 func (t *tree[V]) rotateUp(x *node[V]) *node[V] {
 	y := x.parent
-	attach(t.slot(y), y.parent, x)
+	t.replace(y, x)
 	if x == y.left { // (y (x a b) c) -> (x a (y b c))
 		attach(&y.left, y, x.right)
 		attach(&x.right, x, y)
@@ -262,16 +261,17 @@ func attach[V any](slot **node[V], parent, child *node[V]) {
 	}
 }
 
-// slot returns the variable that points to n from above: t.root, or a side of
-// its parent. It panics for a node that was deleted before.
-func (t *tree[V]) slot(n *node[V]) **node[V] {
-	if n == t.root {
-		return &t.root
+// replace puts child, which may be nil, in the place of n. It panics if n was
+// deleted before.
+func (t *tree[V]) replace(n, child *node[V]) {
+	switch {
+	case n == t.root:
+		attach(&t.root, nil, child)
+	case n == n.parent.left:
+		attach(&n.parent.left, n.parent, child)
+	default:
+		attach(&n.parent.right, n.parent, child)
 	}
-	if n == n.parent.left {
-		return &n.parent.left
-	}
-	return &n.parent.right
 }
 
 // updateHeight sets the height of n from those of its children.

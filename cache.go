@@ -20,9 +20,9 @@ package inlookup
 //
 // An entry leaves earlier when it is flushed, or when room is needed and it was
 // used least recently. Answers that say "absent" live for a shorter time, on a
-// ring of their own, in an eighth of the room. So a dictionary of names that do
-// not exist drives out only other such answers. An expired "absent" is never
-// given, because a wrong one bounces mail.
+// ring of their own, in at most an eighth of the room. They never evict other
+// answers: a dictionary of names that do not exist drives out only its own
+// kind. An expired "absent" is never given, because a wrong one bounces mail.
 //
 // Decided against: refreshing an entry before it expires (that asks for users
 // in whom nobody is interested), and a heap ordered by expiry (an expired entry
@@ -53,8 +53,8 @@ type Cache struct {
 	DefaultDomain string        // of addresses without one; the same as Resolver's
 
 	// Stale is how long an expired answer may be given while Resolver is
-	// unavailable. It is at most, and by default, 1 hour for TypeUser and
-	// TypePasswd, and 24 hours for the others. Negative: never.
+	// unavailable. Default and maximum are 1 hour for TypeUser and TypePasswd,
+	// and 24 hours for the others. Negative: never.
 	Stale time.Duration
 
 	mu      sync.Mutex // guards what follows
@@ -149,9 +149,9 @@ func (c *Cache) isUsable(t Type, e *entry) bool {
 // and extensions are about the server.
 func (t Type) isCacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
 
-// appendKey appends the key of a question. The answer may repeat the address as
-// it is spelled. So the key of an address that is not spelled local@domain ends
-// with its spelling.
+// appendKey appends the key of a question. An answer may repeat the address as
+// it was spelled, so a%d and a@d need different keys: the key of an address
+// that is not spelled local@domain ends with its spelling.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
 	local := email
@@ -176,7 +176,8 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 
 // peek returns the answer if it is in memory and may be given at once. An
 // expired one may be if renewing it has failed in this second. This is all that
-// a hit costs, so peek allocates nothing: *key is the caller's scratch space.
+// a hit costs. So peek allocates nothing for an ASCII address: *key is the
+// caller's scratch space.
 func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 	if !t.isCacheable() {
 		return "", false
@@ -207,7 +208,7 @@ const patience = 250 * time.Millisecond
 // Resolve answers from memory, or with what Resolver says. If Resolver is
 // unavailable or slow it may answer with an expired answer; see Stale. Each
 // entry finds out for itself whether Resolver is, because one database may be
-// gone and another not. An error wraps ErrUnavailable, or is Resolver's own.
+// gone and another not.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	email := []byte(q.Email)
 	q.Email = lower(q.Email)
@@ -218,7 +219,10 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if a, ok := c.peek(&key, q.Type, email); ok {
 		return a, nil
 	}
-	f, late := c.join(string(key), q)
+	a, f, late := c.join(string(key), q)
+	if f == nil {
+		return a, nil
+	}
 	for {
 		select {
 		case <-f.done:
@@ -234,14 +238,15 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 }
 
 // join returns the flight that will bring the answer, and begins one if there
-// is none. If an expired answer will do, late says when to take it.
-func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
+// is none. If an expired answer will do, late says when to take it. If the
+// answer has come since peek, join returns it and no flight.
+func (c *Cache) join(key string, q Query) (a Answer, f *flight, late <-chan time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := c.tree.find([]byte(key)); n != nil {
-		if c.isAlive(&n.value) { // it has come since peek
+		if c.isAlive(&n.value) {
 			c.stats.Hits++
-			return landed(n.value.answer), nil
+			return n.value.answer, nil, nil
 		}
 		if c.isUsable(q.Type, &n.value) {
 			late = time.After(patience)
@@ -250,19 +255,12 @@ func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
 	f = c.flights[key]
 	if f != nil {
 		c.stats.Coalesced++
-		return f, late
+		return "", f, late
 	}
 	c.stats.Misses++
 	f = c.begin(key)
 	go c.load(f, key, q, c.keepFront)
-	return f, late
-}
-
-// landed returns a flight that has its answer.
-func landed(a Answer) *flight {
-	f := &flight{done: make(chan struct{}), answer: a}
-	close(f.done)
-	return f
+	return "", f, late
 }
 
 // begin returns a new flight. The caller holds the mutex.
@@ -315,11 +313,18 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	if err != nil {
 		c.stats.LoadErrors++
 	}
-	if c.flights[key] == f {
-		delete(c.flights, key)
-		if err == nil && c.life(e.kind) > 0 {
-			keep(key, e)
-		}
+	if c.flights[key] != f {
+		return
+	}
+	delete(c.flights, key)
+	if isOutage(err) {
+		return
+	}
+	if old := c.tree.find([]byte(key)); old != nil {
+		c.drop(old) // it is wrong now, even if nothing is kept in its place
+	}
+	if err == nil && c.life(e.kind) > 0 {
+		keep(key, e)
 	}
 }
 
@@ -337,16 +342,12 @@ func (c *Cache) keepFront(key string, e entry) {
 	c.makeRoom()
 }
 
-// insert puts e into the tree in place of what is there, on no ring yet. Key
-// and answer share one allocation.
+// insert puts e into the tree, on no ring yet. Key and answer share one
+// allocation. There must be no entry with this key.
 func (c *Cache) insert(key string, e entry) *node[entry] {
 	both := key + string(e.answer)
-	key, e.answer = both[:len(key)], Answer(both[len(key):])
-	n, added := c.tree.insert(key)
-	if !added {
-		c.drop(n)
-		n, _ = c.tree.insert(key)
-	}
+	n, _ := c.tree.insert(both[:len(key)])
+	e.answer = Answer(both[len(key):])
 	n.value = e
 	u := c.usage(e.kind)
 	u.Entries++
@@ -489,6 +490,9 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.Resolver == nil {
 		return 0, errNoResolver
 	}
+	if c.life(present) < 0 {
+		return 0, nil
+	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	var next, added, failures atomic.Int64 // failures in a row
@@ -549,11 +553,11 @@ func (c *Cache) preload(email string, keep func(string, entry)) error {
 func (c *Cache) keepBack(key string, e entry) bool {
 	n := c.insert(key, e)
 	c.rings[e.kind].pushBack(n)
-	full := c.exceeds(c.total(), 1)
-	if full {
+	if c.exceeds(c.total(), 1) {
 		c.drop(n)
+		return false
 	}
-	return !full
+	return true
 }
 
 // Stats returns the counts so far, and what the cache holds.

@@ -212,6 +212,33 @@ func TestNoResolver(t *testing.T) {
 	}
 }
 
+// TestReplacedByNothing: when the Resolver has said that an address is gone, or that its row is not
+// understood, what was known before is never given again, even if the new answer is not kept.
+func TestReplacedByNothing(t *testing.T) {
+	for _, now := range []struct {
+		answer Answer
+		err    error
+	}{
+		{Absent(Query{Type: TypePasswd, Email: "user@example.com"}), nil},
+		{"", fmt.Errorf("%w: %w", ErrUnavailable, ErrInvalid)},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			answer, err := NewPasswd(Passwd{Email: "user@example.com"}), error(nil)
+			c := &Cache{NegativeTTL: -1, Resolver: resolverFunc(func(context.Context, Query) (Answer, error) {
+				return answer, err
+			})}
+			resolve(t, c, TypePasswd, "user@example.com")
+			time.Sleep(11 * time.Minute)
+			answer, err = now.answer, now.err
+			c.Resolve(context.Background(), Query{Type: TypePasswd, Email: "user@example.com"})
+			answer, err = "", errDown
+			unavailableFor(t, c, TypePasswd, "user@example.com")
+			synctest.Wait()
+			consistent(t, c)
+		})
+	}
+}
+
 // TestNotFound: a Resolver's error ErrNotFound means the same as Absent, for a Cache, a Server and a
 // Directory.
 func TestNotFound(t *testing.T) {
@@ -403,8 +430,8 @@ func TestOneIsUnavailable(t *testing.T) {
 	})
 }
 
-// TestOtherErrors: only for "unavailable" may an expired answer be given. What has grown too
-// long is no longer what it was.
+// TestOtherErrors: an expired answer may be given in an outage. What has grown too long, or is not
+// understood, is no longer what it was.
 func TestOtherErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fault error
@@ -416,18 +443,19 @@ func TestOtherErrors(t *testing.T) {
 			fault error
 			stale bool
 		}{
-			{nil, true},
 			{fmt.Errorf("%w: %w", ErrUnavailable, ErrTooLong), false},
 			{fmt.Errorf("%w: %w", ErrUnavailable, ErrInvalid), false}, // a row that is not understood
 			{errors.New("a fault of the Resolver's own"), true},
 			{errDown, true},
 		} {
+			fault = nil
+			resolve(t, c, q.Type, q.Email)
+			time.Sleep(time.Hour)
 			fault = f.fault
 			a, err := c.Resolve(context.Background(), q)
 			if f.stale && err != nil || !f.stale && !errors.Is(err, fault) {
 				t.Errorf("%v: %q, %v", fault, a, err)
 			}
-			time.Sleep(time.Hour)
 		}
 	})
 }

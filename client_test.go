@@ -495,7 +495,7 @@ func TestTCP(t *testing.T) {
 	got := child(t, "twice", files,
 		"QUERY_CACHE=1", "TCPCLIENT=1", "TCPREMOTEIP=192.0.2.1", "INFIFODIR=/nowhere")
 	first, second, _ := strings.Cut(got, "\n")
-	if want := fmt.Sprintf("%q <nil>", NewData(TypeDomain, "example.com")); first != want {
+	if want := fmt.Sprintf("%q <nil>", string(NewData(TypeDomain, "example.com"))); first != want {
 		t.Errorf("got %s\nwant %s", first, want)
 	}
 	if !strings.HasPrefix(second, `"" `) || !strings.Contains(second, "one question") {

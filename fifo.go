@@ -10,16 +10,15 @@ package inlookup
 // faster, but junk that looks like the head of a frame would swallow the honest
 // frame behind it.
 //
-// The reply FIFO is a path that anyone may have named. The server does nothing
-// to it that could hurt its owner. It opens it without following a link and
-// without waiting, checks that it is a FIFO, writes once and closes. It never
-// creates or removes it.
+// The reply FIFO is a path that anyone may have named. The server opens it
+// without waiting, refuses it if it is a link or no FIFO, writes once and
+// closes. It never creates or removes it.
 //
-// The server waits for nobody. The thread that reads a request answers a hit
-// itself, because handing it on costs more than answering. A question that must
-// wait for a database goes to a goroutine. Their number is bounded, and a
-// question beyond the bound is answered "error" at once. Questions about the
-// server itself have a lane for each of their types.
+// The server never waits for a client. The thread that reads a request answers
+// a hit itself, because handing it on costs more than answering. A question
+// that must wait for a database goes to a goroutine. Their number is bounded,
+// and a question beyond the bound is answered "error" at once. Questions about
+// the server itself have a lane for each of their types.
 //
 // The server uses bare file descriptors. With an os.File the runtime's poller
 // would stand between the pipe and its reader: one more thread to wake for each
@@ -50,15 +49,11 @@ import (
 // RequestFIFOs returns the FIFOs on which a client can ask the server called
 // name. A nil getenv stands for os.Getenv. An empty name stands for INFIFO, or
 // "infifo" without that. A name that begins with / or . is a path. Any other is
-// in the directory INFIFODIR, else FIFODIR, else the C programs' default. There
-// it may have instances NAME.1, NAME.2 and so on. These come first, and NAME
-// itself comes last, for when nobody reads them.
+// in the directory INFIFODIR, else FIFODIR, else the C programs' default. The
+// instances NAME.1, NAME.2 and so on come first. NAME itself comes last, and is
+// used if none of them has a reader.
 func RequestFIFOs(getenv func(string) string, name string) []string {
-	e := environ{getenv}
-	path := e.requestFIFO(name)
-	if isPath(e.infifo(name)) {
-		return []string{path}
-	}
+	path := environ{getenv}.requestFIFO(name)
 	var paths []string
 	for n := 1; ; n++ {
 		next := instance(path, n)
@@ -69,16 +64,13 @@ func RequestFIFOs(getenv func(string) string, name string) []string {
 	}
 }
 
-func (e environ) infifo(name string) string { return cmp.Or(name, e.get("INFIFO", "infifo")) }
-func isPath(name string) bool               { return name[0] == '/' || name[0] == '.' }
-
 // instance returns the path of the n-th of several request FIFOs.
 func instance(path string, n int) string { return path + "." + strconv.Itoa(n) }
 
 // requestFIFO returns the path of the request FIFO called name.
 func (e environ) requestFIFO(name string) string {
-	name = e.infifo(name)
-	if isPath(name) {
+	name = cmp.Or(name, e.get("INFIFO", "infifo"))
+	if name[0] == '/' || name[0] == '.' {
 		return name
 	}
 	dir := e.get("INFIFODIR", e.get("FIFODIR", ""))
@@ -100,7 +92,7 @@ func defaultDir() string {
 // fifoMode returns the mode for FIFOs that either end makes.
 func (e environ) fifoMode() (fs.FileMode, error) {
 	text := e.get("FIFO_MODE", "660")
-	mode, err := strconv.ParseUint(text, 8, 9)
+	mode, err := strconv.ParseUint(text, 8, 9) // 9 bits: at most 0777
 	if err != nil {
 		return 0, fmt.Errorf("FIFO_MODE: want an octal mode like 0660, not %q", text)
 	}
@@ -179,12 +171,15 @@ func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 // may end within a frame whose rest is still in the pipe.
 //
 // It tries every offset, so it loses no honest frame. It finds no frame within
-// an honest one: the strings hold no NULs, and a length that overlaps the
-// header is out of range. But it may find a false frame where two honest ones
-// meet. The length of that consists of the last letter of a reply path, its
-// NUL, the NUL of an empty ip, and the low byte of the next length, if that is
-// 0. Such a frame does no harm: its reply path is a single byte, so no answer
-// is sent, and it is never a flush.
+// an honest one: the strings hold no NULs, and a length that overlaps the header
+// is out of range. But it may find a false frame where two honest ones meet, if
+// the second length is a multiple of 256. On a little-endian machine:
+//
+//	... o NUL NUL | 0 1 0 0 ...    the end of a frame | the next length
+//	    ^ a length of o            ^ and type 1, zero
+//
+// Such a frame does no harm: its reply path is a single byte, so no answer is
+// sent, and it is never a flush.
 func frames(b []byte, more bool, handle func(request)) (used, refused int) {
 	covered := 0 // the end of the furthest frame so far
 	for ; used < len(b); used++ {
@@ -354,7 +349,7 @@ func removeLeftovers(path string, n int) {
 type Server struct {
 	Resolver  Resolver
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
-	Instances int                 // N: FIFOs NAME.1 to NAME.N, if Infifo is a name; 0, 1: NAME
+	Instances int                 // N: request FIFOs NAME.1 to NAME.N; 0 or 1: NAME
 	Getenv    func(string) string // nil: os.Getenv
 	Log       *log.Logger         // faults; nil: none
 
@@ -399,8 +394,8 @@ const (
 	adminTime         = time.Second     // for one answer from Admin
 	adminPause        = time.Millisecond
 	renewEvery        = time.Second     // how often the request FIFOs are looked at
-	readSize          = 256 << 10       // bytes in one read: four times what a pipe holds
-	pipeMax           = 1 << 20         // the most that a pipe can hold (pipe(7))
+	readSize          = 256 << 10       // bytes in one read: four times what a new pipe holds
+	pipeMax           = 1 << 20         // what a user can have a pipe hold (pipe(7))
 	descriptorsWanted = maxMisses + 256 // for replies, databases and the rest
 )
 
@@ -626,7 +621,7 @@ func (s *Server) renew() error {
 func (s *Server) open(path string) (*requestFIFO, error) {
 	f, err := openRequestFIFO(path, s.settings.Mode)
 	if err == nil && f.warning != nil {
-		s.logLine("warning: %s keeps its mode and owner: %v", path, f.warning)
+		s.logLine("warning: %s: its mode or owner cannot be set: %v", path, f.warning)
 	}
 	return f, err
 }
@@ -640,7 +635,7 @@ func (s *Server) read(f *requestFIFO) {
 	have := 0 // bytes of b that wait for the rest of their frame
 	r := &reader{s: s, name: filepath.Base(f.path)}
 	r.cache, _ = s.Resolver.(*Cache)
-	for left := pipeMax + readSize; left > 0; {
+	for left := pipeMax + readSize; left > 0; { // bytes to read after the stop
 		n, err := f.read(b[have:])
 		if err != nil {
 			select {
@@ -708,19 +703,19 @@ func (s *Server) queue(r request) {
 	select {
 	case s.lanes[r.typ] <- adminRequest{r.query(), bytes.Clone(r.replyPath)}:
 	default:
-		s.refuse(r)
+		s.rejectBusy(r)
 	}
 }
 
-// refuse answers "error" at once because too many questions wait.
-func (s *Server) refuse(r request) {
+// rejectBusy answers "error" at once because too many questions wait.
+func (s *Server) rejectBusy(r request) {
 	s.count(&s.stats.Busy, 1)
 	s.logf("too many questions wait: a %v is answered with an error", r.typ)
 	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ)) })
 }
 
-// administer answers the questions of one lane. However many come, the pause
-// leaves the processor to others.
+// administer answers the questions of one lane. The pause keeps a flood of them
+// from taking the processor.
 func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 	for r := range lane {
 		limited, cancel := context.WithTimeout(ctx, adminTime)
@@ -736,7 +731,7 @@ func (s *Server) miss(r request) {
 	select {
 	case s.slots <- struct{}{}:
 	default:
-		s.refuse(r)
+		s.rejectBusy(r)
 		return
 	}
 	q := r.query()
@@ -799,8 +794,8 @@ var errNotReply = errors.New("not a reply FIFO")
 // openReply opens a reply FIFO for one write. With O_NOFOLLOW a link is an
 // error. With O_NONBLOCK a FIFO that nobody reads is an error at once (fifo(7):
 // ENXIO). Nothing is created or truncated. What is checked is the open file, so
-// it cannot change in between. A device may notice that it is opened; REPLYDIR
-// prevents that.
+// it cannot change in between. REPLYDIR prevents two things: a device may
+// notice that it is opened, and on a dead file server the path may hang.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
 	if slash < 0 || path[0] != '/' {
@@ -829,18 +824,18 @@ func (s *Server) openReply(path []byte) (int, error) {
 // Such FIFOs control programs; those of supervise(8) do. Root must not lend its
 // rights to anyone who names one. The FIFOs of clients are open to a group.
 func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
-	const openToOthers = 0o066
+	const openBeyondOwner = 0o066
 	if !isFIFO(st) {
 		return false
 	}
-	if s.asRoot && st.Mode&openToOthers == 0 {
+	if s.asRoot && st.Mode&openBeyondOwner == 0 {
 		return false
 	}
 	return !slices.Contains(*s.own.Load(), idOf(st))
 }
 
 // ServeConn answers one request that comes over r with one answer on w, as
-// tcpserver(1) wants it.
+// tcpserver(1) wants it. The end of ctx does not end reading.
 func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error {
 	if s.Resolver == nil {
 		return errNoResolver

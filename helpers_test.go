@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		q := Query{Type: TypeDomain, Email: "Example.com"}
 		a, err1 := Inquery(context.Background(), q)
 		b, err2 := Inquery(context.Background(), q)
-		fmt.Printf("%q %v\n%q %v", a, err1, b, err2)
+		fmt.Printf("%q %v\n%q %v", string(a), err1, string(b), err2)
 	case "kind":
 		fmt.Printf("%T", FromEnv())
 	}

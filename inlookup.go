@@ -19,7 +19,7 @@ package inlookup
 // decides what they mean. So tables can have other collations and character
 // sets, wider columns and NULLs, or be views. A join or a union would fail on
 // some of these. The row found must carry the name that was asked for, because
-// MySQL takes more letters for equal than mail does. A row that is not
+// MySQL compares letters more loosely than mail does. A row that is not
 // understood is an error, never "absent": an error delays mail, "absent"
 // bounces it.
 //
@@ -28,7 +28,7 @@ package inlookup
 // a password.
 //
 // Each database has its own pool of connections, with its own bounds. So one
-// that hangs costs only its own users.
+// that hangs costs only the questions that need it.
 
 import (
 	"cmp"
@@ -71,7 +71,8 @@ type MySQL struct {
 	counts selectCounts
 }
 
-// A config is what environment and control files say. It never changes.
+// A config is what environment and control files say. Its fields never change
+// once it is in force.
 type config struct {
 	environ
 	log  *log.Logger
@@ -287,7 +288,8 @@ func (c *config) lines(path string, wholeLine bool) []line {
 //
 //	host[:user[:password[:socket-or-port[:ssl|nossl]]]]
 //
-// What is left out there comes from the other variables, else from base.
+// What is left out there comes from the other variables, else from base. It
+// also reports whether the control file exists, even if that has no say.
 func (c *config) readDatabase(prefix, file string, base database) (db database, exists bool) {
 	db = base
 	db.user = c.get(prefix+"USER", base.user)
@@ -314,7 +316,7 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 			"may be missing, and no blanks in host", from.where)
 	}
 	_, err := os.Stat(path)
-	return db, err == nil // also for an empty file, and if the variable is used
+	return db, err == nil
 }
 
 // setFields sets the fields that text has, and reports whether they are valid.
@@ -562,21 +564,21 @@ func (db database) account() database {
 const (
 	maxConns   = 16              // connections to one database
 	maxWaiting = 512             // questions that want one of them
-	connLife   = 5 * time.Minute // then a moved host or a changed grant is noticed
-	connIdle   = time.Minute     // a firewall forgets an idle connection later
+	connLife   = 5 * time.Minute // so a moved host or a changed grant is noticed
+	connIdle   = time.Minute     // so it ends before a firewall forgets it
 )
 
 // A pool holds the connections to one database.
 type pool struct {
-	of      database
-	name    string // for people
-	db      *sql.DB
-	waiting chan struct{} // held by each question
-	slots   chan struct{} // held by each SELECT
-	counts  *selectCounts
-	config  *config // for its log
-	down    atomic.Bool
-	limits  sync.Mutex // held while limits of db change
+	of       database
+	name     string // for people
+	db       *sql.DB
+	waiting  chan struct{} // held by each question
+	slots    chan struct{} // held by each SELECT
+	counts   *selectCounts
+	config   *config // for its log
+	down     atomic.Bool
+	limitsMu sync.Mutex // held while limits of db change
 }
 
 // newPool connects to nothing yet.
@@ -688,7 +690,7 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 
 // How long one SELECT may take. After statementTime the server itself gives up,
 // so that no SELECT goes on for which nobody waits. A connection that is silent
-// even after tryTime is dead. The rest of the deadline is for another one.
+// even after tryTime is dead. The rest of the deadline is for a second one.
 const (
 	statementTime = 2200 * time.Millisecond // as in session
 	tryTime       = 2300 * time.Millisecond
@@ -739,8 +741,11 @@ func isThisMachine(host string) bool {
 		return true
 	}
 	ip := net.ParseIP(host)
-	if ip == nil || ip.IsLoopback() {
-		return ip != nil
+	if ip == nil {
+		return false
+	}
+	if ip.IsLoopback() {
+		return true
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -806,6 +811,7 @@ const (
 	full                   // the server has no connection left for us
 	denied                 // the account is not accepted
 	noTable
+	badTable // it lacks a column, or we may not read it
 	noLetter // a column cannot hold a letter that was asked for
 	other
 )
@@ -815,10 +821,10 @@ var refusals = map[uint16]refusal{
 	1044: denied,   // ER_DBACCESS_DENIED_ERROR
 	1045: denied,   // ER_ACCESS_DENIED_ERROR
 	1049: other,    // ER_BAD_DB_ERROR
-	1054: other,    // ER_BAD_FIELD_ERROR
-	1064: other,    // ER_PARSE_ERROR
-	1142: other,    // ER_TABLEACCESS_DENIED_ERROR
-	1143: other,    // ER_COLUMNACCESS_DENIED_ERROR
+	1054: badTable, // ER_BAD_FIELD_ERROR
+	1064: badTable, // ER_PARSE_ERROR
+	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR
+	1143: badTable, // ER_COLUMNACCESS_DENIED_ERROR
 	1146: noTable,  // ER_NO_SUCH_TABLE
 	1203: full,     // ER_TOO_MANY_USER_CONNECTIONS
 	1226: full,     // ER_USER_LIMIT_REACHED, by MAX_USER_CONNECTIONS of the account
@@ -903,16 +909,16 @@ func isASCII(args []any) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
-// shrink makes questions wait for the connections that are open. It ends after
-// a second.
+// shrink makes questions wait for the connections that are open. After a second
+// it lifts the limit again.
 func (p *pool) shrink(open int) {
 	const while = time.Second
-	p.limits.Lock()
+	p.limitsMu.Lock()
 	p.db.SetMaxOpenConns(open)
-	p.limits.Unlock()
+	p.limitsMu.Unlock()
 	time.AfterFunc(while, func() {
-		p.limits.Lock()
-		defer p.limits.Unlock()
+		p.limitsMu.Lock()
+		defer p.limitsMu.Unlock()
 		p.db.SetMaxOpenConns(maxConns)
 		p.db.SetMaxIdleConns(maxConns)
 	})
@@ -922,8 +928,8 @@ func (p *pool) shrink(open int) {
 // because two calls at once would leak connections: database/sql closes them
 // outside its own lock, from a list that grows again when the limit is raised.
 func (p *pool) dropIdle() {
-	p.limits.Lock()
-	defer p.limits.Unlock()
+	p.limitsMu.Lock()
+	defer p.limitsMu.Unlock()
 	p.db.SetMaxIdleConns(0)
 	p.db.SetMaxIdleConns(maxConns)
 }
@@ -938,12 +944,14 @@ func (p *pool) describe(err error) error {
 	return err
 }
 
-// isGone reports whether an error says that the database does not answer.
+// isGone reports whether an error says that the database does not answer. That
+// one of its tables is missing or not as it should be does not.
 func isGone(err error) bool {
 	if errors.Is(err, errBusy) || errors.Is(err, context.Canceled) {
 		return false
 	}
-	return refusalOf(err) != noTable // a table that may be missing
+	reason := refusalOf(err)
+	return reason != noTable && reason != badTable
 }
 
 // hideText leaves out MySQL's text for "access denied". It quotes the name of
@@ -964,7 +972,7 @@ func (p *pool) noteUp() {
 }
 
 // try asks once. If it is abandoned before the server gives up, its slot stays
-// taken until then. So there are never more sessions than slots.
+// taken until then. So sessions for which nobody waits do not pile up.
 func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) {
 	select {
 	case p.slots <- struct{}{}:
@@ -1199,7 +1207,8 @@ func (c *config) locate(ctx context.Context, local, domain string) (mailbox, err
 	if first >= 0 {
 		box.store = &c.stores[first]
 		if box.store.distributed && local != "" {
-			return box, c.distribute(ctx, &box)
+			err = c.distribute(ctx, &box)
+			return box, err
 		}
 		return box, box.store.broken
 	}
@@ -1225,7 +1234,7 @@ func (c *config) distribute(ctx context.Context, box *mailbox) error {
 		return err
 	}
 	if host == "" {
-		return c.brokenStore(box.realDomain) // the user may be there
+		return c.brokenStore(box.realDomain) // in that the user may exist
 	}
 	ip, err := c.ipOf(ctx, host)
 	if err != nil {
@@ -1283,7 +1292,7 @@ func (c *config) brokenStore(domain string) error {
 }
 
 // Resolve looks q up. That something is not in the tables is an answer. Every
-// error wraps ErrUnavailable and names the database, table, file or setting.
+// error wraps ErrUnavailable.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -1723,15 +1732,15 @@ func (m *MySQL) Check(
 		return err
 	}
 	try := func(p *pool, probes ...probe) {
-		for _, probe := range probes {
+		for _, one := range probes {
 			ctx, cancel := context.WithTimeout(ctx, deadline)
 			start := time.Now()
-			_, err := p.query(ctx, probe.text, slices.Repeat([]any{"0"}, probe.values)...)
+			_, err := p.query(ctx, one.text, slices.Repeat([]any{"0"}, one.values)...)
 			cancel()
-			if probe.optional {
+			if one.optional {
 				_, err = optional(nil, err)
 			}
-			say(p.name, probe.what, time.Since(start), err)
+			say(p.name, one.what, time.Since(start), err)
 		}
 	}
 	for _, p := range c.userPools() {

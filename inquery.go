@@ -4,9 +4,7 @@ package inlookup
 // typed values that a Go program wants.
 //
 // An answer is kept as it travels. The cache holds the bytes that go into the
-// pipe, so a hit costs no encoding, and only the client decodes. One small
-// interface, Resolver, stands for everything that can answer: a server, MySQL
-// itself, or a cache in the program's own memory.
+// pipe, so a hit costs no encoding, and only the client decodes.
 //
 // The frames. Integers are C ints in the machine's own byte order:
 //
@@ -114,7 +112,6 @@ func (t Type) extension() bool {
 	return t == TypeStatus || t == TypeFlush || t == TypeExplain
 }
 
-// known reports whether there is such a type.
 func (t Type) known() bool {
 	return t >= TypeUser && t <= TypeDomain || t.extension()
 }
@@ -170,7 +167,6 @@ func separator(email []byte) int {
 	return bytes.LastIndexAny(email, "%:")
 }
 
-// lower returns s in lower case.
 func lower(s string) string { return string(appendLower(nil, s)) }
 
 // appendLower appends s in lower case. In text that is not UTF-8 only A to Z
@@ -266,6 +262,10 @@ var nul = []byte{0}
 // An Answer is a reply as it travels: the code, and the data if it has any.
 type Answer string
 
+// String returns a description without the data, which may hold a password
+// hash.
+func (a Answer) String() string { return fmt.Sprintf("code %d, %d bytes", a.Code(), len(a)) }
+
 // NewAnswer returns the answer with that code and no data. The code is a Status
 // for TypeUser, and 1 or 0 for TypeRelay.
 func NewAnswer(code int) Answer {
@@ -347,7 +347,7 @@ func (a Answer) noValue() error {
 type Status int
 
 const (
-	StatusUnknown Status = iota - 1 // beside an error
+	StatusUnknown Status = iota - 1 // returned with an error
 	StatusActive
 	StatusAbsent
 	StatusInactive
@@ -376,18 +376,15 @@ func (a Answer) Status() (Status, error) {
 
 // Relay decodes an answer to TypeRelay.
 func (a Answer) Relay() (bool, error) {
-	switch a.Code() {
-	case 0:
-		return false, nil
-	case 1:
-		return true, nil
+	code := a.Code()
+	if code != 0 && code != 1 {
+		return false, a.noValue()
 	}
-	return false, a.noValue()
+	return code == 1, nil
 }
 
 // A Passwd is a user's password entry. Its field Passwd is a password hash; if
-// there are SCRAM keys, they and a comma come before it. Printing a Passwd
-// leaves the field out.
+// there are SCRAM keys, they and a comma come before it.
 type Passwd struct {
 	Email    string // name@domain, the domain as it was asked for
 	Passwd   string
@@ -472,26 +469,26 @@ func (a Answer) Passwd() (Passwd, error) {
 	}, nil
 }
 
-// splitPasswd splits an entry at its colons. If there are too many, the first
-// two of a SCRAM password belong to it, because a SCRAM string may hold two.
-// The rest belong to the gecos field, the only one in which people write.
+// splitPasswd splits an entry at its colons. If there are too many, two of them
+// may belong to a SCRAM password: then what follows the first is no number. The
+// rest belong to the gecos field, the only one in which people write.
 func splitPasswd(text string) []string {
 	fields := strings.Split(text, ":")
+	join := func(i, n int) { // field i and the n behind it
+		joined := strings.Join(fields[i:i+n+1], ":")
+		fields = slices.Replace(fields, i, i+n+1, joined)
+	}
 	extra := len(fields) - passwdFields
 	if extra >= 2 && strings.HasPrefix(fields[fieldPasswd], scramScheme) {
-		fields = joinFields(fields, fieldPasswd, 2)
-		extra -= 2
+		if _, err := number(fields[fieldUID]); err != nil {
+			join(fieldPasswd, 2)
+			extra -= 2
+		}
 	}
 	if extra > 0 {
-		fields = joinFields(fields, fieldGecos, extra)
+		join(fieldGecos, extra)
 	}
 	return fields
-}
-
-// joinFields puts the colons back between field i and the n behind it.
-func joinFields(fields []string, i, n int) []string {
-	joined := strings.Join(fields[i:i+n+1], ":")
-	return slices.Replace(fields, i, i+n+1, joined)
 }
 
 // number reads an integer. An empty field, which stands for NULL, is 0.
@@ -517,9 +514,9 @@ func (a Answer) Alias() ([]string, error) {
 }
 
 // Limits is the record that answers TypeLimit, with the fields of the C struct
-// on a 64-bit machine. Expiries are in Unix seconds, quotas in bytes. "No
-// limit" is -1, or 0 for a quota. The bits of a Perm field deny: 1 creating, 2
-// modifying, 4 deleting.
+// on a 64-bit machine. Expiries are in Unix seconds, DiskQuota and DefaultQuota
+// in bytes. "No limit" is -1, or 0 for a quota. The bits of a Perm field deny:
+// 1 creating, 2 modifying, 4 deleting.
 type Limits struct {
 	DomainExpiry            int64
 	PasswdExpiry            int64
@@ -552,7 +549,6 @@ type Limits struct {
 	_                       [6]byte // padding of the C struct
 }
 
-// Values of Limits.LimitType.
 const (
 	LimitsOfDomain = 1 // the domain's record, or the defaults
 	LimitsOfUser   = 2 // a record of the address itself
@@ -560,10 +556,7 @@ const (
 
 // NewLimits returns the answer with that record.
 func NewLimits(l Limits) Answer {
-	b, err := binary.Append(nil, binary.NativeEndian, l)
-	if err != nil {
-		panic(err) // only for a type without a fixed size
-	}
+	b, _ := binary.Append(nil, binary.NativeEndian, l) // no error: the size is fixed
 	return NewAnswer(len(b)) + Answer(b)
 }
 
@@ -584,12 +577,10 @@ func (a Answer) Limits() (Limits, error) {
 // or ErrTooLong, and does not mean "no such user".
 type Directory struct{ Resolver Resolver }
 
-// ask asks q and decodes the answer. With an error the value is what decode
-// makes of an empty answer: StatusUnknown, or the zero value.
-func ask[T any](
-	ctx context.Context, d Directory, q Query, decode func(Answer) (T, error),
+// ask asks q and decodes the answer.
+func ask[T any](ctx context.Context, d Directory, q Query, decode func(Answer) (T, error),
 ) (T, error) {
-	none, _ := decode("")
+	var none T
 	q.Email = lower(q.Email)
 	a, err := askResolver(ctx, d.Resolver, q)
 	if err != nil {
@@ -601,10 +592,8 @@ func ask[T any](
 // unavailable returns err if it wraps an error of this package, else an
 // ErrUnavailable that wraps it.
 func unavailable(err error) error {
-	for _, ours := range []error{ErrUnavailable, ErrTooLong, ErrInvalid} {
-		if errors.Is(err, ours) {
-			return err
-		}
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTooLong) || errors.Is(err, ErrInvalid) {
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
@@ -612,7 +601,11 @@ func unavailable(err error) error {
 // Status tells whether mail for email can be delivered. With an error it is
 // StatusUnknown.
 func (d Directory) Status(ctx context.Context, email string) (Status, error) {
-	return ask(ctx, d, Query{Type: TypeUser, Email: email}, Answer.Status)
+	s, err := ask(ctx, d, Query{Type: TypeUser, Email: email}, Answer.Status)
+	if err != nil {
+		s = StatusUnknown
+	}
+	return s, err
 }
 
 // Relay tells whether email has logged in from ip lately.
@@ -759,8 +752,8 @@ func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 func (c *Client) send(ctx context.Context, frame []byte) error {
 	paths := RequestFIFOs(c.Getenv, c.Infifo)
 	if n := len(paths) - 1; n > 0 { // instances
-		first := rand.IntN(n)
-		paths = slices.Concat(paths[first:n], paths[:first], paths[n:])
+		chosen := rand.IntN(n)
+		paths = slices.Concat(paths[chosen:n], paths[:chosen], paths[n:])
 	}
 	var first error
 	for _, path := range paths {
@@ -777,8 +770,11 @@ func (c *Client) send(ctx context.Context, frame []byte) error {
 // little. Waiting with poll(2) would not help: another client may be faster.
 func sendTo(ctx context.Context, path string, frame []byte) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if err != nil { // ENXIO, "no such device or address": nobody reads it
+	if err == syscall.ENXIO || err == syscall.ENOENT { // fifo(7): ENXIO, nobody reads it
 		return &fs.PathError{Op: "no server reads", Path: path, Err: err}
+	}
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer syscall.Close(fd)
 	var st syscall.Stat_t
@@ -833,8 +829,7 @@ func readAnswer(r io.Reader, t Type) (Answer, error) {
 	return Answer(b[:size]), err
 }
 
-// Inquery asks q as the C function of that name does. It is short for
-// FromEnv().Resolve.
+// Inquery asks q as the C function of that name does, by FromEnv().Resolve.
 func Inquery(ctx context.Context, q Query) (Answer, error) {
 	return FromEnv().Resolve(ctx, q)
 }
