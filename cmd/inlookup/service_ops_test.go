@@ -145,7 +145,7 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	s := newSite(t, nil)
 	unit := filepath.Join(s.dir, "inlookup.service")
-	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/sbin/inlookup", filepath.Join(bin, "inlookup"))), 0o644); err != nil {
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/local/lib/inlookup/inlookup", filepath.Join(bin, "inlookup"))), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if status, stdout, stderr := s.run("systemd-analyze", "verify", "--man=no", unit); status != 0 || strings.Contains(stdout+stderr, "inlookup.service") {
