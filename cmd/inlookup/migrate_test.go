@@ -54,7 +54,7 @@ func newService(t *testing.T, db *mariadb.DB) *service {
 	}
 	s.docs = strings.NewReplacer("/service/inlookup.infifo", s.path, "/run/indimail/", s.dir+"/run/",
 		"/usr/sbin/", s.dir+"/sbin/", "/usr/local/lib/", s.dir+"/lib/",
-		"go install github.com/inlookup/inlookup/cmd/...@latest",
+		"go build -o new/ ./cmd/...",
 		fmt.Sprintf("install -D -t new %[1]s/inlookup %[1]s/inquerytest", bin))
 	for _, dir := range []string{"bin", "sbin", "lib", "service/variables"} {
 		if err := os.MkdirAll(filepath.Join(s.dir, dir), 0o755); err != nil {
@@ -141,7 +141,7 @@ func (s *service) do(what, script, want string) {
 
 // fromC is the blocks of shell commands in FROM-C.md, in their order.
 type fromC struct {
-	run, get, install, check, over, look, hangup, flush, upgrade, downgrade, back string
+	run, build, get, install, check, ask, over, look, hangup, flush, upgrade, downgrade, back string
 }
 
 func readFromC(t *testing.T) *fromC {
@@ -151,9 +151,8 @@ func readFromC(t *testing.T) *fromC {
 		t.Fatal(err)
 	}
 	f := &fromC{}
-	fields := []*string{&f.run, &f.get, &f.install, &f.check, &f.over, &f.look, &f.hangup, &f.flush,
-		&f.upgrade,
-		&f.downgrade, &f.back}
+	fields := []*string{&f.run, &f.build, &f.get, &f.install, &f.check, &f.ask, &f.over, &f.look,
+		&f.hangup, &f.flush, &f.upgrade, &f.downgrade, &f.back}
 	blocks := strings.Split(string(text), "\n```sh\n")[1:]
 	if len(blocks) != len(fields) {
 		t.Fatalf("%d blocks of commands in FROM-C.md, want %d", len(blocks), len(fields))
@@ -192,7 +191,7 @@ func (s *service) empty() bool {
 // ours has the service run the new program.
 func (s *service) ours() {
 	s.t.Helper()
-	s.do("get", s.page.get, "")
+	s.do("build", s.page.build, "")
 	s.do("install", s.page.install, "")
 	s.write("service/run", strings.ReplaceAll(s.docs.Replace(s.page.run), s.dir+"/sbin/",
 		s.dir+"/lib/inlookup/"))
@@ -347,7 +346,7 @@ func TestMigrationSupervise(t *testing.T) {
 	}
 	said("old server ready", 1)
 
-	s.do("get", s.page.get, "")
+	s.do("build", s.page.build, "")
 	s.do("install", s.page.install, "")
 	s.do("check", s.page.check, "ok ")
 	if status, output := s.shell(s.page.check); status != 0 || strings.Contains(output, "wrong ") ||
@@ -356,8 +355,12 @@ func TestMigrationSupervise(t *testing.T) {
 	}
 	s.do("change over", s.page.over, s.dir+"/lib/inlookup/inlookup ")
 	s.ready()
+	s.do("change over twice, which must not spoil the way back", s.page.over, "")
+	eventually(t, "the first one ends", func() bool { return ends(supervise) == 1 })
+	s.ready()
+	s.do("ask", s.page.ask, "pw_name  : user\n")
 	s.do("look", s.page.look, "pw_name  : user\n")
-	s.do("look", s.page.look, "inlookup_queries_total{type=\"passwd\"} 2\n")
+	s.do("look", s.page.look, "inlookup_queries_total{type=\"passwd\"} 3\n")
 	s.do("look", s.page.look, ": up (pid ")
 	s.do("flush", s.page.flush, "1 entries flushed\n")
 	testHangup(t, s)
@@ -367,12 +370,12 @@ func TestMigrationSupervise(t *testing.T) {
 	said("later version", 1)
 	s.ready()
 	s.do("downgrade", s.page.downgrade, "")
-	eventually(t, "the later version ends", func() bool { return ends(supervise) == 3 })
+	eventually(t, "the later version ends", func() bool { return ends(supervise) == 4 })
 	s.ready()
 	said("later version", 1)
 	said("old server ready", 1)
 
-	s.do("back", s.page.back, "")
+	s.do("back", s.page.back, s.dir+"/sbin/inlookup ")
 	said("old server ready", 2)
 	s.served()
 	s.do("change over again", s.page.over, "")
