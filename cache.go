@@ -150,7 +150,7 @@ func (c *Cache) isUsable(t Type, e *entry) bool {
 func (t Type) isCacheable() bool { return t.known() && t != TypeRelay && !t.extension() }
 
 // appendKey appends the key of a question. An answer may repeat the address as
-// it was spelled, so a%d and a@d need different keys: the key of an address
+// it was spelled, so a%d and a@d need different keys. The key of an address
 // that is not spelled local@domain ends with its spelling.
 func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
@@ -363,9 +363,8 @@ func (c *Cache) usage(k kind) *Usage {
 }
 
 // cost returns the bytes of heap that n takes: the node, and the block with key
-// and answer. The allocator rounds a block up, and cost does it in about the
-// same way: to a multiple of 16 up to 256 bytes, of 32 up to 512, of 64 up to
-// 1024, and so on.
+// and answer. The allocator rounds a block up, and cost does about the same: to
+// a multiple of 16 up to 256 bytes, of 32 up to 512, and so on.
 func cost(n *node[entry]) int64 {
 	const nodeSize = 96
 	size := int64(len(n.key) + len(n.value.answer))
@@ -484,8 +483,8 @@ const (
 // or the cache is full. The addresses most likely to be asked for come first.
 // The entries never evict others, and are evicted before others, the last ones
 // first. Each is loaded as for a question, so a flush holds for it as well.
-// Preload returns how many entries it added, and the error that ended it early:
-// that of ctx, or of the last of many loads in a row that failed.
+// Preload returns how many entries it added, and the error that ended it early.
+// That is the error of ctx, or of a load after many in a row have failed.
 func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.Resolver == nil {
 		return 0, errNoResolver

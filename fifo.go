@@ -171,9 +171,9 @@ func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 // may end within a frame whose rest is still in the pipe.
 //
 // It tries every offset, so it loses no honest frame. It finds no frame within
-// an honest one: the strings hold no NULs, and a length that overlaps the header
-// is out of range. But it may find a false frame where two honest ones meet, if
-// the second length is a multiple of 256. On a little-endian machine:
+// an honest one: the strings hold no NULs, and a length that overlaps the
+// header is out of range. But it may find a false frame where two honest ones
+// meet, if the second length is a multiple of 256. On a little-endian machine:
 //
 //	... o NUL NUL | 0 1 0 0 ...    the end of a frame | the next length
 //	    ^ a length of o            ^ and type 1, zero
@@ -405,7 +405,7 @@ type ServerStats struct {
 	Queries       [TypeDomain + 1]uint64 // by Type; [0] unused
 	Refused       uint64                 // bytes that were no request
 	Undeliverable uint64                 // replies without a reader, or without room
-	Unopened      uint64                 // replies not opened for want of descriptors or rights
+	Unopened      uint64                 // replies not opened for lack of descriptors or rights
 	Busy          uint64                 // refused because too many questions waited
 	Unavailable   uint64                 // answered with an error
 	Remade        uint64                 // request FIFOs made again

@@ -1,10 +1,10 @@
 // Package inlookup answers what mail programs ask about IndiMail's users: is
 // there such a user, what is the password entry, where does the mail go.
 //
-// The users are in MySQL. A Server keeps the connections to it open, remembers
-// answers in a Cache, and is asked over named pipes with the wire protocol of
-// IndiMail's C programs inlookup(8) and inquery(3). A Client asks it. Server
-// and Client replace the C ones, together or each alone.
+// The users are in MySQL. A Server keeps the connections to it open, and
+// remembers answers in a Cache. A Client asks it over named pipes, with the
+// wire protocol of IndiMail's C programs inlookup(8) and inquery(3). Server and
+// Client replace the C ones, together or each alone.
 //
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
@@ -1582,9 +1582,8 @@ func (c *config) smtpPort(ctx context.Context, box mailbox) (string, error) {
 }
 
 // limits answers with the record of a domain, else of its real domain. For a
-// user it answers with the first of these records: that of the address as it
-// was asked for, of the address in the real domain, of the real domain, the
-// defaults.
+// user it answers with the first record of these: the address as it was asked
+// for, the address in the real domain, the real domain, the defaults.
 func (c *config) limits(ctx context.Context, box mailbox) (Answer, error) {
 	p := box.store.pool
 	if box.local == "" {

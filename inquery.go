@@ -272,9 +272,9 @@ func NewAnswer(code int) Answer {
 	return Answer(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
 }
 
-// NewData returns the answer with that data and a closing NUL. What is too long
-// for a reply to type t becomes code -1, as with the C programs; the text of an
-// extension is cut off instead.
+// NewData returns the answer with that data and a closing NUL. Data that is too
+// long for a reply to type t becomes code -1, as with the C programs. The text
+// of an extension is cut off.
 func NewData(t Type, data string) Answer {
 	if t.extension() {
 		data = data[:min(len(data), maxText-1)]
