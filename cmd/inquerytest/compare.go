@@ -30,8 +30,8 @@ func (o *options) checkCompare() error {
 	switch {
 	case o.other == "":
 		return errors.New("-compare needs the FIFO of the other server, or the word mysql")
-	case o.p < 1 || o.p > maxClients:
-		return fmt.Errorf("-p %d: want 1 to %d clients", o.p, maxClients)
+	case o.clients < 1 || o.clients > maxClients:
+		return fmt.Errorf("-p %d: want 1 to %d clients", o.clients, maxClients)
 	case o.given["c"] && o.recent < 1:
 		return fmt.Errorf("-c %d: want seconds, at least 1", o.recent)
 	}
@@ -99,7 +99,7 @@ func (p *program) compare(ctx context.Context, o *options) error {
 		feed = p.recentAddresses(time.Duration(o.recent) * time.Second)
 	}
 	start := time.Now()
-	err = c.askAll(ctx, o.p, feed)
+	err = c.askAll(ctx, o.clients, feed)
 	c.report(time.Since(start))
 	return c.verdict(ctx, err)
 }
