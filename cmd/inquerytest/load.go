@@ -315,8 +315,8 @@ func short(d time.Duration) time.Duration {
 	return d.Round(unit)
 }
 
-// progress returns a function that says how far the clients are, and how fast
-// they were since it was last called.
+// progress returns a function that describes how many questions are asked, and
+// how fast since its last call.
 func (l *load) progress() func() string {
 	var rate meter
 	return func() string {
