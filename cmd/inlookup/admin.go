@@ -46,18 +46,18 @@ func (a *admin) cacheStats() (s inlookup.CacheStats) {
 func (a *admin) statistics(w io.Writer) {
 	s := a.server.Stats()
 	c := a.cacheStats()
+	n := s.Queries
 	total := uint64(0)
-	for _, n := range s.Queries {
-		total += n
+	for _, count := range n {
+		total += count
 	}
 	now := time.Now()
 	seconds := now.Sub(s.Started).Seconds()
 	fmt.Fprintf(w, "User:Relay:Password:Limit:Alias:Host:Domain %d %d %d %d %d %d %d"+
 		" Cached Nodes %d\n",
-		s.Queries[inlookup.TypeUser], s.Queries[inlookup.TypeRelay],
-		s.Queries[inlookup.TypePasswd], s.Queries[inlookup.TypeLimit],
-		s.Queries[inlookup.TypeAlias], s.Queries[inlookup.TypeHost],
-		s.Queries[inlookup.TypeDomain], c.Present.Entries+c.Absent.Entries)
+		n[inlookup.TypeUser], n[inlookup.TypeRelay], n[inlookup.TypePasswd],
+		n[inlookup.TypeLimit], n[inlookup.TypeAlias], n[inlookup.TypeHost],
+		n[inlookup.TypeDomain], c.Present.Entries+c.Absent.Entries)
 	fmt.Fprintf(w, "Start Time: %s\nEnd   Time: %s\nQueries: %d\nSeconds: %.3f\n"+
 		"Query/Sec = %.2f\n",
 		s.Started.Format(time.RFC3339), now.Format(time.RFC3339), total, seconds,

@@ -168,7 +168,8 @@ func (c *checkup) file(name, path string, notes []note) (others []note) {
 	return others
 }
 
-// timeout checks a file that only clients read, and reports whether it is right.
+// timeout checks a file that only clients read, and reports whether it is
+// right.
 func (c *checkup) timeout(path, text string) bool {
 	const least = 4
 	value, _, _ := strings.Cut(text, "\n")

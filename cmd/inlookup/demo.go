@@ -157,8 +157,8 @@ const (
 	yellow = "33"
 )
 
-// paints reports whether w is a terminal that shows colours, and NO_COLOR is not
-// set (https://no-color.org).
+// paints reports whether w is a terminal that shows colours, and NO_COLOR is
+// not set (https://no-color.org).
 func paints(w io.Writer) bool {
 	f, isFile := w.(*os.File)
 	if !isFile || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {

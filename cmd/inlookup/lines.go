@@ -15,10 +15,10 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// A lineWriter writes lines to a file whose reader may be slow or may hang, such
-// as multilog on a full disk. Write never waits. It drops and counts lines for
-// which there is no room; a line says how many when the reader goes on. So a
-// slow reader loses lines, but delays no answer, no signal and no exit.
+// A lineWriter writes lines to a file whose reader may be slow or may hang,
+// such as multilog on a full disk. Write never waits. It drops and counts lines
+// for which there is no room; a line says how many when the reader goes on. So
+// a slow reader loses lines, but delays no answer, no signal and no exit.
 type lineWriter struct {
 	to    io.Writer
 	wake  chan struct{} // holds one token when there is something to write

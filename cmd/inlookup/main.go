@@ -42,12 +42,11 @@ usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
   -c seconds     at start and after SIGHUP, load the users who logged in within
                  this many seconds into the cache
   -v             write a line for each request; SIGUSR2 turns this on and off
-  -t             check the configuration, the databases and the FIFOs: print a
-                 line for each, which begins with ok, warning or wrong; change
-                 nothing, so that a server can run at the same time
-  -demo          run a demonstration with a private MariaDB and a sample domain
-                 in a temporary directory, then remove both; with =serve, run
-                 until interrupted
+  -t             check the configuration, the databases and the FIFOs, even
+                 beside a running server; change nothing; print a line for each,
+                 which begins with ok, warning or wrong
+  -demo          show it at work with a private MariaDB in a temporary
+                 directory, then remove that; with =serve, run until interrupted
   -V             print the version
 
 The environment and control files configure it:
@@ -72,8 +71,7 @@ The environment and control files configure it:
                           for status and password, 24h for the rest; 0: never)
   CACHE_SIZE              bytes of memory for answers; K, M and G stand for
                           powers of 1024 (default 256M)
-  MAX_BTREE_COUNT         keep at most this many answers (default: no limit
-                          except CACHE_SIZE)
+  MAX_BTREE_COUNT         keep at most this many answers (default: no limit)
   USE_BTREE=0             keep no answers
   TCPREMOTEIP             set by tcpserver: answer one request on descriptors 0
                           and 1, then exit
@@ -218,9 +216,9 @@ func serve(o options, out, errOut *lineWriter, logger *log.Logger) error {
 	interrupt := catch(syscall.SIGINT)
 	usr1 := catch(syscall.SIGUSR1)
 	usr2 := catch(syscall.SIGUSR2)
-	// Most of the heap is the cache, which lives long. By default the collector
-	// runs when the heap has doubled. After growth by a fifth, a million users take
-	// less than 200 bytes each beyond key and answer.
+	// Most of the heap is the cache, which lives long. The collector runs when
+	// the heap has grown by a fifth, not when it has doubled. So a million users
+	// take less than 200 bytes each beyond key and answer.
 	debug.SetGCPercent(20)
 
 	s := &service{options: o, out: out, logger: logger}

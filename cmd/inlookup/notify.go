@@ -15,8 +15,8 @@ import (
 )
 
 // notify tells the service manager the state of the server: one datagram to the
-// socket in NOTIFY_SOCKET, as in sd_notify(3). The server runs on if that fails,
-// and waits at most a second.
+// socket in NOTIFY_SOCKET, as in sd_notify(3). The server runs on if that
+// fails, and waits at most a second.
 //
 // RELOADING=1 is not sent. It needs the time of a clock that Go does not show,
 // and the server answers during a reload.

@@ -15,7 +15,8 @@ import (
 
 // newCache returns the cache that the environment asks for, nil for none. The C
 // program reads some of these variables too, and ignores a wrong value in them.
-// Such a value is only a warning here. A wrong value in another one is an error.
+// Such a value is only a warning here. A wrong value in another one is an
+// error.
 func newCache(r inlookup.Resolver) (c *inlookup.Cache, warnings []string, err error) {
 	use := cmp.Or(os.Getenv("USE_BTREE"), "1")
 	n, err := strconv.Atoi(use)

@@ -207,8 +207,8 @@ func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
 	return <-fed
 }
 
-// domains remembers domains, so that each is asked once. When there are too many
-// it forgets all of them, and may let one be asked again.
+// domains remembers domains, so that each is asked once. When there are too
+// many it forgets all of them, and may let one be asked again.
 type domains map[string]bool
 
 const maxDomains = 1 << 16
@@ -541,8 +541,9 @@ func (c *comparison) status() func() string {
 	var rate meter
 	return func() string {
 		n := c.questions()
+		differ, errs := c.counts[differs].Load(), c.counts[unanswered].Load()
 		return fmt.Sprintf("%d addresses, %d questions, %d differ, %d errors, %d queries/s",
-			c.addresses.Load(), n, c.counts[differs].Load(), c.counts[unanswered].Load(), rate.since(n))
+			c.addresses.Load(), n, differ, errs, rate.since(n))
 	}
 }
 
@@ -564,7 +565,8 @@ func (c *comparison) report(took time.Duration) {
 	}
 }
 
-// verdict returns the error to exit with. err is why the comparison ended early.
+// verdict returns the error to exit with. err is why the comparison ended
+// early.
 func (c *comparison) verdict(ctx context.Context, err error) error {
 	differ, errs := c.counts[differs].Load(), c.counts[unanswered].Load()
 	if ctx.Err() != nil {

@@ -138,8 +138,8 @@ func (s *suspicion) bareAliasDomain() bool {
 	return isAlias && s.cAnswers(inlookup.TypeLimit, domain).same(s.says)
 }
 
-// realDomain returns the real domain, and whether the question is about an alias
-// domain.
+// realDomain returns the real domain, and whether the question is about an
+// alias domain.
 func (s *suspicion) realDomain() (domain string, isAlias bool) {
 	asked := domainOf(s.q.Email)
 	domain, err := s.otherAnswers(inlookup.TypeDomain, asked).answer.Text()

@@ -1,8 +1,8 @@
 package main
 
 // The load tool: many clients ask as fast as they get answers. It must not slow
-// down what it measures. So clients share only the resolver and one counter, and
-// their memory does not grow with the number of questions.
+// down what it measures. So clients share only the resolver and one counter,
+// and their memory does not grow with the number of questions.
 
 import (
 	"cmp"
@@ -52,7 +52,7 @@ type load struct {
 	numbered   bool   // it has a %d
 	n          int64  // questions
 	users      int64
-	step       int64        // from one user's number to the next one's
+	step       int64        // between the numbers of successive users
 	next       atomic.Int64 // the number of the next question
 }
 
@@ -207,8 +207,8 @@ func (t *tally) merge(other *tally) {
 }
 
 // A histogram counts times in buckets, 32 for each power of two. So times are
-// exact below 64 ns, and within 3 % above. Adding a time takes a few nanoseconds
-// and no memory.
+// exact below 64 ns, and within 3 % above. Adding a time takes a few
+// nanoseconds and no memory.
 type histogram struct {
 	counts [buckets]int64
 	n      int64

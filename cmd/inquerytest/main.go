@@ -277,7 +277,7 @@ func (o *options) ask(typ string, args []string) error {
 	case len(args) == 0 || args[0] == "":
 		return errors.New("the address is missing")
 	case len(args) > 2:
-		return fmt.Errorf("unexpected argument %q: want an address and perhaps an IP address", args[2])
+		return fmt.Errorf("unexpected argument %q: want an address and perhaps an IP", args[2])
 	}
 	o.question = what
 	o.query = inlookup.Query{Type: what.typ, Email: args[0]}
@@ -481,9 +481,9 @@ func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop fun
 
 var errNobody = errors.New("no server listens")
 
-// listener returns the FIFO on which the server called name listens: the FIFO of
-// that name, or the first instance that has a reader. With an error it returns
-// the FIFO of that name.
+// listener returns the FIFO on which the server called name listens: the FIFO
+// of that name, or the first instance that has a reader. With an error it
+// returns the FIFO of that name.
 func (p *program) listener(name string) (fifo string, err error) {
 	paths := inlookup.RequestFIFOs(p.getenv, name)
 	base, err := filepath.Abs(paths[len(paths)-1])

@@ -20,7 +20,8 @@ type progress struct {
 	done     chan struct{}
 }
 
-// showProgress starts to show what line returns, if standard error is a terminal.
+// showProgress starts to show what line returns, if standard error is a
+// terminal.
 func (p *program) showProgress(line func() string) *progress {
 	g := &progress{quit: make(chan struct{}), done: make(chan struct{})}
 	if !isTerminal(p.stderr) {
@@ -45,8 +46,8 @@ func (p *program) showProgress(line func() string) *progress {
 	return g
 }
 
-// write erases the line and calls f, which may write where it was. One call of f
-// runs at a time.
+// write erases the line and calls f, which may write where it was. One call of
+// f runs at a time.
 func (g *progress) write(f func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -145,17 +145,17 @@ func (db *DB) Load(files ...string) error {
 // PID returns the process number of mariadbd, or its last one after Kill.
 func (db *DB) PID() int { return db.proc.pid }
 
-// Kill ends mariadbd as a crash would, and waits until it is gone. Committed data
-// stays for Restart.
+// Kill ends mariadbd as a crash would, and waits until it is gone. Committed
+// data stays for Restart.
 func (db *DB) Kill() error {
 	err := db.signal(syscall.SIGKILL)
 	<-db.proc.done
 	return err
 }
 
-// Restart starts mariadbd again with the same data, port and socket, and returns
-// when it answers. It stops a running one first. If an outgoing connection of
-// another process has the port by now, Restart waits for its end.
+// Restart starts mariadbd again with the same data, port and socket, and
+// returns when it answers. It stops a running one first. If an outgoing
+// connection of another process has the port by now, Restart waits for its end.
 func (db *DB) Restart(ctx context.Context) error {
 	if db.stopped {
 		return errors.New("mariadb: restart after Stop")
@@ -352,7 +352,8 @@ func (db *DB) wait(ctx context.Context) error {
 	}
 }
 
-// shutdown ends mariadbd in the orderly way, or by force if that takes too long.
+// shutdown ends mariadbd in the orderly way, or by force if that takes too
+// long.
 func (db *DB) shutdown() {
 	if db.proc == nil {
 		return

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// A process is a child. A goroutine waits for it from its start, so that it does
-// not remain a zombie.
+// A process is a child. A goroutine waits for it from its start, so that it
+// does not remain a zombie.
 type process struct {
 	pid  int
 	cmd  *exec.Cmd
@@ -16,8 +16,8 @@ type process struct {
 	err  error         // of Wait; set when done is closed
 }
 
-// start starts cmd in its own process group, so that Ctrl-C at the terminal does
-// not reach it.
+// start starts cmd in its own process group, so that Ctrl-C at the terminal
+// does not reach it.
 //
 // The kernel kills the child when the thread that started it ends (prctl(2),
 // PR_SET_PDEATHSIG), and Go may end threads at any time. So the goroutine that
@@ -46,8 +46,8 @@ func start(cmd *exec.Cmd) (*process, error) {
 
 func (p *process) signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
-// kill ends the process and its descendants, and returns when it is gone. If its
-// output is a pipe, its descendants are gone as well.
+// kill ends the process and its descendants, and returns when it is gone. If
+// its output is a pipe, its descendants are gone as well.
 func (p *process) kill() {
 	select {
 	case <-p.done: // another process may have pid by now

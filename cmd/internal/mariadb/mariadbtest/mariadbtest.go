@@ -13,9 +13,9 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
-// ForTest returns a new MariaDB with the tables of mariadb.Schema and the golden
-// rows, and stops it when t ends. If MariaDB is not installed it skips t, or
-// fails it if INLOOKUP_NEED_MARIADB is set. The options are those of
+// ForTest returns a new MariaDB with the tables of mariadb.Schema and the
+// golden rows, and stops it when t ends. If MariaDB is not installed it skips
+// t, or fails it if INLOOKUP_NEED_MARIADB is set. The options are those of
 // mariadb.StartWith.
 func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
@@ -41,7 +41,8 @@ func ForTest(t testing.TB, options ...string) *mariadb.DB {
 }
 
 // Control returns a new control directory: the golden one, with the port and
-// socket of db. Only the owner can read the files, because some hold a password.
+// socket of db. Only the owner can read the files, because some hold a
+// password.
 func Control(t testing.TB, db *mariadb.DB) string {
 	t.Helper()
 	return ControlOf(t, db, filepath.Join(Golden(t), "control"))
