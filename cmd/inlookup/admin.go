@@ -12,15 +12,16 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/build"
 )
 
-// An admin answers questions about the server itself: statistics, and the
-// extensions of the wire protocol.
+// An admin writes statistics, and answers the extensions of the wire protocol,
+// which ask about the server itself.
 type admin struct {
 	server *inlookup.Server
-	cache  *inlookup.Cache // nil: there is none
+	cache  *inlookup.Cache // nil: no cache
 	mysql  *inlookup.MySQL
-	lost   func() uint64 // lines of the log; nil: none
+	lost   func() uint64 // counts lost lines of the log; nil: there is no log
 }
 
+// answer is the server's Admin.
 func (a *admin) answer(ctx context.Context, q inlookup.Query) (string, error) {
 	switch {
 	case q.Type == inlookup.TypeStatus:
@@ -43,12 +44,14 @@ func (a *admin) cacheStats() (s inlookup.CacheStats) {
 // statistics writes what SIGUSR1 asks for. IndiMail's graphing program parses
 // the first line.
 func (a *admin) statistics(w io.Writer) {
-	s, c := a.server.Stats(), a.cacheStats()
+	s := a.server.Stats()
+	c := a.cacheStats()
 	n := s.Queries
-	total, now := uint64(0), time.Now()
-	for _, k := range n {
-		total += k
+	total := uint64(0)
+	for _, count := range n {
+		total += count
 	}
+	now := time.Now()
 	seconds := now.Sub(s.Started).Seconds()
 	fmt.Fprintf(w, "User:Relay:Password:Limit:Alias:Host:Domain %d %d %d %d %d %d %d"+
 		" Cached Nodes %d\n",
@@ -61,13 +64,14 @@ func (a *admin) statistics(w io.Writer) {
 		float64(total)/seconds)
 }
 
-// names of the types as labels.
+// labels name the types 1 to 7.
 var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit", "domain"}
 
-// status returns all counts in the exposition format of Prometheus, which a
-// person can read as well.
+// status returns all counts in the exposition format of Prometheus.
 func (a *admin) status() string {
-	s, c, m := a.server.Stats(), a.cacheStats(), a.mysql.Stats()
+	s := a.server.Stats()
+	c := a.cacheStats()
+	m := a.mysql.Stats()
 	lost := uint64(0)
 	if a.lost != nil {
 		lost = a.lost()
@@ -84,10 +88,10 @@ func (a *admin) status() string {
 	w.add("undeliverable_total", "counter",
 		"replies without a reader, or without room", "", s.Undeliverable)
 	w.add("replies_unopened_total", "counter",
-		"replies not opened for want of descriptors or rights", "", s.Unopened)
+		"replies not opened, for lack of descriptors or rights", "", s.Unopened)
 	w.add("busy_total", "counter", "requests refused because too many waited", "", s.Busy)
 	w.add("unavailable_total", "counter", "requests answered with an error", "", s.Unavailable)
-	w.add("fifos_remade_total", "counter", "request FIFOs made anew", "", s.Remade)
+	w.add("fifos_remade_total", "counter", "request FIFOs recreated", "", s.Remade)
 	w.add("log_lines_lost_total", "counter",
 		"lines for which the log's reader was too slow", "", lost)
 	w.add("cache_hits_total", "counter", "answers from memory", "", c.Hits)
@@ -97,7 +101,7 @@ func (a *admin) status() string {
 	w.add("cache_stale_total", "counter",
 		"expired answers given while the database was unavailable", "", c.StaleHits)
 	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
-	w.add("cache_evicted_total", "counter", "entries evicted for room", "", c.Evicted)
+	w.add("cache_evicted_total", "counter", "entries evicted to make room", "", c.Evicted)
 	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
 	w.add("cache_entries", "gauge", "entries in the cache", `kind="present"`, c.Present.Entries)
 	w.add("cache_entries", "gauge", "", `kind="absent"`, c.Absent.Entries)
@@ -111,16 +115,17 @@ func (a *admin) status() string {
 	return w.String()
 }
 
-// exposition collects metrics, each with its help before the first value.
+// An exposition collects the values of metrics.
 type exposition struct {
 	strings.Builder
-	last string
+	last string // the name of the last metric
 }
 
 func (w *exposition) add(name, kind, help, label string, value any) {
 	w.addTo(name, "", kind, help, label, value)
 }
 
+// addTo adds a value. Before the first value of a name it adds its help.
 func (w *exposition) addTo(name, suffix, kind, help, label string, value any) {
 	if name != w.last {
 		fmt.Fprintf(w, "# HELP inlookup_%s %s\n# TYPE inlookup_%[1]s %[3]s\n", name, help, kind)
@@ -142,15 +147,15 @@ func (a *admin) explain(ctx context.Context, q inlookup.Query) (string, error) {
 	var w strings.Builder
 	fmt.Fprintf(&w, "query:       %v of %s\n", q.Type, strconv.QuoteToGraphic(q.Email))
 	a.explainCache(&w, q)
-	at, err := a.mysql.Locate(ctx, q)
+	where, err := a.mysql.Locate(ctx, q)
 	switch {
 	case err != nil:
 		fmt.Fprintf(&w, "database:    %v\n", err)
-	case at.Database == "":
-		w.WriteString("database:    none, the address can be nowhere\n")
+	case where.Database == "":
+		w.WriteString("database:    none, no database can hold this address\n")
 	default:
 		fmt.Fprintf(&w, "real domain: %s\ndatabase:    %s\nmail store:  %s\ndistributed: %v\n",
-			at.RealDomain, at.Database, at.MailStore, at.Distributed)
+			where.RealDomain, where.Database, where.MailStore, where.Distributed)
 	}
 	return w.String(), nil
 }
@@ -165,19 +170,20 @@ func (a *admin) explainCache(w io.Writer, q inlookup.Query) {
 		fmt.Fprintln(w, "cache:       never, this is always looked up")
 		return
 	}
-	e, there := a.cache.Explain(q)
-	round := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
-	switch {
-	case !there:
+	e, found := a.cache.Explain(q)
+	if !found {
 		fmt.Fprintln(w, "cache:       miss")
 		return
+	}
+	round := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+	switch {
 	case e.Left > 0:
 		fmt.Fprintf(w, "cache:       hit\ntime left:   %v\n", round(e.Left))
 	case e.Usable > 0:
 		fmt.Fprintf(w, "cache:       stale, given only while the database is unavailable\n"+
 			"time left:   %v\n", round(e.Usable))
 	default:
-		fmt.Fprintln(w, "cache:       miss, what is here has expired")
+		fmt.Fprintln(w, "cache:       miss, the entry has expired")
 	}
 	fmt.Fprintf(w, "age:         %v\nbytes:       %d\nabsent:      %v\n",
 		round(e.Age), e.Bytes, e.Absent)

@@ -24,10 +24,10 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// A checkup is one run of inlookup -t: it looks at all that the server would
-// use, in the server's environment and with the rights of whoever runs it, and
-// writes a line for each thing. It makes, changes and locks nothing, so it can
-// run beside the live server. No line holds a password.
+// A checkup is one run of inlookup -t. It looks at everything that the server
+// would use in this environment, with the rights of the user who runs it. It
+// writes a line for each thing; no line holds a password. It creates, changes
+// and locks nothing, so it can run beside the live server.
 type checkup struct {
 	w      io.Writer
 	status int
@@ -37,17 +37,18 @@ type checkup struct {
 type verdict string
 
 const (
-	ok      verdict = "ok"
-	warning verdict = "warning"
-	wrong   verdict = "wrong" // until somebody puts it right
-	fault   verdict = "fault" // written as wrong, but may pass by itself
+	ok        verdict = "ok"
+	warning   verdict = "warning"
+	wrong     verdict = "wrong"     // until somebody fixes it
+	temporary verdict = "temporary" // written as wrong, but may pass by itself
 )
 
+// say writes a line.
 func (c *checkup) say(v verdict, subject, format string, args ...any) {
 	switch v {
 	case wrong:
 		c.status = exitUsage
-	case fault:
+	case temporary:
 		c.status = cmp.Or(c.status, exitFault)
 		v = wrong
 	}
@@ -67,13 +68,13 @@ func check(o options, w io.Writer) int {
 	config := &inlookup.MySQL{Log: log.New(&warnings, "", 0)}
 	err := config.Reload(false)
 	defer config.Close()
-	c.files(strings.Split(warnings.String(), "\n"), problems(err))
+	c.files(warnings.String(), err)
 	c.ignored()
 	c.cache()
 	if err == nil {
 		c.databases(config)
 	} else {
-		c.say(warning, "database", "not asked: first put right what is wrong above")
+		c.say(warning, "database", "not asked: first fix what is wrong above")
 	}
 	if limit, few := inlookup.FewDescriptors(); few {
 		c.say(warning, "descriptors", "at most %d files can be open: under load answers will "+
@@ -83,7 +84,7 @@ func check(o options, w io.Writer) int {
 	return c.status
 }
 
-// problems takes joined errors apart.
+// problems returns the lines of an error, none for nil.
 func problems(err error) []string {
 	if err == nil {
 		return nil
@@ -91,18 +92,32 @@ func problems(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// account names a user for people.
+// account returns the name of a user, if it has one, and the number.
 func account(uid int) string {
-	n := strconv.Itoa(uid)
-	if u, err := user.LookupId(n); err == nil {
-		return u.Username + " (uid " + n + ")"
+	number := strconv.Itoa(uid)
+	u, err := user.LookupId(number)
+	if err != nil {
+		return "uid " + number
 	}
-	return "uid " + n
+	return u.Username + " (uid " + number + ")"
 }
 
-// files says of each control file, and of assign, what the server finds in it.
-// Warnings and faults are what it says when it reads them.
-func (c *checkup) files(warnings, faults []string) {
+// A note is a line of what MySQL says when it reads its configuration.
+type note struct {
+	verdict verdict
+	text    string
+}
+
+// files writes what the server finds in each control file and in assign.
+func (c *checkup) files(warnings string, err error) {
+	var notes []note
+	for _, text := range problems(err) {
+		notes = append(notes, note{wrong, text})
+	}
+	for line := range strings.Lines(warnings) {
+		text := strings.TrimPrefix(strings.TrimSpace(line), "warning: ")
+		notes = append(notes, note{warning, text})
+	}
 	control := filepath.Dir(inlookup.ControlFile(nil, "host.mysql"))
 	if _, err := os.Stat(control); err != nil && os.Getenv("CONTROLDIR") != "" {
 		c.say(warning, "CONTROLDIR", "%v: set it to the directory of the control files", err)
@@ -115,54 +130,46 @@ func (c *checkup) files(warnings, faults []string) {
 		if name == "mcdinfo" {
 			path = inlookup.ControlFile(nil, cmp.Or(os.Getenv("MCDFILE"), name))
 		}
-		c.file(name, path, &warnings, &faults)
+		notes = c.file(name, path, notes)
 	}
-	c.file("assign", inlookup.AssignFile(nil), &warnings, &faults)
-	for _, text := range warnings {
-		if text = strings.TrimPrefix(text, "warning: "); text != "" {
-			c.say(warning, "environment", "%s", text)
+	notes = c.file("assign", inlookup.AssignFile(nil), notes)
+	for _, n := range notes {
+		c.say(n.verdict, "environment", "%s", n.text)
+	}
+}
+
+// file writes the notes about one file, or else whether it is there and can be
+// read. It returns the notes about other things.
+func (c *checkup) file(name, path string, notes []note) (others []note) {
+	for _, n := range notes {
+		if strings.Contains(" "+n.text, " "+path+":") {
+			c.say(n.verdict, name, "%s", n.text)
+		} else {
+			others = append(others, n)
 		}
 	}
-	for _, text := range faults {
-		c.say(wrong, "environment", "%s", text)
+	if len(others) < len(notes) {
+		return others
 	}
-}
-
-// file says what there is to say of one file, and takes it out of both lists.
-func (c *checkup) file(name, path string, warnings, faults *[]string) {
-	said := false
-	tell := func(v verdict, list *[]string) {
-		*list = slices.DeleteFunc(*list, func(text string) bool {
-			if !strings.Contains(" "+text, " "+path+":") {
-				return false
-			}
-			said = true
-			c.say(v, name, "%s", strings.TrimPrefix(text, "warning: "))
-			return true
-		})
-	}
-	tell(wrong, faults)
-	tell(warning, warnings)
-	if said {
-		return
-	}
-	info, err := os.Stat(path)
+	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.say(ok, name, "absent (%s)", path)
-		return
+		return others
 	}
-	text, err2 := os.ReadFile(path)
-	if err = errors.Join(err, err2); err != nil {
+	var info fs.FileInfo
+	if err == nil {
+		info, err = os.Stat(path)
+	}
+	if err != nil {
 		c.say(wrong, name, "%v", err)
-		return
+	} else if name != "timeoutread" || c.timeout(path, string(text)) {
+		c.say(ok, name, "%s, mode %04o", path, info.Mode().Perm())
 	}
-	if name == "timeoutread" && !c.timeout(path, string(text)) {
-		return
-	}
-	c.say(ok, name, "%s, mode %04o", path, info.Mode().Perm())
+	return others
 }
 
-// timeout looks at a file that only clients read, and reports whether it is right.
+// timeout checks a file that only clients read, and reports whether it is
+// right.
 func (c *checkup) timeout(path, text string) bool {
 	const least = 4
 	value, _, _ := strings.Cut(text, "\n")
@@ -171,7 +178,7 @@ func (c *checkup) timeout(path, text string) bool {
 	case err != nil || seconds == 0:
 		c.say(wrong, "timeoutread", "%s:1: want seconds, at least 1, not %q", path, value)
 	case seconds < least:
-		c.say(warning, "timeoutread", "%s: %d s: the server takes up to 3 s to say that it "+
+		c.say(warning, "timeoutread", "%s: %d s: the server may need 3 s to say that it "+
 			"has no answer: want at least %d", path, seconds, least)
 	default:
 		return true
@@ -179,95 +186,93 @@ func (c *checkup) timeout(path, text string) bool {
 	return false
 }
 
-// ignored warns of settings of the C library that this program does not read.
+// ignored warns about settings of MySQL's C library that have no effect here.
 func (c *checkup) ignored() {
-	read := []string{"MYSQL_OPT_SSL_CA", "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"}
+	used := []string{"MYSQL_OPT_SSL_CA", "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"}
 	for _, setting := range os.Environ() {
 		name, value, _ := strings.Cut(setting, "=")
-		option := strings.HasPrefix(name, "MYSQL_OPT_") ||
+		isOption := strings.HasPrefix(name, "MYSQL_OPT_") ||
 			strings.HasPrefix(name, "MYSQL_READ_DEFAULT_")
-		if option && value != "" && !slices.Contains(read, name) {
-			c.say(warning, name, "is set, and not read by this program")
+		if isOption && value != "" && !slices.Contains(used, name) {
+			c.say(warning, name, "is set, but has no effect on this program")
 		}
 	}
 }
 
+// cache checks the variables of the cache.
 func (c *checkup) cache() {
 	cache, warnings, err := newCache(nil)
 	for _, text := range warnings {
 		c.say(warning, "cache", "%s", text)
 	}
-	for _, fault := range problems(err) {
-		c.say(wrong, "cache", "%s", fault)
+	for _, text := range problems(err) {
+		c.say(wrong, "cache", "%s", text)
 	}
 	if err != nil {
 		return
 	}
 	if cache == nil {
-		c.say(ok, "cache", "none, since USE_BTREE is 0: MySQL is asked for everything")
+		c.say(ok, "cache", "none, because USE_BTREE is 0: each question goes to MySQL")
 		return
 	}
-	set := "as by default"
 	variables := []string{
 		"CACHE_TTL", "CACHE_NEGATIVE_TTL", "CACHE_STALE", "CACHE_SIZE", "MAX_BTREE_COUNT",
 	}
+	text := "the defaults"
+	separator := ", except "
 	for _, name := range variables {
 		if v := os.Getenv(name); v != "" {
-			set += ", but " + name + "=" + v
+			text += separator + name + "=" + v
+			separator = ", "
 		}
 	}
-	c.say(ok, "cache", "%s", set)
+	c.say(ok, "cache", "%s", text)
 }
 
-// databases asks each database what the server would ask it.
+// databases tries every SELECT of the server.
 func (c *checkup) databases(config *inlookup.MySQL) {
 	const slow = time.Second
-	said := "" // the last error: not again for each further question that does not get through
+	said := "" // the last error; one that repeats it is left out
 	say := func(database, what string, took time.Duration, err error) {
-		text := fmt.Sprintf("%s: %s, %v", database, what, took.Round(100*time.Microsecond))
-		v, advice := remedy(err)
-		if v == ok && took > slow {
+		subject := fmt.Sprintf("%s: %s, %v", database, what, took.Round(100*time.Microsecond))
+		switch {
+		case err == nil && took > slow:
 			c.say(warning, "database", "%s: slow: the server gives up after 3 s, its clients "+
-				"after 4", text)
-			return
+				"after 4", subject)
+		case err == nil:
+			c.say(ok, "database", "%s", subject)
+		case err.Error() != said:
+			said = err.Error()
+			v, advice := remedy(err)
+			why := strings.TrimPrefix(said, "database "+database+": ")
+			c.say(v, "database", "%s: %s: %s", subject, why, advice)
 		}
-		if v == ok {
-			c.say(ok, "database", "%s", text)
-			return
-		}
-		why := strings.TrimPrefix(err.Error(), "database "+database+": ")
-		if database+why != said {
-			c.say(v, "database", "%s: %s: %s", text, why, advice)
-		}
-		said = database + why
 	}
 	if err := config.Check(context.Background(), say); err != nil {
 		c.say(wrong, "database", "%v", err)
 	}
 }
 
-// remedy says whether an error from a database lasts until somebody does
-// something about it, and what.
+// remedy returns whether an error from a database may pass by itself, and what
+// to do about it.
 func remedy(err error) (v verdict, advice string) {
 	var refused *mysql.MySQLError
-	var name *net.DNSError
+	var dnsErr *net.DNSError
 	switch {
-	case err == nil:
-		return ok, ""
 	case errors.As(err, &refused):
 		return refusal(refused.Number)
 	case isCertificateError(err):
 		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its " +
 			"certificate does"
 	case errors.Is(err, mysql.ErrNoTLS):
-		return wrong, "have MySQL speak TLS, or take ssl out of the control file"
+		return wrong, "turn on TLS in MySQL, or remove ssl from the control file"
 	case errors.Is(err, mysql.ErrUnknownPlugin):
 		return wrong, "give the account another authentication plug-in, such as " +
 			"mysql_native_password or caching_sha2_password"
-	case errors.As(err, &name) && name.IsNotFound:
-		return wrong, "put the name of the host right"
+	case errors.As(err, &dnsErr) && dnsErr.IsNotFound:
+		return wrong, "fix the name of the host"
 	}
-	return fault, "is MySQL running there, and are host, port and socket right?"
+	return temporary, "is MySQL running there, and are host, port and socket right?"
 }
 
 func isCertificateError(err error) bool {
@@ -277,33 +282,45 @@ func isCertificateError(err error) bool {
 		errors.As(err, new(x509.HostnameError))
 }
 
-// refusal says what to do about an error of MySQL, by its number.
+// refusal is remedy for an error of MySQL.
 func refusal(number uint16) (v verdict, advice string) {
 	switch number {
-	case 1044, 1045, 1142, 1143, 1698: // access denied to database, user, table, column
-		return wrong, "put user and password right in host.mysql, host.cntrl, mcdinfo or " +
+	case 1044, // ER_DBACCESS_DENIED_ERROR
+		1045, // ER_ACCESS_DENIED_ERROR
+		1142, // ER_TABLEACCESS_DENIED_ERROR
+		1143, // ER_COLUMNACCESS_DENIED_ERROR
+		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+		return wrong, "fix user and password in host.mysql, host.cntrl, mcdinfo or " +
 			"MYSQL_USER and MYSQL_PASSWD, or GRANT SELECT on the database"
-	case 1130:
+	case 1130: // ER_HOST_NOT_PRIVILEGED
 		return wrong, "let the user in from this machine, with CREATE USER and GRANT SELECT"
-	case 1049:
-		return wrong, "create the database, or put its name right in MYSQL_DATABASE or mcdinfo"
-	case 1146:
-		return wrong, "create the table, or put its name right in MYSQL_TABLE, " +
+	case 1049: // ER_BAD_DB_ERROR
+		return wrong, "create the database, or fix its name in MYSQL_DATABASE or mcdinfo"
+	case 1146: // ER_NO_SUCH_TABLE
+		return wrong, "create the table, or fix its name in MYSQL_TABLE, " +
 			"MYSQL_INACTIVE_TABLE or CNTRL_TABLE"
-	case 1054:
-		return wrong, "add the column: the table is not as IndiMail makes it"
+	case 1054: // ER_BAD_FIELD_ERROR
+		return wrong, "add the column: the table is not as IndiMail creates it"
 	case 3159: // ER_SECURE_TRANSPORT_REQUIRED
-		return wrong, "the server wants TLS: add ssl as the fifth field of the control file"
-	case 1040, 1053, 1129, 1203, 1205, 1226, 1927: // too many connections or errors, or going down
-		return fault, "try again; if it stays so, see the log of MySQL"
+		return wrong, "the server requires TLS: add ssl as the fifth field of the control file"
+	case 1040, // ER_CON_COUNT_ERROR
+		1053, // ER_SERVER_SHUTDOWN
+		1129, // ER_HOST_IS_BLOCKED
+		1203, // ER_TOO_MANY_USER_CONNECTIONS
+		1205, // ER_LOCK_WAIT_TIMEOUT
+		1226, // ER_USER_LIMIT_REACHED
+		1927: // ER_CONNECTION_KILLED of MariaDB
+		return temporary, "try again; if the error stays, see the log of MySQL"
 	}
-	return wrong, "see what this error means in MySQL's manual"
+	return wrong, "look the error up in MySQL's manual"
 }
 
-// What access(2) may be asked for.
-const mayRead, mayWrite, mayPass = 4, 2, 1
+// What access(2) can ask for: R_OK, W_OK and X_OK.
+const mayRead, mayWrite, maySearch = 4, 2, 1
 
-// fifos looks at the request FIFOs, their directory, and that of replies.
+const othersWrite = 0o002 // of a mode
+
+// fifos checks the request FIFOs, their directory, and that of reply FIFOs.
 func (c *checkup) fifos(o options) {
 	server := &inlookup.Server{Infifo: o.infifo, Instances: o.instances}
 	settings, err := server.Settings()
@@ -311,7 +328,7 @@ func (c *checkup) fifos(o options) {
 		c.say(wrong, "environment", "%v", err)
 		return
 	}
-	const ownerBoth, othersWrite = 0o600, 0o002
+	const ownerBoth = 0o600
 	mode := settings.Mode
 	switch {
 	case mode&ownerBoth != ownerBoth:
@@ -330,27 +347,24 @@ func (c *checkup) fifos(o options) {
 	c.replies(settings.ReplyDir)
 }
 
-// directory looks at the directory of the request FIFOs, and reports whether to
-// look into it.
+// directory checks the directory of the request FIFOs, and reports whether it
+// exists.
 func (c *checkup) directory(dir string) bool {
-	info, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isAbsent(dir) {
 		c.absentDirectory(dir)
 		return false
 	}
-	if err == nil && !info.IsDir() {
-		err = syscall.ENOTDIR
-	}
+	info, err := statDirectory(dir)
 	if err != nil {
-		c.say(wrong, "directory", "%s: %v: put INFIFODIR or INFIFO right", dir, err)
+		c.say(wrong, "directory", "%s: %v: fix INFIFODIR or INFIFO", dir, err)
 		return false
 	}
 	text := fmt.Sprintf("%s, owner %s, mode %04o", dir, account(owner(info)), info.Mode().Perm())
-	othersWrite := info.Mode()&0o002 != 0
-	if err := syscall.Access(dir, mayWrite|mayPass); err != nil {
+	anyoneReplaces := info.Mode()&othersWrite != 0 && info.Mode()&fs.ModeSticky == 0
+	if err := syscall.Access(dir, mayWrite|maySearch); err != nil {
 		c.say(wrong, "directory", "%s: the server cannot make a FIFO in it: %v: "+
 			"give it to the server's user", text, err)
-	} else if othersWrite && info.Mode()&fs.ModeSticky == 0 {
+	} else if anyoneReplaces {
 		c.say(warning, "directory", "%s: anyone can put another FIFO in place of the server's: "+
 			"chmod o-w %s", text, dir)
 	} else {
@@ -359,16 +373,13 @@ func (c *checkup) directory(dir string) bool {
 	return true
 }
 
-// absentDirectory says whether the server can make dir.
+// absentDirectory writes whether the server can make dir.
 func (c *checkup) absentDirectory(dir string) {
 	parent := filepath.Dir(dir)
-	for { // ends: / and . exist
-		if _, err := os.Stat(parent); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
+	for isAbsent(parent) { // ends: / and . exist
 		parent = filepath.Dir(parent)
 	}
-	if err := syscall.Access(parent, mayWrite|mayPass); err != nil {
+	if err := syscall.Access(parent, mayWrite|maySearch); err != nil {
 		c.say(wrong, "directory", "%s is absent and cannot be made in %s: %v: "+
 			"make it and give it to the server's user", dir, parent, err)
 		return
@@ -376,8 +387,23 @@ func (c *checkup) absentDirectory(dir string) {
 	c.say(ok, "directory", "%s is absent: the server will make it", dir)
 }
 
+func isAbsent(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// statDirectory is os.Stat, with an error if dir is no directory.
+func statDirectory(dir string) (fs.FileInfo, error) {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	return info, err
+}
+
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
+// fifo checks a request FIFO.
 func (c *checkup) fifo(path string, want fs.FileMode) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -388,20 +414,20 @@ func (c *checkup) fifo(path string, want fs.FileMode) {
 		err = errors.New("it is no FIFO")
 	}
 	if err != nil {
-		c.say(wrong, "FIFO", "%s: %v: move it away, or put INFIFO or -f right", path, err)
+		c.say(wrong, "FIFO", "%s: %v: move it away, or fix INFIFO or -f", path, err)
 		return
 	}
 	mode := info.Mode().Perm()
 	text := fmt.Sprintf("%s, owner %s, mode %04o", path, account(owner(info)), mode)
-	ours := os.Geteuid() == 0 || os.Geteuid() == owner(info)
-	who := holder(path)
+	canChange := os.Geteuid() == 0 || os.Geteuid() == owner(info)
+	server := holder(path)
 	switch {
-	case who != "":
-		c.say(ok, "FIFO", "%s: %s serves it", text, who)
+	case server != "":
+		c.say(ok, "FIFO", "%s: %s serves it", text, server)
 	case syscall.Access(path, mayRead|mayWrite) != nil:
 		c.say(wrong, "FIFO", "%s: the server cannot open it: remove it, the server will make "+
 			"another", text)
-	case mode != want && !ours:
+	case mode != want && !canChange:
 		c.say(warning, "FIFO", "%s: nobody serves it, and the server cannot change its mode "+
 			"to %04o", text, want)
 	case mode != want:
@@ -412,21 +438,19 @@ func (c *checkup) fifo(path string, want fs.FileMode) {
 	}
 }
 
+// replies checks the directory of reply FIFOs.
 func (c *checkup) replies(dir string) {
 	if dir == "" {
 		c.say(ok, "REPLYDIR", "not set: reply FIFOs can be anywhere")
 		return
 	}
-	info, err := os.Stat(dir)
-	if err == nil && !info.IsDir() {
-		err = syscall.ENOTDIR
-	}
+	_, err := statDirectory(dir)
 	if err == nil {
-		err = syscall.Access(dir, mayPass)
+		err = syscall.Access(dir, maySearch)
 	}
 	if err != nil {
 		c.say(wrong, "REPLYDIR", "%s: %v: no client will get an answer", dir, err)
 		return
 	}
-	c.say(ok, "REPLYDIR", "%s: clients must have exactly this in FIFOTMPDIR", dir)
+	c.say(ok, "REPLYDIR", "%s: clients must set FIFOTMPDIR to exactly this", dir)
 }

@@ -236,7 +236,7 @@ func TestCheckDatabases(t *testing.T) {
 	away := variable("MYSQL_SOCKET", "/nowhere")
 	checks(t, []checkTest{
 		{"no such table", variable("MYSQL_TABLE", "nosuch"), 100,
-			`wrong +database +indimail on localhost: users, .*nosuch.*put its name right in MYSQL_TABLE`},
+			`wrong +database +indimail on localhost: users, .*nosuch.*fix its name in MYSQL_TABLE`},
 		{"a table that can be missing", variable("RELAY_TABLE", "nosuch"), 0,
 			`ok +database +indimail on localhost: relay, `},
 		{"no such column", variable("MYSQL_TABLE", "valias"), 100,

@@ -16,7 +16,7 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
-// A demoFlag is -demo, or -demo=serve to stay until interrupted.
+// A demoFlag is "", "true" for -demo, or "serve" to run until interrupted.
 type demoFlag string
 
 func (f *demoFlag) String() string   { return string(*f) }
@@ -29,8 +29,8 @@ func (f *demoFlag) Set(v string) error {
 	return nil
 }
 
-// demo shows the server at work in a temporary directory, and leaves nothing
-// behind. Control-C, SIGTERM, or the end of its terminal ends it quietly.
+// demo runs a server in a temporary directory, shows what it does, and removes
+// everything. Control-C, SIGTERM and a closed terminal end it without an error.
 func demo(mode demoFlag, w io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(),
 		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -41,11 +41,12 @@ func demo(mode demoFlag, w io.Writer) error {
 	}
 	err = demoIn(ctx, dir, mode, w)
 	if ctx.Err() != nil {
-		err = nil // whatever it was, somebody ended it
+		err = nil // a consequence of the interruption
 	}
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
+// demoIn is demo in this directory.
 func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err error) {
 	env := map[string]string{
 		"CONTROLDIR":     filepath.Join(dir, "control"),
@@ -55,8 +56,8 @@ func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err er
 		"DEFAULT_DOMAIN": "example.com",
 	}
 	getenv := func(name string) string { return env[name] }
-	admin := &admin{mysql: &inlookup.MySQL{Getenv: getenv}}
-	var resolver inlookup.Resolver = admin.mysql
+	a := &admin{mysql: &inlookup.MySQL{Getenv: getenv}}
+	var resolver inlookup.Resolver = a.mysql
 	db, err := demoDatabase(ctx, dir, env)
 	switch {
 	case errors.Is(err, mariadb.ErrNotInstalled):
@@ -68,26 +69,21 @@ func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err er
 		defer func() { err = errors.Join(err, db.Stop()) }()
 		fmt.Fprintf(w, "A private MariaDB runs in %s, with the sample domain example.com.\n", dir)
 	}
-	defer admin.mysql.Close()
-	admin.cache = &inlookup.Cache{
+	defer a.mysql.Close()
+	a.cache = &inlookup.Cache{
 		Resolver:      resolver,
 		TTL:           time.Second,
 		DefaultDomain: env["DEFAULT_DOMAIN"],
 	}
-	admin.server = &inlookup.Server{Resolver: admin.cache, Getenv: getenv, Admin: admin.answer}
-	if err := admin.server.Listen(); err != nil {
+	a.server = &inlookup.Server{Resolver: a.cache, Getenv: getenv, Admin: a.answer}
+	stop, err := serveInBackground(a.server)
+	if err != nil {
 		return err
 	}
-	serving, end := context.WithCancel(context.Background())
-	served := make(chan error)
-	go func() { served <- admin.server.Serve(serving) }()
-	defer func() {
-		end()
-		err = errors.Join(err, <-served)
-	}()
+	defer func() { err = errors.Join(err, stop()) }()
 
 	client := &inlookup.Client{Getenv: getenv}
-	d := demonstration{ctx: ctx, w: w, paint: paints(w), cache: admin.cache, client: client}
+	d := demonstration{ctx: ctx, w: w, paint: paints(w), cache: a.cache, client: client}
 	d.tour(db)
 	d.status()
 	if mode == "serve" {
@@ -97,15 +93,30 @@ func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err er
 	return nil
 }
 
+// serveInBackground starts a server; stop ends it.
+func serveInBackground(s *inlookup.Server) (stop func() error, err error) {
+	if err := s.Listen(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
+	}, nil
+}
+
 const withoutMariaDB = `There is no MariaDB on this machine. To see it with one:
   apt-get update && apt-get install -y --no-install-recommends mariadb-server
 Until then a small directory that is built in answers, through the same server
 and FIFOs.
 `
 
-var startMariaDB = mariadb.Start // a test puts a machine without MariaDB in its place
+var startMariaDB = mariadb.Start // replaced in a test
 
-// demoDatabase starts the private MariaDB and loads the sample domain.
+// demoDatabase starts the private MariaDB, loads the sample domain, and adds to
+// env how to reach it.
 func demoDatabase(ctx context.Context, dir string, env map[string]string) (*mariadb.DB, error) {
 	data := filepath.Join(dir, "mysql")
 	if err := os.Mkdir(data, 0o700); err != nil {
@@ -115,15 +126,17 @@ func demoDatabase(ctx context.Context, dir string, env map[string]string) (*mari
 	if err != nil {
 		return nil, err
 	}
-	env["MYSQL_SOCKET"], env["MYSQL_PASSWD"] = db.Socket, "secret"
+	env["MYSQL_SOCKET"] = db.Socket
+	env["MYSQL_PASSWD"] = "secret"
 	if err := db.Exec(mariadb.Schema + mariadb.Sample); err != nil {
 		return nil, errors.Join(err, db.Stop())
 	}
 	return db, nil
 }
 
+// A demonstration is one run of -demo.
 type demonstration struct {
-	ctx    context.Context // done: somebody has ended it, and nothing more is said
+	ctx    context.Context // once done, nothing more is printed
 	w      io.Writer
 	paint  bool // w is a terminal that shows colours
 	cache  *inlookup.Cache
@@ -144,17 +157,18 @@ const (
 	yellow = "33"
 )
 
-// paints reports whether w shows colours, and nobody has asked for none
-// (https://no-color.org).
+// paints reports whether w is a terminal that shows colours, and NO_COLOR is
+// not set (https://no-color.org).
 func paints(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	f, isFile := w.(*os.File)
+	if !isFile || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
 		return false
 	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// colour returns s in that colour, if the terminal shows any.
 func (d demonstration) colour(sgr, s string) string {
 	if !d.paint || sgr == "" {
 		return s
@@ -164,7 +178,8 @@ func (d demonstration) colour(sgr, s string) string {
 
 func (d demonstration) heading(s string) { d.say("\n%s\n", d.colour(bold, s)) }
 
-// tour asks everything twice, then without the database.
+// tour asks the seven questions twice, then two without the database, and one
+// when it is back.
 func (d demonstration) tour(db *mariadb.DB) {
 	d.heading("The seven questions, asked over FIFOs as a mail program does:")
 	d.seven()
@@ -177,9 +192,9 @@ func (d demonstration) tour(db *mariadb.DB) {
 		d.say("cannot kill MariaDB: %v\n", err)
 		return
 	}
-	const expired = 1100 * time.Millisecond // just over the TTL of the demo
+	const expiry = 1100 * time.Millisecond // just over the TTL of the cache
 	select {
-	case <-time.After(expired):
+	case <-time.After(expiry):
 	case <-d.ctx.Done():
 		return
 	}
@@ -194,6 +209,7 @@ func (d demonstration) tour(db *mariadb.DB) {
 	d.ask(inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
 }
 
+// seven asks the seven questions.
 func (d demonstration) seven() {
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
 		q := inlookup.Query{Type: t, Email: "user@example.com"}
@@ -209,8 +225,8 @@ func (d demonstration) seven() {
 	}
 }
 
-// ask asks one question and prints it, its answer, how long it took, and where
-// the answer came from.
+// ask asks one question. It prints the question, the answer, where that came
+// from, and how long it took.
 func (d demonstration) ask(q inlookup.Query) {
 	before := d.cache.Stats()
 	start := time.Now()
@@ -230,12 +246,12 @@ func (d demonstration) ask(q inlookup.Query) {
 	if err == nil {
 		answer = show(q.Type, a)
 	}
-	from = d.colour(sgr, fmt.Sprintf("%-21s", from)) // padded first: colours have no width
+	from = d.colour(sgr, fmt.Sprintf("%-21s", from)) // padded first: codes have no width
 	asked := strings.TrimSpace(q.Email + " " + q.IP)
 	d.say("  %-20s %-28s %7d µs  %s %s\n", q.Type, asked, took.Microseconds(), from, answer)
 }
 
-// status asks the server what it has counted, and prints what is not zero.
+// status asks the server for its counters, and prints those that are not zero.
 func (d demonstration) status() {
 	d.heading("What the server has counted (inquerytest -s):")
 	a, err := d.client.Resolve(d.ctx, inlookup.Query{Type: inlookup.TypeStatus})
@@ -252,7 +268,7 @@ func (d demonstration) status() {
 	}
 }
 
-// show returns an answer for people. The hash of a password is left out.
+// show returns an answer as readable text, without the password hash.
 func show(t inlookup.Type, a inlookup.Answer) string {
 	var value any
 	var err error
@@ -292,8 +308,7 @@ func (d demonstration) invite(env map[string]string) {
 	<-d.ctx.Done()
 }
 
-// builtIn is a directory without a database: a Resolver is all that a Server
-// needs.
+// builtIn is a small directory in place of a database.
 type builtIn struct{}
 
 func (builtIn) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {

@@ -15,10 +15,10 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// A lineWriter writes lines to a file whose reader may be slow, or may have
-// stopped: multilog on a full disk, for one. Write never waits. Lines for which
-// there is no room are dropped and counted, and a line says how many when the
-// reader goes on. So a log costs lines, never an answer, a signal or the end.
+// A lineWriter writes lines to a file whose reader may be slow or may hang,
+// such as multilog on a full disk. Write never waits. It drops and counts lines
+// for which there is no room; a line says how many when the reader goes on. So
+// a slow reader loses lines, but delays no answer, no signal and no exit.
 type lineWriter struct {
 	to    io.Writer
 	wake  chan struct{} // holds one token when there is something to write
@@ -26,13 +26,13 @@ type lineWriter struct {
 
 	mu     sync.Mutex // guards what follows
 	buffer []byte     // lines that wait
-	lost   int        // lines lost since the last one that said so
+	lost   int        // lines lost since a line last said so
 	busy   bool       // a block is being written
 }
 
 const (
 	lineRoom   = 1 << 20               // bytes of lines that wait
-	lineGather = 10 * time.Millisecond // so that lines leave in blocks
+	lineGather = 10 * time.Millisecond // for more lines to join a block
 )
 
 func newLineWriter(to io.Writer) *lineWriter {
@@ -41,13 +41,13 @@ func newLineWriter(to io.Writer) *lineWriter {
 	return w
 }
 
-// newLineWriters returns one for each of the two outputs. If both are the same
-// file they share one: the blocks of two could be mixed.
-func newLineWriters(stdout, stderr *os.File) (out, err *lineWriter) {
+// newLineWriters returns a writer for each of the two outputs. If both are the
+// same file they share one, so that their lines do not mix.
+func newLineWriters(stdout, stderr *os.File) (out, errOut *lineWriter) {
 	out = newLineWriter(stdout)
-	info1, err1 := stdout.Stat()
-	info2, err2 := stderr.Stat()
-	if err1 == nil && err2 == nil && os.SameFile(info1, info2) {
+	outInfo, err1 := stdout.Stat()
+	errInfo, err2 := stderr.Stat()
+	if err1 == nil && err2 == nil && os.SameFile(outInfo, errInfo) {
 		return out, out
 	}
 	return out, newLineWriter(stderr)
@@ -64,7 +64,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
-	default: // it is awake already
+	default: // run has a token already
 	}
 	return len(b), nil
 }
@@ -76,6 +76,7 @@ func (w *lineWriter) lose(b []byte) {
 	w.total.Add(uint64(lines))
 }
 
+// run writes blocks of lines, for as long as the process lives.
 func (w *lineWriter) run() {
 	var block []byte
 	for range w.wake {
@@ -98,38 +99,40 @@ func (w *lineWriter) run() {
 	}
 }
 
-// flush waits until all lines are written, or until the time is up.
+// flush waits until all lines are written, but not beyond this time.
 func (w *lineWriter) flush(patience time.Duration) {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	end := time.Now().Add(patience)
+	for time.Now().Before(end) {
 		w.mu.Lock()
 		done := len(w.buffer) == 0 && w.lost == 0 && !w.busy
 		w.mu.Unlock()
 		if done {
 			return
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
 // traceLines returns what -v writes for a request. IndiMail's graphing program
 // parses these lines.
 func traceLines(fifo, replyPath string, q inlookup.Query, hit bool) string {
-	const fixed = 5 // bytes of a request that are no text: type, zero and three NULs
+	const fixed = 5 // bytes of a request besides the texts: type, zero and three NULs
 	size := fixed + len(q.Email) + len(replyPath) + len(q.IP)
 	ip := "N/A"
 	if q.Type == inlookup.TypeRelay {
 		ip = printable(q.IP)
 	}
-	way := fifo + "->" + printable(replyPath)
-	lines := way + ", Bytes " + strconv.Itoa(size) + ", Query ['" + q.Type.String() +
-		"'], User " + printable(q.Email) + ", RemoteIp " + ip + "\n"
+	from := fifo + "->" + printable(replyPath)
+	lines := fmt.Sprintf("%s, Bytes %d, Query ['%v'], User %s, RemoteIp %s\n",
+		from, size, q.Type, printable(q.Email), ip)
 	if hit {
-		lines += way + ", cache hit\n"
+		lines += from + ", cache hit\n"
 	}
 	return lines
 }
 
-// printable returns text with a question mark for each character that could end
-// the line or steer a terminal.
+// printable replaces each character that could end the line or control a
+// terminal with a question mark.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {

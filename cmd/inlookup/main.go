@@ -1,5 +1,5 @@
-// Inlookup is the server that answers what mail programs ask about IndiMail's
-// users, over FIFOs, from MySQL and from memory. See inlookup -h.
+// Inlookup is the server that answers mail programs' questions about IndiMail's
+// users. It answers over FIFOs, from MySQL and from memory. See inlookup -h.
 package main
 
 import (
@@ -29,7 +29,7 @@ const (
 	exitFault = 111 // try again later
 )
 
-const usage = `inlookup answers what mail programs ask about IndiMail's users.
+const usage = `inlookup answers mail programs' questions about IndiMail's users.
 
 usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
        inlookup -t [-f infifo] [-i instances]
@@ -37,25 +37,24 @@ usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]
        inlookup -V
 
   -f infifo      name or path of the request FIFO (default: INFIFO, else infifo)
-  -i instances   this many request FIFOs, named infifo.1, infifo.2 ... (default
-                 1: one, named infifo)
-  -c seconds     load into the cache, at start and after SIGHUP, those who
-                 logged in within this many seconds
+  -i instances   serve this many request FIFOs, infifo.1, infifo.2 ... (default
+                 1: infifo itself)
+  -c seconds     at start and after SIGHUP, load the users who logged in within
+                 this many seconds into the cache
   -v             write a line for each request; SIGUSR2 turns this on and off
   -t             check the configuration, the databases and the FIFOs, even
-                 beside a running server: a line for each, which begins with
-                 ok, warning or wrong; it changes nothing
-  -demo          show it at work with a private MariaDB and a sample domain, in
-                 a temporary directory, and leave nothing behind; with =serve
-                 stay until interrupted
+                 beside a running server; change nothing; print a line for each,
+                 which begins with ok, warning or wrong
+  -demo          show it at work with a private MariaDB in a temporary
+                 directory, then remove that; with =serve, run until interrupted
   -V             print the version
 
-It is configured by its environment and by control files:
+The environment and control files configure it:
   INFIFODIR, FIFODIR      directory of a request FIFO that is no path (default
                           /run/indimail/inlookup if that exists, else
                           /var/indimail/inquery)
   FIFO_MODE               mode of the FIFOs, octal (default 0660)
-  REPLYDIR                the only directory where reply FIFOs can be
+  REPLYDIR                the only directory for reply FIFOs (default: any)
   CONTROLDIR              control files host.mysql, host.cntrl, mcdinfo, hostip,
                           smtproutes, qmtproutes (default /etc/indimail/control)
   ASSIGNDIR               the file assign (default /etc/indimail/users)
@@ -63,32 +62,32 @@ It is configured by its environment and by control files:
   MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT
                           the database; MYSQL_HOST overrides host.mysql, and
                           fields of either override the other variables; several
-                          hosts with commas between them are tried in turn
-  CNTRL_HOST ...          the same of a cluster's central database
+                          hosts, separated by commas, are tried in turn
+  CNTRL_HOST ...          the same for a cluster's central database
   CACHE_TTL               life of an answer (default 10m)
-  CACHE_NEGATIVE_TTL      life of the answer that there is none (default 20s)
+  CACHE_NEGATIVE_TTL      life of the answer "absent" (default 20s)
   CACHE_STALE             how long an expired answer may be given while the
                           database is unavailable (at most, and by default: 1h
                           for status and password, 24h for the rest; 0: never)
   CACHE_SIZE              bytes of memory for answers; K, M and G stand for
                           powers of 1024 (default 256M)
-  MAX_BTREE_COUNT         answers kept at most (default: by CACHE_SIZE alone)
-  USE_BTREE=0             keep none
+  MAX_BTREE_COUNT         keep at most this many answers (default: no limit)
+  USE_BTREE=0             keep no answers
   TCPREMOTEIP             set by tcpserver: answer one request on descriptors 0
                           and 1, then exit
 
-signals: HUP forget all answers and read the control files again; INT connect
-to MySQL anew and read the control files again; USR1 statistics; USR2 request
-lines on or off; TERM answer what was asked, remove the FIFOs, exit 0.
+signals: HUP forget all answers and read the control files again; INT reconnect
+to MySQL and read the control files again; USR1 write statistics; USR2 turn
+request lines on or off; TERM answer all requests read, remove the FIFOs, exit 0.
 
 exit status: 0; 100 wrong usage, or with -t a wrong configuration; 111 a
 temporary fault.
 
-A service manager that sets NOTIFY_SOCKET is told when requests are read.
+If NOTIFY_SOCKET is set, the server tells the service manager when it is ready.
 `
 
 func main() {
-	signal.Ignore(syscall.SIGPIPE) // the reader of our output may go: the server stays
+	signal.Ignore(syscall.SIGPIPE) // the server outlives the readers of its output
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -125,7 +124,7 @@ func parse(args []string) (o options, err error) {
 	case seconds < 0 || seconds > math.MaxInt32:
 		err = fmt.Errorf("-c %d: want seconds", seconds)
 	case o.test && o.demo != "":
-		err = errors.New("-t and -demo: want one of them")
+		err = errors.New("-t and -demo exclude each other")
 	}
 	return o, err
 }
@@ -145,10 +144,10 @@ func run(args []string, stdout, stderr *os.File) int {
 	case o.demo != "":
 		return report(demo(o.demo, stdout), log.New(stderr, "inlookup: ", 0))
 	}
-	out, errors := newLineWriters(stdout, stderr)
-	logger := log.New(errors, "inlookup: ", 0)
+	out, errOut := newLineWriters(stdout, stderr)
+	logger := log.New(errOut, "inlookup: ", 0)
 	if err := keepSecrets(); err != nil { // before any password is read
-		logger.Printf("warning: other processes of this user may see this one's memory: %v", err)
+		logger.Printf("warning: other processes of this user may read this one's memory: %v", err)
 	}
 	status := 0
 	switch {
@@ -157,14 +156,20 @@ func run(args []string, stdout, stderr *os.File) int {
 	case os.Getenv("TCPREMOTEIP") != "":
 		status = report(serveConn(logger), logger)
 	default:
-		status = report(serve(o, out, errors, logger), logger)
+		status = report(serve(o, out, errOut, logger), logger)
 	}
-	out.flush(lastLines)
-	errors.flush(lastLines)
+	const patience = time.Second // with a slow reader of the last lines
+	out.flush(patience)
+	errOut.flush(patience)
 	return status
 }
 
-const lastLines = time.Second // how long the end waits for a reader of the log
+// keepSecrets keeps database passwords and users' hashes out of core files. On
+// Linux it also hides the memory from other processes of this user.
+func keepSecrets() error {
+	err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+	return errors.Join(disableDump(), os.NewSyscallError("setrlimit", err))
+}
 
 // report logs why a command failed, and returns its exit status.
 func report(err error, logger *log.Logger) int {
@@ -177,8 +182,8 @@ func report(err error, logger *log.Logger) int {
 	return exitFault
 }
 
-// serveConn answers one request, as tcpserver wants it. A client that connects and
-// says nothing must not hold one of tcpserver's places.
+// serveConn answers one request, as tcpserver wants it. A client that connects
+// and says nothing must not occupy one of tcpserver's connections.
 func serveConn(logger *log.Logger) error {
 	const patience = 30 * time.Second
 	time.AfterFunc(patience, func() { os.Exit(exitFault) })
@@ -186,16 +191,16 @@ func serveConn(logger *log.Logger) error {
 	return server.ServeConn(context.Background(), os.Stdin, os.Stdout)
 }
 
-// catch returns a channel for one signal. It holds one: a signal that comes while
-// another of its kind waits asks for nothing new. Nothing ever gives the signal
-// back its power to kill.
+// catch returns a channel that receives this signal, which from now on does not
+// kill. The channel holds one: a second signal that comes before the first is
+// handled adds nothing.
 func catch(sig os.Signal) <-chan os.Signal {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, sig)
 	return c
 }
 
-// A service is a server with what belongs to it.
+// A service is a server with its options, cache, database and log.
 type service struct {
 	options
 	admin
@@ -204,22 +209,24 @@ type service struct {
 }
 
 // serve runs the server until SIGTERM.
-func serve(o options, out, errors *lineWriter, logger *log.Logger) error {
-	// First of all, so that no signal at the start kills.
+func serve(o options, out, errOut *lineWriter, logger *log.Logger) error {
+	// Before anything else, so that no signal kills during the start.
 	term := catch(syscall.SIGTERM)
-	hup, interrupt := catch(syscall.SIGHUP), catch(syscall.SIGINT)
-	usr1, usr2 := catch(syscall.SIGUSR1), catch(syscall.SIGUSR2)
-	// The cache is most of the heap, lives long and is all pointers. So let the
-	// collector run when it has grown by a fifth, not when it has doubled: a million
-	// users then take less than 200 bytes each beyond key and answer.
+	hup := catch(syscall.SIGHUP)
+	interrupt := catch(syscall.SIGINT)
+	usr1 := catch(syscall.SIGUSR1)
+	usr2 := catch(syscall.SIGUSR2)
+	// Most of the heap is the cache, which lives long. The collector runs when
+	// the heap has grown by a fifth, not when it has doubled. So a million users
+	// take less than 200 bytes each beyond key and answer.
 	debug.SetGCPercent(20)
 
 	s := &service{options: o, out: out, logger: logger}
 	s.lost = func() uint64 {
-		if out == errors {
+		if out == errOut {
 			return out.total.Load()
 		}
-		return out.total.Load() + errors.total.Load()
+		return out.total.Load() + errOut.total.Load()
 	}
 	if err := s.listen(); err != nil {
 		return err
@@ -227,7 +234,7 @@ func serve(o options, out, errors *lineWriter, logger *log.Logger) error {
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
 		<-term
-		notify("STOPPING=1", logger) // first, since the process may end soon after
+		notify("STOPPING=1", logger) // first: the process may end soon after stop
 		stop()
 	}()
 	go s.start(ctx)
@@ -279,11 +286,11 @@ func (s *service) listen() error {
 	return s.server.Listen()
 }
 
-// start says in one line what runs.
+// start logs one line that says what runs.
 func (s *service) start(ctx context.Context) {
 	settings, err := s.server.Settings()
 	if err != nil {
-		return // Listen went by them already
+		return // cannot be: Listen has read them
 	}
 	fifos := settings.FIFOs[0]
 	if n := len(settings.FIFOs); n > 1 {
@@ -312,38 +319,37 @@ func (s *service) start(ctx context.Context) {
 		build.Version(), fifos, settings.Mode, cache, strings.Join(databases, ", "))
 }
 
-// reloadOn acts on SIGHUP and SIGINT, one after the other. At first, and after each
-// SIGHUP, it has the cache loaded; a load ends before the next begins.
+// reloadOn acts on SIGHUP and SIGINT, one at a time. It preloads the cache now,
+// and again after each SIGHUP. A preload ends before the next begins.
 func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal) {
 	cancel := s.preload(ctx)
 	for {
 		select {
 		case <-interrupt:
 			s.reload(true)
-			continue
 		case <-hup:
+			cancel()
+			s.reload(false)
+			if s.cache != nil {
+				s.cache.Flush("") // after the reload: no answer from the old files stays
+			}
+			cancel = s.preload(ctx)
 		}
-		cancel()
-		s.reload(false)
-		if s.cache != nil {
-			s.cache.Flush("") // after it, so that nothing is kept that went by the old files
-		}
-		cancel = s.preload(ctx)
 	}
 }
 
-// reload applies changed control files, or says what is wrong with them.
+// reload applies changed control files, or logs what is wrong with them.
 func (s *service) reload(reconnect bool) {
 	if err := s.mysql.Reload(reconnect); err != nil {
 		s.logger.Printf("the configuration stays as it was: %v", err)
 	}
 }
 
-// preloadTime is how long a preload takes at most.
+// preloadTime limits a preload.
 const preloadTime = 5 * time.Minute
 
-// preload loads those who logged in lately, in the background. The function it
-// returns ends that, and returns when it has ended.
+// preload loads the users who logged in lately into the cache, in the
+// background. cancel stops it and waits for its end.
 func (s *service) preload(ctx context.Context) (cancel func()) {
 	if s.cache == nil || s.recent == 0 {
 		return func() {}
@@ -354,13 +360,12 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		defer close(done)
 		start := time.Now()
 		emails, err := s.mysql.Recent(ctx, s.recent)
-		n, err2 := s.cache.Preload(ctx, emails)
-		emails = nil
-		debug.FreeOSMemory() // the list may have been as large as the cache
+		n, loadErr := s.cache.Preload(ctx, emails)
+		debug.FreeOSMemory() // emails may have been as large as the cache
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return // another one follows, or the end
+			return // before another preload, or the end
 		}
-		for _, fault := range problems(errors.Join(err, err2)) {
+		for _, fault := range problems(errors.Join(err, loadErr)) {
 			s.logger.Printf("loading recent users: %s", fault)
 		}
 		s.logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))

@@ -233,7 +233,7 @@ var (
 		`inquerytest -q 1 -i "" user@example.com`:               {want: "has all services enabled\n"},
 		"QUERY_CACHE=1 inquerytest -q 1 user@example.com":       {want: "has all services enabled\n"},
 		"inquerytest -q 2 user@example.com 192.0.2.10":          {want: "authenticated on 192.0.2.10\n"},
-		"inquerytest -v -q 3 -i /tmp/own.fifo user@example.com": {want: "a server of our own"},
+		"inquerytest -v -q 3 -i /tmp/own.fifo user@example.com": {want: "a new server on"},
 		"inquerytest -x -q 3 user@example.com":                  {want: "real domain: example.com\n"},
 		"inquerytest -F user@example.com":                       {want: " entries flushed\n"},
 		"inquerytest -F example.com":                            {want: " entries flushed\n"},

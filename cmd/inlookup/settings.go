@@ -7,50 +7,54 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
 	"time"
 
 	"github.com/inlookup/inlookup"
 )
 
-// newCache returns the cache that the environment asks for, nil for none. Warnings
-// are about variables that the C program takes as well: a value that is of no use
-// stops nothing. An error is about one of our own.
+// newCache returns the cache that the environment asks for, nil for none. The C
+// program reads some of these variables too, and ignores a wrong value in them.
+// Such a value is only a warning here. A wrong value in another one is an
+// error.
 func newCache(r inlookup.Resolver) (c *inlookup.Cache, warnings []string, err error) {
-	use := os.Getenv("USE_BTREE")
-	if n, err := strconv.Atoi(use); use != "" && err != nil {
+	use := cmp.Or(os.Getenv("USE_BTREE"), "1")
+	n, err := strconv.Atoi(use)
+	if err != nil {
 		warnings = append(warnings,
 			fmt.Sprintf("USE_BTREE: want 0 or 1, not %q: the cache is on", use))
-	} else if use != "" && n == 0 {
+	} else if n == 0 {
 		return nil, nil, nil
 	}
-	count := os.Getenv("MAX_BTREE_COUNT")
-	entries, bad := strconv.Atoi(cmp.Or(count, "0"))
-	if bad != nil || entries < 0 {
+	count := cmp.Or(os.Getenv("MAX_BTREE_COUNT"), "0")
+	entries, err := strconv.Atoi(count)
+	if err != nil || entries < 0 {
 		entries = 0
 		warnings = append(warnings,
 			fmt.Sprintf("MAX_BTREE_COUNT: want a number, not %q: no limit", count))
 	}
-	ttl, err1 := duration("CACHE_TTL")
-	negative, err2 := duration("CACHE_NEGATIVE_TTL")
-	stale, err3 := duration("CACHE_STALE")
-	if err3 == nil && stale > 24*time.Hour {
-		err3 = fmt.Errorf("CACHE_STALE: want at most 24h, not %q", os.Getenv("CACHE_STALE"))
+	ttl, ttlErr := duration("CACHE_TTL")
+	negative, negativeErr := duration("CACHE_NEGATIVE_TTL")
+	stale, staleErr := duration("CACHE_STALE")
+	if staleErr == nil && stale > 24*time.Hour {
+		staleErr = fmt.Errorf("CACHE_STALE: want at most 24h, not %q", os.Getenv("CACHE_STALE"))
 	}
-	size, err4 := size("CACHE_SIZE")
+	bytes, bytesErr := size("CACHE_SIZE")
 	c = &inlookup.Cache{
 		Resolver:      r,
 		TTL:           ttl,
 		NegativeTTL:   negative,
 		Stale:         stale,
-		Size:          size,
+		Size:          bytes,
 		MaxEntries:    entries,
 		DefaultDomain: os.Getenv("DEFAULT_DOMAIN"),
 	}
-	return c, warnings, errors.Join(err1, err2, err3, err4)
+	return c, warnings, errors.Join(ttlErr, negativeErr, staleErr, bytesErr)
 }
 
-// duration reads a variable that holds a Go duration or whole seconds. It returns 0
-// if the variable is not set, and -1 for 0, which keeps nothing.
+// duration reads a variable that holds a Go duration or whole seconds. It
+// returns 0 if the variable is not set. For a value of 0 it returns -1, which
+// means "keep nothing" in a Cache.
 func duration(name string) (time.Duration, error) {
 	text := os.Getenv(name)
 	if text == "" {
@@ -69,18 +73,19 @@ func duration(name string) (time.Duration, error) {
 	return d, nil
 }
 
-// size reads a variable that holds a number of bytes, perhaps with K, M or G for
-// powers of 1024. It returns 0 if the variable is not set, and -1 for 0.
+// size reads a variable that holds a number of bytes. K, M or G may follow, and
+// stand for powers of 1024. It returns 0 and -1 as duration does.
 func size(name string) (int64, error) {
 	text := os.Getenv(name)
 	if text == "" {
 		return 0, nil
 	}
-	units := map[byte]uint{'K': 10, 'M': 20, 'G': 30}
-	shift, hasUnit := units[strings.ToUpper(text)[len(text)-1]]
+	shifts := map[string]int{"K": 10, "M": 20, "G": 30}
 	digits := text
+	last := len(text) - 1
+	shift, hasUnit := shifts[strings.ToUpper(text[last:])]
 	if hasUnit {
-		digits = text[:len(text)-1]
+		digits = text[:last]
 	}
 	const most = 1 << 50
 	n, err := strconv.ParseInt(digits, 10, 64)

@@ -1,13 +1,12 @@
 package main
 
-// -compare asks two servers the same questions and prints where the answers
-// differ. It is the proof to have before one server takes over from another.
+// -compare asks two servers the same questions, and prints where their answers
+// differ. Use it before one server replaces another.
 //
-// One goroutine reads addresses, and several clients ask about one address
-// each, with types 1 to 6, then with types 6 and 7 about its domain. Answers
-// are compared as decoded, and a password hash is never printed. known.go knows
-// where the C server is wrong. The memory does not grow with the number of
-// addresses.
+// One goroutine reads addresses. Each client takes one, asks types 1 to 6 about
+// it, then types 6 and 7 about its domain. Answers are decoded before they are
+// compared, and no password hash is printed. known.go lists where the C server
+// is wrong. Memory does not grow with the number of addresses.
 
 import (
 	"bufio"
@@ -30,8 +29,8 @@ func (o *options) checkCompare() error {
 	switch {
 	case o.other == "":
 		return errors.New("-compare needs the FIFO of the other server, or the word mysql")
-	case o.p < 1 || o.p > maxClients:
-		return fmt.Errorf("-p %d: want 1 to %d clients", o.p, maxClients)
+	case o.clients < 1 || o.clients > maxClients:
+		return fmt.Errorf("-p %d: want 1 to %d clients", o.clients, maxClients)
 	case o.given["c"] && o.recent < 1:
 		return fmt.Errorf("-c %d: want seconds, at least 1", o.recent)
 	}
@@ -46,22 +45,22 @@ type comparison struct {
 	progress *progress
 
 	addresses atomic.Int64
-	withoutIP atomic.Int64 // addresses of which relay was not asked
+	withoutIP atomic.Int64 // addresses without a question to relay
 	counts    [outcomes]atomic.Int64
 }
 
-// A side is one of the two that are asked: A or B.
+// A side is one of the two sources: A or B.
 type side struct {
 	letter string
 	source
 }
 
-// What became of a question.
+// The outcomes of a question.
 const (
 	same = iota
 	differs
-	known  // differs because the C server is known to be wrong there
-	faulty // a side did not answer
+	known      // differs because of a known fault of the C server
+	unanswered // by at least one side
 	outcomes
 )
 
@@ -89,7 +88,7 @@ func (p *program) compare(ctx context.Context, o *options) error {
 	for _, s := range c.sides {
 		fmt.Fprintf(p.out, "%s: %s\n", s.letter, s.name)
 		if m, ok := s.Resolver.(*inlookup.MySQL); ok {
-			if err := m.Reload(false); err != nil { // a wrong configuration ends it here
+			if err := m.Reload(false); err != nil { // the configuration is wrong
 				return err
 			}
 		}
@@ -99,7 +98,7 @@ func (p *program) compare(ctx context.Context, o *options) error {
 		feed = p.recentAddresses(time.Duration(o.recent) * time.Second)
 	}
 	start := time.Now()
-	err = c.askAll(ctx, o.p, feed)
+	err = c.askAll(ctx, o.clients, feed)
 	c.report(time.Since(start))
 	return c.verdict(ctx, err)
 }
@@ -134,10 +133,13 @@ func (p *program) readAddresses(_ context.Context, add func(entry) bool) error {
 			continue
 		}
 		e := entry{email: fields[0]}
-		if len(fields) > 1 {
+		valid := len(fields) <= 2
+		if len(fields) == 2 {
 			e.ip = fields[1]
+			_, err := netip.ParseAddr(e.ip)
+			valid = err == nil
 		}
-		if _, err := netip.ParseAddr(e.ip); len(fields) > 2 || e.ip != "" && err != nil {
+		if !valid {
 			return fmt.Errorf("standard input, line %d: "+
 				"want an address and perhaps an IP address (%w)", n, errUsage)
 		}
@@ -151,14 +153,14 @@ func (p *program) readAddresses(_ context.Context, add func(entry) bool) error {
 	return nil
 }
 
-// recentAddresses feeds those who logged in lately.
+// recentAddresses feeds the addresses that logged in within age.
 func (p *program) recentAddresses(age time.Duration) feed {
 	return func(ctx context.Context, add func(entry) bool) error {
 		m := &inlookup.MySQL{Getenv: p.getenv}
 		defer m.Close()
 		emails, err := m.Recent(ctx, age)
 		if err != nil {
-			return fmt.Errorf("who logged in lately: %w", err)
+			return fmt.Errorf("reading who logged in lately: %w", err)
 		}
 		for _, email := range emails {
 			if !add(entry{email: email}) {
@@ -169,14 +171,14 @@ func (p *program) recentAddresses(age time.Duration) feed {
 	}
 }
 
-// A job is what one client asks at a time.
+// A job is an address, and its domain if no job before had it.
 type job struct {
 	entry
-	domain string // to be asked too; empty if it was asked before
+	domain string
 }
 
 // askAll asks about all addresses, with this many clients at the same time. It
-// returns at once when ctx ends, although feed may still wait for a line.
+// returns at once when ctx is done, even if feed still waits for a line.
 func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
 	c.progress = c.program.showProgress(c.status())
 	defer c.progress.stop()
@@ -205,8 +207,8 @@ func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
 	return <-fed
 }
 
-// domains remembers domains, so that each is asked once. It forgets all of them
-// when there are too many to keep: a domain may then be asked again.
+// domains remembers domains, so that each is asked once. When there are too
+// many it forgets all of them, and may let one be asked again.
 type domains map[string]bool
 
 const maxDomains = 1 << 16
@@ -224,7 +226,7 @@ func (d *domains) add(domain string) string {
 	return domain
 }
 
-// client asks until there are no more jobs, or ctx ends.
+// client asks until there are no more jobs, or ctx is done.
 func (c *comparison) client(ctx context.Context, jobs <-chan job) {
 	for {
 		select {
@@ -240,19 +242,23 @@ func (c *comparison) client(ctx context.Context, jobs <-chan job) {
 	}
 }
 
+// askJob asks all questions of a job.
 func (c *comparison) askJob(ctx context.Context, j job) {
 	for _, question := range questions {
 		q := inlookup.Query{Type: question.typ, Email: j.email}
-		switch {
-		case q.Type == inlookup.TypeRelay && j.ip == "":
-			c.withoutIP.Add(1)
-			continue
-		case q.Type == inlookup.TypeRelay:
+		switch q.Type {
+		case inlookup.TypeRelay:
+			if j.ip == "" {
+				c.withoutIP.Add(1)
+				continue
+			}
 			q.IP = j.ip
-		case q.Type == inlookup.TypeLimit && domainOf(j.email) == j.email:
-			continue // asked of the domain below
-		case q.Type == inlookup.TypeDomain:
-			continue // likewise
+		case inlookup.TypeLimit:
+			if domainOf(j.email) == j.email {
+				continue // asked below
+			}
+		case inlookup.TypeDomain:
+			continue // asked below
 		}
 		c.ask(ctx, q)
 	}
@@ -262,8 +268,8 @@ func (c *comparison) askJob(ctx context.Context, j job) {
 	}
 }
 
-// ask asks both sides and records what became of it. A question that Ctrl-C cut
-// short is not counted.
+// ask asks both sides, counts the outcome and prints a difference. It does not
+// count a question that Ctrl-C interrupted.
 func (c *comparison) ask(ctx context.Context, q inlookup.Query) {
 	var replies [2]reply
 	for i, s := range c.sides {
@@ -279,7 +285,7 @@ func (c *comparison) ask(ctx context.Context, q inlookup.Query) {
 	}
 }
 
-// judge compares two replies. With known it also names the fault.
+// judge returns the outcome of two replies, and with known the fault.
 func (c *comparison) judge(ctx context.Context, q inlookup.Query, r [2]reply) (int, string) {
 	if r[0].same(r[1]) {
 		return same, ""
@@ -288,21 +294,21 @@ func (c *comparison) judge(ctx context.Context, q inlookup.Query, r [2]reply) (i
 		return known, fault
 	}
 	if r[0].err != nil || r[1].err != nil {
-		return faulty, ""
+		return unanswered, ""
 	}
 	return differs, ""
 }
 
-// A reply is what one side says to a question.
+// A reply is one side's answer to a question, or the reason for none.
 type reply struct {
-	answer inlookup.Answer
-	fields []field // none: absent, or not understood
-	absent bool
-	wrong  error // why the answer is not understood
-	err    error // why there is no answer
+	answer  inlookup.Answer
+	fields  []field // none: absent, or not understood
+	absent  bool
+	invalid error // why the answer is not understood
+	err     error // why there is no answer
 }
 
-// ask asks a question, and a second time if there is no answer.
+// ask asks a question, and again if there is no answer.
 func (s side) ask(ctx context.Context, q inlookup.Query) (r reply) {
 	r.answer, r.err = s.Resolve(ctx, q)
 	if r.err != nil {
@@ -320,31 +326,31 @@ func (s side) ask(ctx context.Context, q inlookup.Query) (r reply) {
 	case errors.Is(err, inlookup.ErrUnavailable):
 		r.err = err
 	default:
-		r.wrong = err
+		r.invalid = err
 	}
 	return r
 }
 
-// same reports whether both sides answered, and said the same.
+// same reports whether both sides answered, and their answers mean the same.
 func (r reply) same(other reply) bool {
 	switch {
 	case r.err != nil || other.err != nil:
 		return false
 	case r.answer == other.answer:
 		return true
-	case r.wrong != nil || other.wrong != nil:
+	case r.invalid != nil || other.invalid != nil:
 		return false
 	}
 	return r.absent == other.absent && slices.Equal(r.fields, other.fields)
 }
 
-// text returns the whole reply for a person.
+// text returns the whole reply as readable text.
 func (r reply) text() string {
 	switch {
 	case r.err != nil:
 		return singleLine(r.err.Error())
-	case r.wrong != nil:
-		return "not understood: " + singleLine(r.wrong.Error())
+	case r.invalid != nil:
+		return "not understood: " + singleLine(r.invalid.Error())
 	case r.absent:
 		return "absent"
 	}
@@ -365,33 +371,29 @@ type field struct {
 	name   string
 	value  string
 	secret bool // never shown, not even in part
-	usual  bool // left out where a whole reply is shown
+	usual  bool // left out of reply.text
 }
 
+// shown returns the value, or a description if it is secret.
 func (f field) shown() string {
 	switch {
 	case !f.secret:
 		return f.value
 	case f.value == "":
 		return "empty"
+	case f.name == "passwd":
+		return fmt.Sprintf("hash, %d bytes", len(f.value))
 	}
-	return fmt.Sprintf("%s, %d bytes", f.kind(), len(f.value))
+	return fmt.Sprintf("text, %d bytes", len(f.value))
 }
 
-// kind says what a secret is.
-func (f field) kind() string {
-	if f.name == "passwd" {
-		return "hash"
-	}
-	return "text"
-}
-
-// difference says how f differs from the other side's.
+// difference describes how f differs from the other side's.
 func (f field) difference(other field) string {
+	format := "%s: %s / %s"
 	if f.secret || other.secret {
-		return fmt.Sprintf("%s: differs (%s / %s)", f.name, f.shown(), other.shown())
+		format = "%s: differs (%s / %s)"
 	}
-	return fmt.Sprintf("%s: %s / %s", f.name, f.shown(), other.shown())
+	return fmt.Sprintf(format, f.name, f.shown(), other.shown())
 }
 
 func decodeUser(a inlookup.Answer) ([]field, error) {
@@ -413,8 +415,8 @@ func decodeRelay(a inlookup.Answer) ([]field, error) {
 	return []field{{name: "authenticated", value: yesOrNo(yes)}}, nil
 }
 
-// decodePasswd treats a gecos with a colon as a secret: it may be the rest of a
-// password with colons, which were taken for the ends of fields.
+// decodePasswd treats a gecos with a colon as a secret. It may be the rest of a
+// password, if that has colons.
 func decodePasswd(a inlookup.Answer) ([]field, error) {
 	e, err := a.Passwd()
 	if err != nil {
@@ -465,8 +467,8 @@ func decodeAlias(a inlookup.Answer) ([]field, error) {
 	return []field{{name: "lines", value: strings.Join(lines, " ")}}, nil
 }
 
-// decodeLimits names the fields as package inlookup does. -1 and 0 are usual:
-// they mean that there is no limit.
+// decodeLimits names the fields as package inlookup does. -1 and 0 are usual,
+// because they mean "no limit".
 func decodeLimits(a inlookup.Answer) ([]field, error) {
 	l, err := a.Limits()
 	if err != nil {
@@ -484,8 +486,8 @@ func decodeLimits(a inlookup.Answer) ([]field, error) {
 	return fields, nil
 }
 
-// quote returns text as a person may read it: without control characters, and
-// without the password entry that a confused server may send in its place.
+// quote returns text without control characters. It hides a password entry,
+// which a faulty server may send in place of the text.
 func quote(text string) string {
 	if strings.Contains(text, "PWSTRUCT=") {
 		return "(a password entry)"
@@ -523,10 +525,10 @@ func (c *comparison) print(outcome int, fault string, q inlookup.Query, r [2]rep
 			fmt.Fprintf(out, "  %s: %s\n", s.letter, r[i].text())
 		}
 	}
-	out.Flush() // its error is kept for the last Flush
+	out.Flush() // the last Flush returns its error
 }
 
-// questions returns how many were asked.
+// questions returns the number of questions asked.
 func (c *comparison) questions() (n int64) {
 	for i := range c.counts {
 		n += c.counts[i].Load()
@@ -534,13 +536,14 @@ func (c *comparison) questions() (n int64) {
 	return n
 }
 
-// status returns a function that says how far the comparison is.
+// status returns a function that describes the progress.
 func (c *comparison) status() func() string {
 	var rate meter
 	return func() string {
 		n := c.questions()
+		differ, errs := c.counts[differs].Load(), c.counts[unanswered].Load()
 		return fmt.Sprintf("%d addresses, %d questions, %d differ, %d errors, %d queries/s",
-			c.addresses.Load(), n, c.counts[differs].Load(), c.counts[faulty].Load(), rate.since(n))
+			c.addresses.Load(), n, differ, errs, rate.since(n))
 	}
 }
 
@@ -554,17 +557,18 @@ func (c *comparison) report(took time.Duration) {
 	row("same", c.counts[same].Load())
 	row("differ", c.counts[differs].Load())
 	row("known", c.counts[known].Load())
-	row("errors", c.counts[faulty].Load())
+	row("errors", c.counts[unanswered].Load())
 	fmt.Fprintf(c.program.out, "%-12s %v\n", "took", short(took))
-	c.program.out.Flush() // its error is kept for the last Flush
+	c.program.out.Flush() // the last Flush returns its error
 	if n := c.withoutIP.Load(); n > 0 {
 		c.program.say("relay was not asked for %d addresses: no IP address follows them", n)
 	}
 }
 
-// verdict says what the comparison came to. err is why it ended early, if so.
+// verdict returns the error to exit with. err is why the comparison ended
+// early.
 func (c *comparison) verdict(ctx context.Context, err error) error {
-	differ, errs := c.counts[differs].Load(), c.counts[faulty].Load()
+	differ, errs := c.counts[differs].Load(), c.counts[unanswered].Load()
 	if ctx.Err() != nil {
 		err = errors.New("interrupted: not all addresses were compared")
 	}
@@ -583,8 +587,8 @@ func (c *comparison) verdict(ctx context.Context, err error) error {
 	return nil
 }
 
-// domainOf returns what follows the separator of an address, or the whole of it
-// if there is none: it may be a domain.
+// domainOf returns what follows the separator of an address, or all of it if
+// there is none, because it may be a domain.
 func domainOf(email string) string {
 	if i := separator(email); i >= 0 {
 		return email[i+1:]
@@ -592,8 +596,8 @@ func domainOf(email string) string {
 	return email
 }
 
-// separator returns where the local part ends: the last @, else the last % or
-// colon. -1: there is none.
+// separator returns the place of the last @, else of the last % or colon, else
+// -1.
 func separator(email string) int {
 	if i := strings.LastIndexByte(email, '@'); i >= 0 {
 		return i

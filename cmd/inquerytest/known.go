@@ -1,31 +1,30 @@
 package main
 
-// Where the C server is known to be wrong. A difference is put down to one of
-// these faults only when that is certain: often a further question proves it.
-// Either side may be the C server, so each difference is looked at both ways.
+// The known faults of the C server. One of them explains a difference only if
+// that is certain; often another question proves it. Either side may be the C
+// server, so each fault is tried both ways.
 
 import (
 	"cmp"
 	"context"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/inlookup/inlookup"
 )
 
-// A suspicion is a difference, seen as if the side c were the C server.
+// A suspicion is a difference, if side c is the C server.
 type suspicion struct {
 	ctx      context.Context
 	q        inlookup.Query
 	routes   []route
 	c, other side
 	cSays    reply
-	says     reply // of the other side
+	says     reply // what the other side says
 }
 
-// knownFaults are looked at in this order. "The C server" begins each sentence.
+// knownFaults are tried in this order. Each is a sentence about "the C server".
 var knownFaults = []struct {
 	what  string
 	holds func(*suspicion) bool
@@ -41,7 +40,7 @@ var knownFaults = []struct {
 	{"gives the inactive flag of another entry", (*suspicion).inactiveFlag},
 }
 
-// knownFault returns what the C server does wrong in this difference, or "".
+// knownFault returns the fault that explains this difference, or "".
 func (c *comparison) knownFault(ctx context.Context, q inlookup.Query, r [2]reply) string {
 	a, b := c.sides[0], c.sides[1]
 	both := []*suspicion{
@@ -63,16 +62,17 @@ func (s *suspicion) answered(t inlookup.Type) bool {
 	return s.q.Type == t && s.cSays.err == nil && s.says.err == nil
 }
 
-// cAnswers asks the C server something else.
+// cAnswers asks the C server another question.
 func (s *suspicion) cAnswers(t inlookup.Type, email string) reply {
 	return s.c.ask(s.ctx, inlookup.Query{Type: t, Email: email, IP: s.q.IP})
 }
 
+// otherAnswers asks the other side another question.
 func (s *suspicion) otherAnswers(t inlookup.Type, email string) reply {
 	return s.other.ask(s.ctx, inlookup.Query{Type: t, Email: email})
 }
 
-// The C server says "error", or gives the entry that was asked for before.
+// The C server answers "error", or with the entry of the question before.
 func (s *suspicion) noLocalPart() bool {
 	if separator(s.q.Email) != 0 || isTimeout(s.cSays.err) {
 		return false
@@ -80,13 +80,13 @@ func (s *suspicion) noLocalPart() bool {
 	return s.says.err == nil && s.says.isNo()
 }
 
-// isNo reports whether the reply says that there is no such thing.
+// isNo reports whether the reply is "absent", or "no" from relay.
 func (r reply) isNo() bool {
 	no := field{name: "authenticated", value: "no"}
-	return r.absent || len(r.fields) == 1 && r.fields[0] == no
+	return r.absent || slices.Equal(r.fields, []field{no})
 }
 
-// Asked in the usual spelling, the C server agrees.
+// The C server agrees if it is asked in the usual spelling.
 func (s *suspicion) spelling() bool {
 	usual := strings.ToLower(s.q.Email)
 	if i := separator(usual); i >= 0 {
@@ -98,7 +98,7 @@ func (s *suspicion) spelling() bool {
 	return s.cAnswers(s.q.Type, usual).same(s.says)
 }
 
-// In relay:port the C server reads the port from the second letter of relay on.
+// The C server reads the port of relay:port from the second letter of relay.
 func (s *suspicion) wrongPort() bool {
 	if !s.answered(inlookup.TypeHost) || s.cSays.absent || s.says.absent {
 		return false
@@ -112,40 +112,41 @@ func (s *suspicion) wrongPort() bool {
 
 // The C server itself says that the address is an alias.
 func (s *suspicion) onlyAlias() bool {
-	if !s.answered(inlookup.TypeAlias) || !s.cSays.absent || s.says.wrong != nil {
+	if !s.answered(inlookup.TypeAlias) || !s.cSays.absent || s.says.invalid != nil {
 		return false
 	}
 	status, err := s.cAnswers(inlookup.TypeUser, s.q.Email).answer.Status()
 	return err == nil && status == inlookup.StatusAlias
 }
 
-// Asked about the same user in the real domain, the C server agrees.
+// The C server agrees if it is asked about the same user in the real domain.
 func (s *suspicion) ownLimits() bool {
 	i := separator(s.q.Email)
 	if !s.answered(inlookup.TypeLimit) || i < 0 {
 		return false
 	}
-	real, isAlias := s.realDomain()
-	return isAlias && s.cAnswers(inlookup.TypeLimit, s.q.Email[:i+1]+real).same(s.says)
+	domain, isAlias := s.realDomain()
+	return isAlias && s.cAnswers(inlookup.TypeLimit, s.q.Email[:i+1]+domain).same(s.says)
 }
 
-// Asked about the real domain, the C server agrees.
+// The C server agrees if it is asked about the real domain.
 func (s *suspicion) bareAliasDomain() bool {
 	if !s.answered(inlookup.TypeLimit) || !s.cSays.absent || separator(s.q.Email) >= 0 {
 		return false
 	}
-	real, isAlias := s.realDomain()
-	return isAlias && s.cAnswers(inlookup.TypeLimit, real).same(s.says)
+	domain, isAlias := s.realDomain()
+	return isAlias && s.cAnswers(inlookup.TypeLimit, domain).same(s.says)
 }
 
-// realDomain returns the real domain, if the question is about an alias domain.
-func (s *suspicion) realDomain() (real string, isAlias bool) {
-	domain := domainOf(s.q.Email)
-	real, err := s.otherAnswers(inlookup.TypeDomain, domain).answer.Text()
-	return real, err == nil && !strings.EqualFold(real, domain)
+// realDomain returns the real domain, and whether the question is about an
+// alias domain.
+func (s *suspicion) realDomain() (domain string, isAlias bool) {
+	asked := domainOf(s.q.Email)
+	domain, err := s.otherAnswers(inlookup.TypeDomain, asked).answer.Text()
+	return domain, err == nil && !strings.EqualFold(domain, asked)
 }
 
-// Both give the defaults, except for the type.
+// Both sides give the defaults, except for the type.
 func (s *suspicion) limitType() bool {
 	if !s.answered(inlookup.TypeLimit) {
 		return false
@@ -157,9 +158,10 @@ func (s *suspicion) limitType() bool {
 	}
 	defaults := inlookup.Limits{
 		DomainExpiry: -1, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,
-		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1, LimitType: 1,
+		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1,
+		LimitType: inlookup.LimitsOfDomain,
 	}
-	cLimits.LimitType = 1 // whatever it was
+	cLimits.LimitType = inlookup.LimitsOfDomain
 	return limits == defaults && cLimits == defaults
 }
 
@@ -169,6 +171,7 @@ const (
 	gidNoDialup = 0x40
 )
 
+// The entries differ only in the flag, and dialup is disabled in the limits.
 func (s *suspicion) dialup() bool {
 	if !s.answered(inlookup.TypePasswd) {
 		return false
@@ -186,7 +189,7 @@ func (s *suspicion) dialup() bool {
 	return err == nil && l.DisableDialup != 0
 }
 
-// The C server contradicts itself: status and entry do not fit.
+// The C server contradicts itself: its status and its entry do not agree.
 func (s *suspicion) inactiveFlag() bool {
 	if !s.answered(inlookup.TypePasswd) {
 		return false
@@ -209,12 +212,8 @@ type route struct {
 
 // readRoutes reads the control files. Without them no port counts as misread.
 func readRoutes(getenv func(string) string) (routes []route) {
-	dir := cmp.Or(getenv("CONTROLDIR"), "control")
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(cmp.Or(getenv("SYSCONFDIR"), "/etc/indimail"), dir)
-	}
 	for _, name := range []string{"smtproutes", "qmtproutes"} {
-		text, _ := os.ReadFile(filepath.Join(dir, name))
+		text, _ := os.ReadFile(inlookup.ControlFile(getenv, name))
 		for line := range strings.Lines(string(text)) {
 			line, _, _ = strings.Cut(line, "#")
 			_, rest, _ := strings.Cut(line, ":")
@@ -242,9 +241,6 @@ func cutLast(text string) (before, after string) {
 // leadingNumber returns the digits at the beginning of text, "0" if there are
 // none.
 func leadingNumber(text string) string {
-	end := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' })
-	if end < 0 {
-		end = len(text)
-	}
-	return cmp.Or(text[:end], "0")
+	rest := strings.TrimLeft(text, "0123456789")
+	return cmp.Or(strings.TrimSuffix(text, rest), "0")
 }

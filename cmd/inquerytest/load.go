@@ -1,15 +1,16 @@
 package main
 
-// The load tool: many clients ask as fast as they get answers, and it prints
-// what they saw. It must not slow down what it measures. So a client shares
-// only the resolver and one counter with the others, and its memory does not
-// grow with the number of questions.
+// The load tool: many clients ask as fast as they get answers. It must not slow
+// down what it measures. So clients share only the resolver and one counter,
+// and their memory does not grow with the number of questions.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,25 +22,25 @@ import (
 
 const (
 	maxClients   = 4096
-	maxUsers     = 1 << 30 // the square of it fits an int64: see load.query
+	maxUsers     = 1 << 30 // its square fits an int64: see load.query
 	maxQuestions = 1<<31 - 1
 )
 
 func (o *options) checkLoad() error {
 	switch {
-	case o.n < 1 || o.n > maxQuestions:
-		return fmt.Errorf("-n %d: want 1 to %d questions", o.n, maxQuestions)
-	case o.p < 1 || o.p > maxClients:
-		return fmt.Errorf("-p %d: want 1 to %d clients", o.p, maxClients)
-	case o.u < 1 || o.u > maxUsers:
-		return fmt.Errorf("-u %d: want 1 to %d users", o.u, maxUsers)
+	case o.questions < 1 || o.questions > maxQuestions:
+		return fmt.Errorf("-n %d: want 1 to %d questions", o.questions, maxQuestions)
+	case o.clients < 1 || o.clients > maxClients:
+		return fmt.Errorf("-p %d: want 1 to %d clients", o.clients, maxClients)
+	case o.users < 1 || o.users > maxUsers:
+		return fmt.Errorf("-u %d: want 1 to %d users", o.users, maxUsers)
 	case strings.Contains(o.query.Email, "%d"):
 		return nil
 	case o.given["u"]:
-		return fmt.Errorf("-u %d counts through nothing: the address needs a %%d, "+
-			"as in user%%d@example.com", o.u)
+		return fmt.Errorf("-u %d has no effect: the address needs a %%d, "+
+			"as in user%%d@example.com", o.users)
 	}
-	o.u = 1 // one address, asked about again and again
+	o.users = 1
 	return nil
 }
 
@@ -48,21 +49,27 @@ type load struct {
 	from       source
 	question   inlookup.Query
 	head, tail string // the address before and after its %d
-	numbered   bool
-	n          int64 // questions
+	numbered   bool   // it has a %d
+	n          int64  // questions
 	users      int64
-	step       int64        // from one user's number to the next one's
+	step       int64        // between the numbers of successive users
 	next       atomic.Int64 // the number of the next question
 }
 
-// load asks o.n questions and prints how that went.
+// load asks the questions and prints the report.
 func (p *program) load(ctx context.Context, o *options, from source) error {
-	users := int64(o.u)
-	l := &load{from: from, question: o.query, n: int64(o.n), users: users, step: stride(users)}
+	users := int64(o.users)
+	l := &load{
+		from:     from,
+		question: o.query,
+		n:        int64(o.questions),
+		users:    users,
+		step:     stride(users),
+	}
 	l.head, l.tail, l.numbered = strings.Cut(o.query.Email, "%d")
 	progress := p.showProgress(l.progress())
 	start := time.Now()
-	tallies := make([]tally, o.p)
+	tallies := make([]tally, o.clients)
 	var clients sync.WaitGroup
 	for i := range tallies {
 		clients.Go(func() { l.client(ctx, &tallies[i]) })
@@ -70,11 +77,11 @@ func (p *program) load(ctx context.Context, o *options, from source) error {
 	clients.Wait()
 	took := time.Since(start)
 	progress.stop()
-	total := &tallies[0]
-	for i := range tallies[1:] {
-		total.merge(&tallies[1+i])
+	total := new(tally)
+	for i := range tallies {
+		total.merge(&tallies[i])
 	}
-	p.report(l, o.p, total, took)
+	p.report(l, o.clients, total, took)
 	if total.firstError != nil {
 		first := advise(total.firstError, o.query, from)
 		return fmt.Errorf("%w, the first because: %w", errFailures, first)
@@ -82,9 +89,8 @@ func (p *program) load(ctx context.Context, o *options, from source) error {
 	return nil
 }
 
-// client asks until all is asked or ctx is done. It still waits for its last
-// answer, as long as a question may take: cutting it short would count as a
-// failure.
+// client asks until all questions are asked or ctx is done. It still waits for
+// its last answer, because an interrupted question would count as a failure.
 func (l *load) client(ctx context.Context, t *tally) {
 	for ctx.Err() == nil {
 		i := l.next.Add(1) - 1
@@ -102,39 +108,44 @@ func (l *load) client(ctx context.Context, t *tally) {
 	}
 }
 
-// query returns question i. In any run of as many questions as there are users
-// each user is asked about once: step and their number have no common divisor.
+// query returns question i. Any l.users questions in a row ask about each user
+// once, because step and users have no common divisor.
 func (l *load) query(i int64) inlookup.Query {
 	q := l.question
 	if l.numbered {
-		q.Email = l.head + strconv.FormatInt(i%l.users*l.step%l.users, 10) + l.tail
+		user := i % l.users * l.step % l.users
+		q.Email = l.head + strconv.FormatInt(user, 10) + l.tail
 	}
 	return q
 }
 
-// stride returns a number without a common divisor with users, near their
-// golden section. So questions that follow each other are about users far
-// apart, as in real use, and every run asks the same.
+// stride returns a number near 0.618 times users, without a common divisor with
+// users. So successive questions are about users far apart, as in practice, and
+// every run asks the same ones.
 func stride(users int64) int64 {
-	for s := users * 618 / 1000; s > 1; s-- {
-		a, b := users, s
-		for b != 0 {
-			a, b = b, a%b
-		}
-		if a == 1 {
-			return s
+	for step := users * 618 / 1000; step > 1; step-- {
+		if divisor(users, step) == 1 {
+			return step
 		}
 	}
 	return 1
 }
 
-// verdict decodes an answer, as any client would. ErrNotFound means that the
-// address is absent.
+// divisor returns the greatest common divisor.
+func divisor(a, b int64) int64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// verdict decodes an answer. ErrNotFound means that the address is absent.
 func verdict(q inlookup.Query, a inlookup.Answer) (err error) {
 	switch q.Type {
 	case inlookup.TypeUser:
 		var s inlookup.Status
-		if s, err = a.Status(); s == inlookup.StatusAbsent {
+		s, err = a.Status()
+		if s == inlookup.StatusAbsent {
 			err = inlookup.ErrNotFound
 		}
 	case inlookup.TypeRelay:
@@ -143,7 +154,8 @@ func verdict(q inlookup.Query, a inlookup.Answer) (err error) {
 		_, err = a.Passwd()
 	case inlookup.TypeAlias:
 		var lines []string
-		if lines, err = a.Alias(); err == nil && lines == nil {
+		lines, err = a.Alias()
+		if err == nil && lines == nil {
 			err = inlookup.ErrNotFound
 		}
 	case inlookup.TypeLimit:
@@ -154,7 +166,7 @@ func verdict(q inlookup.Query, a inlookup.Answer) (err error) {
 	return err
 }
 
-// kinds of failure; an error is of the first one that fits it.
+// kinds of failure. An error is of the first kind that fits.
 var kinds = [...]struct {
 	name string
 	fits func(error) bool
@@ -176,7 +188,7 @@ type tally struct {
 
 func (t *tally) count(err error) {
 	for i := 0; err != nil; i++ {
-		if kinds[i].fits(err) { // the last one does
+		if kinds[i].fits(err) { // the last kind fits any error
 			t.kinds[i]++
 			if i > 0 && t.firstError == nil {
 				t.firstError = err
@@ -186,19 +198,17 @@ func (t *tally) count(err error) {
 	}
 }
 
-func (t *tally) merge(o *tally) {
-	t.latency.merge(&o.latency)
-	for i, n := range o.kinds {
+func (t *tally) merge(other *tally) {
+	t.latency.merge(&other.latency)
+	for i, n := range other.kinds {
 		t.kinds[i] += n
 	}
-	if t.firstError == nil {
-		t.firstError = o.firstError
-	}
+	t.firstError = cmp.Or(t.firstError, other.firstError)
 }
 
-// A histogram counts times in buckets. Each power of two has 32 of them, so
-// times are exact below 64 ns, and within 3 % above. Adding a time costs a few
-// nanoseconds and no memory, however long the run.
+// A histogram counts times in buckets, 32 for each power of two. So times are
+// exact below 64 ns, and within 3 % above. Adding a time takes a few
+// nanoseconds and no memory.
 type histogram struct {
 	counts [buckets]int64
 	n      int64
@@ -209,16 +219,17 @@ const (
 	fine     = 5 // bits: each power of two has 1<<fine buckets
 	longest  = 36
 	buckets  = (longest - fine + 1) << fine
-	tooLarge = 1<<longest - 1 // 69 s: a longer time counts as this
+	tooLarge = 1<<longest - 1 // 69 s; a longer time counts as this
 )
 
+// bucket returns the number of the bucket for d.
 func bucket(d time.Duration) int {
 	d = min(d, tooLarge)
 	shift := max(0, bits.Len64(uint64(d))-1-fine)
 	return shift<<fine + int(d>>shift)
 }
 
-// upper returns the longest time that falls into bucket i.
+// upper returns the longest time in bucket i.
 func upper(i int) time.Duration {
 	shift := max(0, i>>fine-1)
 	return time.Duration(i-shift<<fine+1)<<shift - 1
@@ -230,26 +241,27 @@ func (h *histogram) add(d time.Duration) {
 	h.max = max(h.max, d)
 }
 
-func (h *histogram) merge(o *histogram) {
-	for i, n := range o.counts {
+func (h *histogram) merge(other *histogram) {
+	for i, n := range other.counts {
 		h.counts[i] += n
 	}
-	h.n += o.n
-	h.max = max(h.max, o.max)
+	h.n += other.n
+	h.max = max(h.max, other.max)
 }
 
-// within returns the time in which that part of the questions was answered.
+// within returns the time in which this part of the questions was answered.
 func (h *histogram) within(part float64) time.Duration {
 	left := int64(part * float64(h.n))
 	for i, n := range h.counts {
-		if left -= n; left < 0 {
+		left -= n
+		if left < 0 {
 			return min(upper(i), h.max)
 		}
 	}
 	return h.max
 }
 
-// report prints what all clients saw.
+// report prints the figures of all clients.
 func (p *program) report(l *load, clients int, t *tally, took time.Duration) {
 	h := &t.latency
 	row := func(label, format string, args ...any) {
@@ -270,23 +282,25 @@ func (p *program) report(l *load, clients int, t *tally, took time.Duration) {
 	p.bars(h)
 }
 
-// bars prints a line for every power of two between the quickest answer and
-// the slowest one.
+// bars prints a line for every power of two between the quickest answer and the
+// slowest one.
 func (p *program) bars(h *histogram) {
 	const width = 50
 	var rows [longest]int64
-	first, last, most := longest, 0, int64(1)
+	first, last := longest, 0
 	for i, n := range h.counts {
 		if n > 0 {
 			row := bits.Len64(uint64(upper(i))) - 1
 			rows[row] += n
-			first, last, most = min(first, row), max(last, row), max(most, rows[row])
+			first = min(first, row)
+			last = max(last, row)
 		}
 	}
+	most := max(1, slices.Max(rows[:]))
 	for row := first; row <= last; row++ {
 		n := rows[row]
 		percent := 100 * float64(n) / float64(h.n)
-		bar := strings.Repeat("#", int((n*width+most-1)/most)) // rounded up: few is not none
+		bar := strings.Repeat("#", int((n*width+most-1)/most)) // rounded up, so that 1 shows
 		line := fmt.Sprintf("< %-9v %10d  %5.1f %%  %s", short(2<<row), n, percent, bar)
 		fmt.Fprintln(p.out, strings.TrimRight(line, " "))
 	}
@@ -301,8 +315,8 @@ func short(d time.Duration) time.Duration {
 	return d.Round(unit)
 }
 
-// progress returns a function that says how far the clients are, and how fast
-// they were since it was last called.
+// progress returns a function that describes how many questions are asked, and
+// how fast since its last call.
 func (l *load) progress() func() string {
 	var rate meter
 	return func() string {

@@ -1,11 +1,11 @@
-// Command inquerytest asks what mail programs ask about a user, and prints the
-// answer. It also compares two servers, and measures how fast one answers.
-// inquerytest -h tells how.
+// Command inquerytest asks a mail program's question about a user, and prints
+// the answer. It also compares two servers, and measures how fast one answers.
+// See inquerytest -h.
 package main
 
-// This file is the command line: what it allows, whom to ask, and the exit
-// status. print.go prints an answer, load.go asks many times, and compare.go
-// asks two servers.
+// This file reads the command line, finds the server to ask, and chooses the
+// exit status. print.go prints an answer, load.go asks many times, and
+// compare.go asks two servers.
 
 import (
 	"bufio"
@@ -35,12 +35,12 @@ const (
 	exitFault = 111 // trying again later may help
 )
 
-const help = `inquerytest asks what mail programs ask about a user. It asks one question and
-prints the answer, or many and prints how fast the answers came, or it asks two
-servers and prints where their answers differ.
+const help = `inquerytest asks a mail program's questions about a user. It asks one question
+and prints the answer, or many and prints how fast the answers come, or it asks
+two servers and prints where their answers differ.
 
   inquerytest -q type address [ip]      ask
-  inquerytest -x -q type address [ip]   say where that answer would come from
+  inquerytest -x -q type address [ip]   print where that answer would come from
   inquerytest -F what                   make the server forget what it knows
                                         about an address, a domain, or all ("")
   inquerytest -s                        print the server's counters
@@ -50,7 +50,7 @@ servers and prints where their answers differ.
                                         ask this server and another one
   inquerytest -V                        print the version
 
-All of them take [-v] and [-i infifo] too. Options come before the address.
+Each also takes [-v] and [-i infifo]. Options come before the address.
 
 Types, by number or name:
   1 user     may mail be delivered?     5 alias    the alias lines
@@ -67,9 +67,10 @@ Options:
   -n 100000  how many questions; %d in the address counts through the users
   -p 16      how many clients ask at the same time
   -u 10000   users: user%d@example.com is user0@... to user9999@example.com
-  -v         say on standard error what is asked, of whom, and how long it took
+  -v         write to standard error what is asked, of which server, and how
+             long that took
   -compare other
-             ask that server, too: its FIFO, or the word mysql for MySQL itself.
+             ask that server too: its FIFO, or the word mysql for MySQL itself.
              Standard input has a line for each address: address [ip]
   -c seconds compare the users who logged in within that time instead
 
@@ -81,11 +82,11 @@ Examples:
   inquerytest -n 100000 -p 16 -q 3 user%d@example.com    how fast is it?
   inquerytest -c 86400 -i "" -compare mysql              is the server right?
 
-Environment:
+Environment: (defaults in parentheses)
   QUERY_CACHE            set: ask the running server
-  INFIFO                 its FIFO: a path, or a name (infifo) in the directory
-  INFIFODIR, FIFODIR     ... (/var/indimail/inquery)
-  FIFOTMPDIR             where the FIFO for the answer is made (/tmp)
+  INFIFO                 its FIFO: a path, or a name in INFIFODIR (infifo)
+  INFIFODIR, FIFODIR     directory of its FIFO (/var/indimail/inquery)
+  FIFOTMPDIR             directory for the FIFO of the answer (/tmp)
   CONTROLDIR             control files, as host.mysql (/etc/indimail/control)
   DEFAULT_DOMAIN         of an address without one, if MySQL is asked from here
   MYSQL_HOST, MYSQL_USER, MYSQL_PASSWD, MYSQL_DATABASE, MYSQL_SOCKET,
@@ -94,12 +95,12 @@ Environment:
   TCPCLIENT, TCPREMOTEIP              ask over the connection of tcpclient(1)
 
 Exit status: 0 answered, or no difference; 1 absent (types 3, 4, 6), a
-difference, or a load with failures; 100 wrong usage; 111 a fault that may pass.
+difference, or a load with failures; 100 wrong usage; 111 a temporary fault.
 `
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // so that a second Ctrl-C kills
+	context.AfterFunc(ctx, stop) // a second Ctrl-C then kills
 	p := &program{
 		getenv:  os.Getenv,
 		stdin:   os.Stdin,
@@ -111,11 +112,11 @@ func main() {
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
-// A program is one run of inquerytest. Tests replace what it works with.
+// A program is one run of inquerytest. Tests replace the fields.
 type program struct {
 	getenv  func(string) string
 	stdin   io.Reader
-	out     *bufio.Writer // keeps the first error of a write for its Flush
+	out     *bufio.Writer // the last Flush returns the first error of a write
 	stderr  io.Writer
 	fromEnv func() inlookup.Resolver // the server, or MySQL itself
 	mysql   func() inlookup.Resolver // MySQL itself
@@ -141,7 +142,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return exitStatus(err)
 }
 
-// say writes one line to standard error, even if the text has several.
+// say writes one line to standard error.
 func (p *program) say(format string, args ...any) {
 	fmt.Fprintf(p.stderr, "inquerytest: %s\n", singleLine(fmt.Sprintf(format, args...)))
 }
@@ -149,7 +150,7 @@ func (p *program) say(format string, args ...any) {
 func singleLine(text string) string { return strings.ReplaceAll(text, "\n", " ") }
 
 var (
-	errUsage    = errors.New("inquerytest -h tells more")
+	errUsage    = errors.New("inquerytest -h explains")
 	errFailures = errors.New("not all questions were answered")
 	errDiffer   = errors.New("the answers differ")
 )
@@ -174,23 +175,25 @@ func exitStatus(err error) int {
 
 // options is what the command line says.
 type options struct {
-	given    map[string]bool // the flags that are there: -i "" is not the same as no -i
-	verbose  bool
-	version  bool
-	infifo   string
-	question question
-	query    inlookup.Query
-	load     bool
-	n, p, u  int
-	other    string // to compare with; empty: no comparison
-	recent   int    // seconds, of -c
+	given     map[string]bool // the flags that are there; -i "" is not the same as no -i
+	verbose   bool
+	version   bool
+	infifo    string
+	question  question
+	query     inlookup.Query
+	load      bool
+	questions int
+	clients   int
+	users     int
+	other     string // to compare with; empty: no comparison
+	recent    int    // seconds, of -c
 }
 
 // parse reads the command line. Its errors wrap errUsage, or are flag.ErrHelp.
 func parse(args []string) (*options, error) {
 	o := &options{given: make(map[string]bool)}
 	f := flag.NewFlagSet("inquerytest", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // it would print its error and all flags: we print one line
+	f.SetOutput(io.Discard) // run prints the error
 	typ := f.String("q", "", "")
 	what := f.String("F", "", "")
 	f.Bool("s", false, "")
@@ -198,9 +201,9 @@ func parse(args []string) (*options, error) {
 	f.BoolVar(&o.version, "V", false, "")
 	f.BoolVar(&o.verbose, "v", false, "")
 	f.StringVar(&o.infifo, "i", "", "")
-	f.IntVar(&o.n, "n", 100000, "")
-	f.IntVar(&o.p, "p", 16, "")
-	f.IntVar(&o.u, "u", 10000, "")
+	f.IntVar(&o.questions, "n", 100000, "")
+	f.IntVar(&o.clients, "p", 16, "")
+	f.IntVar(&o.users, "u", 10000, "")
 	f.StringVar(&o.other, "compare", "", "")
 	f.IntVar(&o.recent, "c", 0, "")
 	err := f.Parse(args)
@@ -217,7 +220,7 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// choose finds out what to do.
+// choose sets what to do, by the flags that are there.
 func (o *options) choose(typ, what string, args []string) error {
 	switch {
 	case o.given["V"]:
@@ -236,12 +239,12 @@ func (o *options) choose(typ, what string, args []string) error {
 		}
 		return o.checkCompare()
 	case o.given["c"]:
-		return errors.New("-c says whom to compare: it needs -compare")
+		return errors.New("-c needs -compare")
 	}
 	return o.ask(typ, args)
 }
 
-// alone checks a flag that excludes all others except -i, -v and these.
+// alone checks a flag that excludes all others except -i, -v and except.
 func (o *options) alone(name string, args []string, except ...string) error {
 	allowed := map[string]bool{name: true, "i": true, "v": true}
 	for _, other := range except {
@@ -253,12 +256,12 @@ func (o *options) alone(name string, args []string, except ...string) error {
 		}
 	}
 	if len(args) > 0 {
-		return fmt.Errorf("%q is too much: -%s takes no address here", args[0], name)
+		return fmt.Errorf("unexpected argument %q: -%s takes no address", args[0], name)
 	}
 	return nil
 }
 
-// ask sets the question that type and address ask for.
+// ask sets the question, by type and address.
 func (o *options) ask(typ string, args []string) error {
 	for _, arg := range args[min(1, len(args)):] {
 		if strings.HasPrefix(arg, "-") {
@@ -274,7 +277,7 @@ func (o *options) ask(typ string, args []string) error {
 	case len(args) == 0 || args[0] == "":
 		return errors.New("the address is missing")
 	case len(args) > 2:
-		return fmt.Errorf("%q is too much: want an address and perhaps an IP address", args[2])
+		return fmt.Errorf("unexpected argument %q: want an address and perhaps an IP", args[2])
 	}
 	o.question = what
 	o.query = inlookup.Query{Type: what.typ, Email: args[0]}
@@ -282,7 +285,7 @@ func (o *options) ask(typ string, args []string) error {
 	if o.given["x"] && o.load {
 		return errors.New("-x asks once: leave out -n, -p and -u")
 	}
-	if o.given["x"] { // the type asked about travels in place of the ip
+	if o.given["x"] { // the type is sent in place of the ip
 		o.question = explainQuestion
 		o.query.Type = inlookup.TypeExplain
 		o.query.IP = fmt.Sprint(int(what.typ))
@@ -300,7 +303,7 @@ func (o *options) ask(typ string, args []string) error {
 	return nil
 }
 
-// answer asks and prints: once, many times, or two servers.
+// answer asks one question, many, or two servers, and prints the result.
 func (p *program) answer(ctx context.Context, o *options) error {
 	if o.other != "" {
 		return p.compare(ctx, o)
@@ -318,19 +321,24 @@ func (p *program) answer(ctx context.Context, o *options) error {
 	}
 	start := time.Now()
 	a, err := from.Resolve(ctx, o.query)
-	if o.verbose {
-		p.say("%v after %v", outcome(err), short(time.Since(start)))
-	}
+	took := short(time.Since(start))
+	outcome := "answered"
 	if err != nil {
+		outcome = "no answer"
 		err = advise(err, o.query, from)
-	} else if err = o.question.print(p, o.query, a); errors.Is(err, inlookup.ErrInvalid) {
-		// The fault of whoever answered, not of the command line.
-		err = fmt.Errorf("%w: %s: %w", inlookup.ErrUnavailable, from.name, err)
+	} else {
+		err = o.question.print(p, o.query, a)
+		if errors.Is(err, inlookup.ErrInvalid) { // what came, not what was asked
+			err = fmt.Errorf("%w: %s: %w", inlookup.ErrUnavailable, from.name, err)
+		}
+	}
+	if o.verbose {
+		p.say("%s after %v", outcome, took)
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w", o.subject(), err)
+		return fmt.Errorf("%s: %w", o.subject(), err)
 	}
-	return err
+	return nil
 }
 
 // subject names the question in an error.
@@ -341,24 +349,17 @@ func (o *options) subject() string {
 	return fmt.Sprintf("%s of %q", o.question.what, o.query.Email)
 }
 
-func outcome(err error) string {
-	if err != nil {
-		return "no answer"
-	}
-	return "answered"
-}
-
-// A source is whom the question goes to.
+// A source is the server, or MySQL itself, that answers a question.
 type source struct {
 	inlookup.Resolver
-	name   string    // for people
-	fifo   string    // the path, if it is a server
+	name   string    // for messages
+	fifo   string    // path, if it is a server
 	server bool      // not MySQL itself
-	log    *lastLine // of a server of our own
+	log    *lastLine // of a server in this process
 	close  func()
 }
 
-// A lastLine is a log that keeps its last line, the reason of an error.
+// A lastLine is a log that keeps its last line, the reason for an error.
 type lastLine struct{ atomic.Pointer[string] }
 
 func (l *lastLine) Write(b []byte) (int, error) {
@@ -376,22 +377,22 @@ func newSource(r inlookup.Resolver, name string) source {
 	return s
 }
 
-// newServer returns the source for a server that listens on that FIFO.
+// newServer returns the source for the server on that FIFO.
 func newServer(client *inlookup.Client, fifo string) source {
 	s := newSource(client, "the server on "+fifo)
 	s.fifo = fifo
 	return s
 }
 
-// overTCP reports whether tcpclient has opened a connection for us.
+// overTCP reports whether tcpclient has opened a connection to a server.
 func (p *program) overTCP() bool {
 	return p.getenv("TCPCLIENT") != "" && p.getenv("TCPREMOTEIP") != ""
 }
 
 const mysqlItself = "MySQL itself"
 
-// connect finds whom to ask. Only a server can answer -F, -s and -x. A
-// connection that tcpclient has opened overrides everything else.
+// connect finds the source. Only a server can answer -F, -s and -x. tcpclient's
+// connection overrides everything else.
 func (p *program) connect(o *options) (source, error) {
 	client := &inlookup.Client{Getenv: p.getenv}
 	if p.overTCP() {
@@ -404,7 +405,7 @@ func (p *program) connect(o *options) (source, error) {
 		}
 	}
 	fifo, err := p.listener(o.infifo)
-	if o.infifo != "" { // without one, a Client spreads its questions over the instances
+	if o.infifo != "" { // without it, a Client spreads its questions over the instances
 		client.Infifo = fifo
 	}
 	switch {
@@ -421,7 +422,7 @@ func (p *program) connect(o *options) (source, error) {
 // extension reports whether the question is one of -F, -s and -x.
 func (o *options) extension() bool { return o.query.Type > inlookup.TypeDomain }
 
-// otherwise says how to do without the running server.
+// otherwise returns how to do without the running server.
 func (o *options) otherwise() string {
 	switch {
 	case o.extension():
@@ -432,10 +433,10 @@ func (o *options) otherwise() string {
 	return ", or unset QUERY_CACHE to ask MySQL itself"
 }
 
-// ownServer starts a server in this process, for a client whose FIFO no
-// server reads. The question then takes the whole way from client to MySQL.
+// ownServer starts a server in this process, for a client whose FIFO no server
+// reads. So the question still goes from client over server to MySQL.
 func (p *program) ownServer(client *inlookup.Client) (source, error) {
-	s := newSource(client, "a server of our own on "+client.Infifo)
+	s := newSource(client, "a new server on "+client.Infifo)
 	m := &inlookup.MySQL{Getenv: p.getenv}
 	if err := m.Reload(false); err != nil {
 		return s, err
@@ -453,9 +454,9 @@ func (p *program) ownServer(client *inlookup.Client) (source, error) {
 	return s, nil
 }
 
-// serve starts a server in this process. stop ends it, when it has answered
-// what it has read. Ctrl-C ends the question first, so its context is not used
-// here.
+// serve starts a server in this process. stop ends it after it has answered all
+// requests read. The caller's context is not used, because Ctrl-C must end the
+// question first.
 func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop func(), err error) {
 	s := &inlookup.Server{
 		Resolver:  r,
@@ -480,9 +481,9 @@ func (p *program) serve(r inlookup.Resolver, fifo string, w io.Writer) (stop fun
 
 var errNobody = errors.New("no server listens")
 
-// listener returns the FIFO on which a server listens, for a name by the rules
-// of INFIFO: the FIFO itself, or the first one alive of a server with
-// instances. With errNobody it is the one on which a server would.
+// listener returns the FIFO on which the server called name listens: the FIFO
+// of that name, or the first instance that has a reader. With an error it
+// returns the FIFO of that name.
 func (p *program) listener(name string) (fifo string, err error) {
 	paths := inlookup.RequestFIFOs(p.getenv, name)
 	base, err := filepath.Abs(paths[len(paths)-1])
@@ -504,9 +505,9 @@ func (p *program) listener(name string) (fifo string, err error) {
 	return base, errNobody
 }
 
-// listens reports errNobody unless a process reads the FIFO. The kernel tells
-// it by ENXIO (fifo(7)). It refuses what is not a FIFO: a question written into
-// a file would overwrite its beginning.
+// listens returns errNobody unless a process reads the FIFO; the kernel reports
+// that by ENXIO (fifo(7)). It returns an error for a file, because a question
+// would overwrite its beginning.
 func listens(fifo string) error {
 	f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENOENT) {
@@ -516,14 +517,14 @@ func listens(fifo string) error {
 		return fmt.Errorf("%w: only those who can write to a server's FIFO can ask it", err)
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeNamedPipe == 0 {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 		return fmt.Errorf("%s is not a FIFO: name another one (-i, INFIFO)", fifo)
 	}
 	return nil
 }
 
-// advise adds to the error of a question to a server the reason, or where it
-// is.
+// advise adds the reason to a server's error, or where to find it.
 func advise(err error, q inlookup.Query, from source) error {
 	switch {
 	case !from.server || !errors.Is(err, inlookup.ErrUnavailable):
@@ -533,10 +534,10 @@ func advise(err error, q inlookup.Query, from source) error {
 	case isTimeout(err) && q.Type > inlookup.TypeDomain:
 		return fmt.Errorf("%w: is %s the C program? It knows no -F, -s, -x", err, from.name)
 	}
-	return fmt.Errorf("%w: the log of %s tells more", err, from.name)
+	return fmt.Errorf("%w: see the log of %s", err, from.name)
 }
 
 func isTimeout(err error) bool {
-	var late interface{ Timeout() bool }
-	return errors.As(err, &late) && late.Timeout()
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }

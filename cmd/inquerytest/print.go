@@ -1,8 +1,6 @@
 package main
 
-// What is printed: byte for byte what the C program prints, since scripts read
-// it. Every question is one line of a table, and so is every line of the
-// limits.
+// The output is byte for byte that of the C program, because scripts read it.
 
 import (
 	"cmp"
@@ -13,11 +11,11 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-// A question is a type as this program knows it.
+// A question is a type, and what this program does with its answer.
 type question struct {
 	typ    inlookup.Type
-	name   string // for -q, beside the number
-	what   string // names it in errors
+	name   string // for -q, as well as the number
+	what   string // its name in errors
 	print  func(*program, inlookup.Query, inlookup.Answer) error
 	decode func(inlookup.Answer) ([]field, error) // for a comparison
 }
@@ -32,7 +30,7 @@ var questions = []question{
 	{inlookup.TypeDomain, "domain", "real domain", (*program).printDomain, decodeDomain},
 }
 
-// These have flags of their own.
+// The questions of -s, -F and -x.
 var (
 	statusQuestion = question{
 		typ: inlookup.TypeStatus, what: "counters", print: (*program).printText,
@@ -165,13 +163,13 @@ func (p *program) printLimits(_ inlookup.Query, a inlookup.Answer) error {
 		fmt.Fprintf(p.out, "%-21s: %s\n", row.label, row.value)
 	}
 	p.printServices(l)
-	if l.LimitType == 2 { // a record of the address itself
+	if l.LimitType == inlookup.LimitsOfUser {
 		p.printPermissions(l)
 	}
 	return nil
 }
 
-// date is what C's ctime prints, in the local time zone.
+// date returns what C's ctime prints, in the local time zone.
 func date(seconds int64) string {
 	if seconds < 0 {
 		return "Never Expires"
@@ -219,7 +217,7 @@ func (p *program) printServices(l inlookup.Limits) {
 
 func (p *program) printPermissions(l inlookup.Limits) {
 	p.out.WriteString("Flags for non postmaster accounts:\n")
-	verbs := []string{"CREATE", "MODIFY", "DELETE"} // denied by bits 0, 1, 2
+	verbs := []string{"CREATE", "MODIFY", "DELETE"} // of bits 0, 1 and 2, which deny
 	for _, row := range []struct {
 		label string
 		deny  int16

@@ -1,6 +1,6 @@
 package main
 
-// The line on a terminal that says how far a load or a comparison is.
+// The line on a terminal that shows the progress of a load or a comparison.
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 
 const redraw = time.Second / 4
 
-// A progress writes a line on a terminal again and again, until stop.
+// A progress rewrites a line on a terminal, until stop.
 type progress struct {
 	terminal io.Writer  // nil: standard error is not a terminal
 	mu       sync.Mutex // held while something is written
@@ -20,7 +20,8 @@ type progress struct {
 	done     chan struct{}
 }
 
-// showProgress shows what line returns.
+// showProgress starts to show what line returns, if standard error is a
+// terminal.
 func (p *program) showProgress(line func() string) *progress {
 	g := &progress{quit: make(chan struct{}), done: make(chan struct{})}
 	if !isTerminal(p.stderr) {
@@ -45,8 +46,8 @@ func (p *program) showProgress(line func() string) *progress {
 	return g
 }
 
-// write erases the line and calls f, which may write without disturbing it. One
-// call of f runs at a time.
+// write erases the line and calls f, which may write where it was. One call of
+// f runs at a time.
 func (g *progress) write(f func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -56,33 +57,33 @@ func (g *progress) write(f func()) {
 	f()
 }
 
-// stop erases the line for good.
+// stop erases the line, and shows it no more.
 func (g *progress) stop() {
 	close(g.quit)
 	<-g.done
 }
 
 func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
+	f, isFile := stream.(*os.File)
+	if !isFile {
 		return false
 	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // A meter measures how fast a count grows.
 type meter struct {
 	count int64
-	at    time.Time
+	time  time.Time
 }
 
 // since returns the growth per second since the last call.
 func (m *meter) since(count int64) int64 {
 	last := *m
-	m.count, m.at = count, time.Now()
-	if last.at.IsZero() {
+	*m = meter{count, time.Now()}
+	if last.time.IsZero() {
 		return 0
 	}
-	return int64(float64(count-last.count) / m.at.Sub(last.at).Seconds())
+	return int64(float64(count-last.count) / m.time.Sub(last.time).Seconds())
 }

@@ -1,9 +1,9 @@
-// Package build tells which build a command is.
+// Package build tells the version of a command.
 package build
 
 import "runtime/debug"
 
-// Version returns the version of the module, or else the revision that the command
+// Version returns the version of the module, else the revision that the command
 // was built from.
 func Version() string {
 	const none = "(devel)"

@@ -1,14 +1,14 @@
-// Package mariadb starts a private MariaDB: one mariadbd of our own, with its
-// own data directory, its own socket and a free TCP port on 127.0.0.1, gone
-// when we are. The tests under cmd/ and inlookup -demo use it.
+// Package mariadb starts a private MariaDB for the tests under cmd/ and for
+// inlookup -demo. It has its own data directory, its own socket and a free TCP
+// port on 127.0.0.1, and ends with this process.
 //
-// It needs the mariadbd and the mariadb-install-db of Debian's mariadb-server
-// and nothing that a distribution configures: every call says --no-defaults.
-// The data directory is made anew each time, half a second with
-// mariadb-install-db; a template that later databases are copied from would
-// save that, and was left out because it would outlive the test that made it.
-// The administrator has a random password, so whoever shares the machine can
-// reach only the database indimail, by the password printed in our examples.
+// It needs the programs mariadbd and mariadb-install-db of Debian's package
+// mariadb-server. The option --no-defaults keeps the distribution's
+// configuration out. Each Start makes a new data directory, which takes half a
+// second. A template to copy would save that, but would outlive its test.
+//
+// The administrator has a random password. So other users of the machine can
+// reach only the database indimail, whose password is in the examples.
 package mariadb
 
 import (
@@ -31,13 +31,12 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// ErrNotInstalled means that this machine has no mariadbd. Its text names the
-// one line that installs it.
+// ErrNotInstalled means that this machine has no mariadbd. Its text says how to
+// install it.
 var ErrNotInstalled = errors.New("mariadbd not found: apt-get update && " +
 	"apt-get install -y --no-install-recommends mariadb-server")
 
-// errPortTaken: between our finding a port free and mariadbd's binding it,
-// somebody else took it.
+// errPortTaken means that another process took the port before mariadbd did.
 var errPortTaken = errors.New("mariadb: port taken")
 
 // Schema creates the tables of an IndiMail database that inlookup reads.
@@ -45,44 +44,41 @@ var errPortTaken = errors.New("mariadb: port taken")
 //go:embed schema.sql
 var Schema string
 
-// Sample fills them with a few rows of example.com, to show each kind of
-// answer.
+// Sample fills them with rows of example.com, for each kind of answer.
 //
 //go:embed sample.sql
 var Sample string
 
 const (
-	patience   = 30 * time.Second // for a start, if ctx allows it, and for an orderly stop
-	maxSocket  = 100              // bytes of a socket's path: sockaddr_un holds 104 or more
+	patience   = 30 * time.Second // limit for a start, and for an orderly stop
+	maxSocket  = 100              // bytes of a socket's path; sockaddr_un holds 104 or more
 	portTries  = 5
 	reportTail = 15 // lines of the error log that an error quotes
 )
 
-// sbin lists where mariadbd may be when PATH, an ordinary user's, does not name
-// it.
+// sbin lists the directories to search after PATH.
 var sbin = []string{"/usr/sbin", "/usr/libexec", "/usr/local/sbin", "/usr/local/libexec"}
 
-// A DB is one private MariaDB. It has a database indimail and a user indimail
-// with password secret, who may do everything there. Its methods but Exec, Load
-// and SQL are for one goroutine at a time.
+// A DB is one private MariaDB. It has a database indimail, and a user indimail
+// with password secret and all rights on it. Only Exec, Load and SQL can be
+// called by several goroutines at once.
 type DB struct {
-	Dir    string // given to Start; the data directory and everything else lives in it
-	Socket string // unix socket; in a directory of its own when Dir's path is too long for one
+	Dir    string // holds all files; given to Start
+	Socket string // path; elsewhere if a path in Dir would be too long
 	Port   int    // on 127.0.0.1; Restart keeps it
-	Log    string // mariadbd's error log
+	Log    string // path of mariadbd's error log
 
 	server    string   // path of mariadbd
-	more      []string // options of StartWith
-	socketDir string   // to remove in Stop; "" when the socket is in Dir
+	extra     []string // options of StartWith
+	socketDir string   // for Stop to remove; "" if the socket is in Dir
 	sql       *sql.DB
 	proc      *process // the last one started; nil only inside Start
 	stopped   bool
 }
 
-// Start makes a data directory in dir, which exists and is empty, starts
-// mariadbd on it and returns when it answers. ctx limits the start only;
-// whoever calls Start calls Stop. Should this process die without, mariadbd
-// dies with it (on Linux and FreeBSD).
+// Start starts mariadbd with a new data directory in dir, which must be empty,
+// and returns when it answers. The caller must call Stop. On Linux and FreeBSD
+// mariadbd dies with this process. ctx limits only the start.
 func Start(ctx context.Context, dir string) (*DB, error) { return StartWith(ctx, dir) }
 
 // StartWith does what Start does, with more options for mariadbd, such as
@@ -94,19 +90,20 @@ func StartWith(ctx context.Context, dir string, options ...string) (*DB, error) 
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{Dir: dir, Log: filepath.Join(dir, "error.log"), more: options}
-	install, err := db.find()
+	db := &DB{Dir: dir, Log: filepath.Join(dir, "error.log"), extra: options}
+	db.server, err = lookPath("mariadbd")
 	if err != nil {
 		return nil, err
 	}
-	if err := db.install(ctx, install); err != nil {
+	if err := db.install(ctx); err != nil {
 		return nil, err
 	}
 	if err := db.prepare(); err != nil {
 		return nil, err
 	}
 	for range portTries {
-		if db.Port, err = freePort(); err == nil {
+		db.Port, err = freePort()
+		if err == nil {
 			err = db.launch(ctx)
 		}
 		if !errors.Is(err, errPortTaken) {
@@ -119,9 +116,8 @@ func StartWith(ctx context.Context, dir string, options ...string) (*DB, error) 
 	return db, nil
 }
 
-// SQL returns the administrator's connections: over the socket, to the database
-// indimail, several statements at once allowed. Stop closes them. Their own
-// statements count in SHOW GLOBAL STATUS like all others.
+// SQL returns the administrator's connections to the database indimail. A call
+// may have several statements. Stop closes the connections.
 func (db *DB) SQL() *sql.DB { return db.sql }
 
 // Exec runs a script as administrator in the database indimail.
@@ -132,7 +128,7 @@ func (db *DB) Exec(script string) error {
 	return nil
 }
 
-// Load runs the named script files in their order, as Exec does.
+// Load runs script files in this order, as Exec does.
 func (db *DB) Load(files ...string) error {
 	for _, file := range files {
 		script, err := os.ReadFile(file)
@@ -146,21 +142,20 @@ func (db *DB) Load(files ...string) error {
 	return nil
 }
 
-// PID returns the process number of mariadbd, after its death that of the late
-// one.
+// PID returns the process number of mariadbd, or its last one after Kill.
 func (db *DB) PID() int { return db.proc.pid }
 
-// Kill ends mariadbd as a crash would, and waits until it is gone. What was
-// committed stays for Restart.
+// Kill ends mariadbd as a crash would, and waits until it is gone. Committed
+// data stays for Restart.
 func (db *DB) Kill() error {
 	err := db.signal(syscall.SIGKILL)
 	<-db.proc.done
 	return err
 }
 
-// Restart starts mariadbd again, after Kill or from running, on the same data,
-// port and socket, and returns when it answers. Should somebody's outgoing
-// connection have got the port meanwhile, it waits for that to end.
+// Restart starts mariadbd again with the same data, port and socket, and
+// returns when it answers. It stops a running one first. If an outgoing
+// connection of another process has the port by now, Restart waits for its end.
 func (db *DB) Restart(ctx context.Context) error {
 	if db.stopped {
 		return errors.New("mariadb: restart after Stop")
@@ -171,15 +166,15 @@ func (db *DB) Restart(ctx context.Context) error {
 	return db.launch(ctx, "--port-open-timeout=10")
 }
 
-// Pause makes mariadbd stand still: it accepts connections (the kernel does)
-// and answers nothing.
+// Pause stops mariadbd without ending it. The kernel still accepts connections,
+// but nothing answers.
 func (db *DB) Pause() error { return db.signal(syscall.SIGSTOP) }
 
 // Continue ends Pause.
 func (db *DB) Continue() error { return db.signal(syscall.SIGCONT) }
 
-// Stop shuts mariadbd down, paused or not, and returns when it is gone; the
-// files in Dir are left to Dir's owner. A second Stop does nothing.
+// Stop shuts mariadbd down, even a paused one, and returns when it is gone. The
+// files in Dir stay. A second Stop does nothing.
 func (db *DB) Stop() error {
 	if db.stopped {
 		return nil
@@ -193,14 +188,7 @@ func (db *DB) Stop() error {
 	return err
 }
 
-// find sets db.server and returns the path of mariadb-install-db.
-func (db *DB) find() (install string, err error) {
-	if db.server, err = lookPath("mariadbd"); err != nil {
-		return "", err
-	}
-	return lookPath("mariadb-install-db")
-}
-
+// lookPath finds a program in PATH or sbin.
 func lookPath(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -213,19 +201,19 @@ func lookPath(name string) (string, error) {
 	return "", ErrNotInstalled
 }
 
-// options returns what the making of the data directory and the server have in
-// common. The small redo log is for speed; not waiting for the disk is safe
-// here, where mariadbd may be killed but the machine's losing power ends all.
+// options returns the options that both mariadb-install-db and mariadbd take.
+// Neither waits for the disk. That loses data only if the machine crashes, and
+// then nobody needs it.
 func (db *DB) options() []string {
 	options := []string{
 		"--no-defaults", // must be the first
 		"--datadir=" + filepath.Join(db.Dir, "data"),
-		// In a shared one each mariadbd that starts removes the others' tables.
+		// Not a shared one: each mariadbd that starts removes the tables there.
 		"--tmpdir=" + filepath.Join(db.Dir, "tmp"),
 		"--skip-name-resolve",
-		"--innodb-log-file-size=16M",
+		"--innodb-log-file-size=16M", // small, for speed
 		"--innodb-flush-method=nosync",
-		"--debug-no-sync", // else making the data directory syncs a thousand times
+		"--debug-no-sync", // else mariadb-install-db syncs a thousand times
 	}
 	if os.Geteuid() == 0 {
 		options = append(options, "--user=root") // else it refuses to run as root
@@ -233,9 +221,13 @@ func (db *DB) options() []string {
 	return options
 }
 
-// install makes the data directory. Of its accounts only root@localhost is
-// there, without a password that fits.
-func (db *DB) install(ctx context.Context, program string) error {
+// install makes the data directory. Its only account is root@localhost, which
+// has no valid password yet.
+func (db *DB) install(ctx context.Context) error {
+	program, err := lookPath("mariadb-install-db")
+	if err != nil {
+		return err
+	}
 	if err := os.Mkdir(filepath.Join(db.Dir, "tmp"), 0o700); err != nil {
 		return err
 	}
@@ -260,8 +252,8 @@ func (db *DB) install(ctx context.Context, program string) error {
 	return nil
 }
 
-// prepare chooses the socket, writes the statements that mariadbd runs before
-// it listens, and sets up db.sql.
+// prepare chooses the socket, opens db.sql, and writes the init file, which
+// mariadbd runs before it listens.
 func (db *DB) prepare() error {
 	db.Socket = filepath.Join(db.Dir, "mysql.sock")
 	if len(db.Socket) > maxSocket {
@@ -270,20 +262,24 @@ func (db *DB) prepare() error {
 		if err != nil {
 			return err
 		}
-		db.socketDir, db.Socket = tmp, filepath.Join(tmp, "mysql.sock")
+		db.socketDir = tmp
+		db.Socket = filepath.Join(tmp, "mysql.sock")
 	}
 	config := mysql.NewConfig()
-	config.Net, config.Addr, config.DBName = "unix", db.Socket, "indimail"
-	config.User, config.Passwd = "root", rand.Text()
+	config.Net = "unix"
+	config.Addr = db.Socket
+	config.DBName = "indimail"
+	config.User = "root"
+	config.Passwd = rand.Text()
 	config.MultiStatements = true
-	config.Logger = &mysql.NopLogger{} // that a killed server's connections break is no news
+	config.Logger = &mysql.NopLogger{} // Kill breaks connections
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return err
 	}
 	db.sql = sql.OpenDB(connector)
 
-	// One statement a line: an init file knows no other way to end one early.
+	// Each line of an init file is one statement.
 	statements := []string{
 		"ALTER USER root@localhost IDENTIFIED BY '" + config.Passwd + "';",
 		"CREATE DATABASE IF NOT EXISTS indimail;",
@@ -296,8 +292,8 @@ func (db *DB) prepare() error {
 
 func (db *DB) initFile() string { return filepath.Join(db.Dir, "init.sql") }
 
-// launch starts mariadbd and returns when it answers, or with an error and no
-// process.
+// launch starts mariadbd with these options too, and returns when it answers.
+// After an error no process is left.
 func (db *DB) launch(ctx context.Context, more ...string) error {
 	log, err := os.OpenFile(db.Log, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
@@ -310,9 +306,9 @@ func (db *DB) launch(ctx context.Context, more ...string) error {
 		"--bind-address=127.0.0.1",
 		"--port="+strconv.Itoa(db.Port),
 		"--max-connections=500",
-		"--innodb-flush-log-at-trx-commit=2", // written at each commit, so that Kill loses none
+		"--innodb-flush-log-at-trx-commit=2", // write at each commit: Kill loses nothing
 	)
-	options = append(options, db.more...)
+	options = append(options, db.extra...)
 	cmd := exec.Command(db.server, append(options, more...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	before, err := log.Stat()
@@ -324,7 +320,8 @@ func (db *DB) launch(ctx context.Context, more ...string) error {
 		return fmt.Errorf("mariadb: %w", err)
 	}
 	db.proc = proc
-	if err = db.wait(ctx); err == nil {
+	err = db.wait(ctx)
+	if err == nil {
 		return nil
 	}
 	db.proc.kill()
@@ -336,9 +333,9 @@ func (db *DB) launch(ctx context.Context, more ...string) error {
 	return fmt.Errorf("mariadb: start: %w; %s ends:\n%s", err, db.Log, tail(text))
 }
 
-// wait returns when mariadbd answers: nil; when it has died or ctx is over:
-// why. mariadbd binds the port first, then the socket, and listens when the
-// init file is done; so an answer on the socket means all of it.
+// wait waits until mariadbd answers. An error says that it died or that ctx is
+// done. An answer on the socket means that the port and the accounts are ready:
+// mariadbd binds the port before the socket, and runs the init file first.
 func (db *DB) wait(ctx context.Context) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := db.sql.PingContext(ctx)
@@ -355,13 +352,13 @@ func (db *DB) wait(ctx context.Context) error {
 	}
 }
 
-// shutdown ends mariadbd in the orderly way, or, when that takes too long, by
-// force.
+// shutdown ends mariadbd in the orderly way, or by force if that takes too
+// long.
 func (db *DB) shutdown() {
 	if db.proc == nil {
 		return
 	}
-	// Errors mean that it is dead already, which is the aim.
+	// An error means that it is dead already.
 	db.signal(syscall.SIGTERM)
 	db.signal(syscall.SIGCONT) // a paused process gets SIGTERM only now
 	select {
@@ -371,7 +368,7 @@ func (db *DB) shutdown() {
 	}
 }
 
-// signal sends to mariadbd; os.ErrProcessDone when it is dead.
+// signal signals mariadbd. The error wraps os.ErrProcessDone if it is dead.
 func (db *DB) signal(sig os.Signal) error {
 	if err := db.proc.signal(sig); err != nil {
 		return fmt.Errorf("mariadb: %v: %w", sig, err)
@@ -379,8 +376,8 @@ func (db *DB) signal(sig os.Signal) error {
 	return nil
 }
 
-// freePort returns a port on 127.0.0.1 that was free just now. A variable for
-// the test of its not being so any more.
+// freePort returns a free port on 127.0.0.1. Another process may take it before
+// mariadbd does; a test replaces this function to have that happen.
 var freePort = func() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

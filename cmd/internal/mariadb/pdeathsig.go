@@ -4,6 +4,6 @@ package mariadb
 
 import "syscall"
 
-// dieWithParent has the kernel kill the child when the parent dies, of kill -9
-// too.
+// dieWithParent has the kernel kill the child when the parent dies, even by
+// kill -9.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

@@ -4,6 +4,6 @@ package mariadb
 
 import "syscall"
 
-// dieWithParent cannot be had here: a parent that dies without Stop leaves its
+// dieWithParent is impossible here: a parent that dies without Stop leaves its
 // mariadbd behind.
 func dieWithParent(*syscall.SysProcAttr) {}

@@ -7,22 +7,21 @@ import (
 	"syscall"
 )
 
-// A process is a child that is waited for from its start, so that none remains
-// a zombie.
+// A process is a child. A goroutine waits for it from its start, so that it
+// does not remain a zombie.
 type process struct {
 	pid  int
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process is gone
-	err  error         // of its Wait; read after done
+	err  error         // of Wait; set when done is closed
 }
 
-// start starts cmd in a process group of its own: Ctrl-C at the terminal is for
-// us, and ours to pass on.
+// start starts cmd in its own process group, so that Ctrl-C at the terminal
+// does not reach it.
 //
-// The signal that ends the child when its parent dies comes, in truth, when the
-// parent's THREAD dies (prctl(2), PR_SET_PDEATHSIG), and Go ends threads as it
-// likes. So the goroutine that starts the child keeps its thread until the
-// child is gone.
+// The kernel kills the child when the thread that started it ends (prctl(2),
+// PR_SET_PDEATHSIG), and Go may end threads at any time. So the goroutine that
+// starts the child keeps its thread until the child is gone.
 func start(cmd *exec.Cmd) (*process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(cmd.SysProcAttr)
@@ -47,11 +46,11 @@ func start(cmd *exec.Cmd) (*process, error) {
 
 func (p *process) signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
-// kill ends the process with all its descendants, and returns when they are
-// gone: the pipes of cmd's output, if any, close with the last of them.
+// kill ends the process and its descendants, and returns when it is gone. If
+// its output is a pipe, its descendants are gone as well.
 func (p *process) kill() {
 	select {
-	case <-p.done: // pid may be another's by now
+	case <-p.done: // another process may have pid by now
 		return
 	default:
 	}

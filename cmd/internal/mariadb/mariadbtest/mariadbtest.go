@@ -1,5 +1,5 @@
 // Package mariadbtest gives a test a MariaDB with the rows of testdata/golden.
-// It is apart from package mariadb so that no program links package testing.
+// Package mariadb cannot, because no program should link package testing.
 package mariadbtest
 
 import (
@@ -14,14 +14,14 @@ import (
 )
 
 // ForTest returns a new MariaDB with the tables of mariadb.Schema and the
-// golden rows; it is stopped when t ends. Without MariaDB on this machine t is
-// skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails. options are
-// those of mariadb.StartWith.
+// golden rows, and stops it when t ends. If MariaDB is not installed it skips
+// t, or fails it if INLOOKUP_NEED_MARIADB is set. The options are those of
+// mariadb.StartWith.
 func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
 	db, err := mariadb.StartWith(t.Context(), t.TempDir(), options...)
 	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed, nothing of the SQL is tested here:", err)
+		t.Skip("SKIP: MariaDB is not installed, so the SQL is not tested:", err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -40,15 +40,15 @@ func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	return db
 }
 
-// Control returns a new control directory: the golden one, with db's port and
-// socket in it. Some of its files hold a password, so none is readable by
-// others.
+// Control returns a new control directory: the golden one, with the port and
+// socket of db. Only the owner can read the files, because some hold a
+// password.
 func Control(t testing.TB, db *mariadb.DB) string {
 	t.Helper()
 	return ControlOf(t, db, filepath.Join(Golden(t), "control"))
 }
 
-// ControlOf is Control with the files of the directory from.
+// ControlOf is Control with the files of another directory.
 func ControlOf(t testing.TB, db *mariadb.DB, from string) string {
 	t.Helper()
 	fill := strings.NewReplacer("@PORT@", strconv.Itoa(db.Port), "@SOCKET@", db.Socket)
@@ -70,8 +70,7 @@ func ControlOf(t testing.TB, db *mariadb.DB, from string) string {
 	return to
 }
 
-// Golden returns the path of testdata/golden: beside go.mod, which is in the
-// directory of the test or above.
+// Golden returns the path of testdata/golden, which is beside go.mod.
 func Golden(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
