@@ -362,6 +362,7 @@ func knownLimits(recorded answers) []knownTest {
 }
 
 func knownEntries() []knownTest {
+	upperPasswd := query(inlookup.TypePasswd, upperCase)
 	return []knownTest{
 		{
 			name: "dialup", input: user, want: "turns POP off where disable_dialup is set",
@@ -372,6 +373,20 @@ func knownEntries() []knownTest {
 			name: "inactive", input: user, want: "gives the inactive flag of another entry",
 			ours: passwd(user, hash+":1:0:g:/d:s:0"), c: passwd(user, hash+":1:0:g:/d:s:1"),
 			unlike: answers{query(inlookup.TypeUser, user): inlookup.NewAnswer(2)},
+		},
+		{
+			name: "dialup and inactive", input: user, want: "turns POP off where disable_dialup is set",
+			ours: passwd(user, hash+":1:64:g:/d:s:0"), c: passwd(user, hash+":1:2:g:/d:s:1"),
+			unlike: passwd(user, hash+":1:3:g:/d:s:1"),
+		},
+		{
+			name: "upper case and dialup", input: upperCase,
+			want: "wants lower case, and an @ before the domain",
+			ours: answers{upperPasswd: passwd(user, hash+":1:64:g:/d:s:0")[ofUser(inlookup.TypePasswd)]},
+			c: passwd(user, hash+":1:2:g:/d:s:0").with(answers{
+				upperPasswd: inlookup.Absent(upperPasswd),
+			}),
+			unlike: passwd(user, hash+":1:3:g:/d:s:0"),
 		},
 	}
 }

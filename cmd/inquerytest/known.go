@@ -24,34 +24,40 @@ type suspicion struct {
 	says     reply // what the other side says
 }
 
-// knownFaults are tried in this order. Each is a sentence about "the C server".
-var knownFaults = []struct {
+// A fault is a sentence about "the C server".
+type fault struct {
 	what  string
 	holds func(*suspicion) bool
-}{
-	{"has wrong answers for an address without a local part", (*suspicion).noLocalPart},
-	{"wants lower case, and an @ before the domain", (*suspicion).spelling},
-	{"reads the port of a route in the wrong place", (*suspicion).wrongPort},
-	{"has no lines for an address that is only an alias", (*suspicion).onlyAlias},
-	{"ignores a user's own limits under an alias domain", (*suspicion).ownLimits},
-	{"has no limits for an alias domain by itself", (*suspicion).bareAliasDomain},
-	{"does not set limit_type in the defaults", (*suspicion).limitType},
-	{"turns POP off where disable_dialup is set", (*suspicion).dialup},
-	{"gives the inactive flag of another entry", (*suspicion).inactiveFlag},
+}
+
+// knownFaults are tried in this order.
+func knownFaults() []fault {
+	return []fault{
+		{"has wrong answers for an address without a local part", (*suspicion).noLocalPart},
+		{"wants lower case, and an @ before the domain", (*suspicion).spelling},
+		{"reads the port of a route in the wrong place", (*suspicion).wrongPort},
+		{"has no lines for an address that is only an alias", (*suspicion).onlyAlias},
+		{"ignores a user's own limits under an alias domain", (*suspicion).ownLimits},
+		{"has no limits for an alias domain by itself", (*suspicion).bareAliasDomain},
+		{"does not set limit_type in the defaults", (*suspicion).limitType},
+		{"turns POP off where disable_dialup is set", (*suspicion).dialup},
+		{"gives the inactive flag of another entry", (*suspicion).inactiveFlag},
+	}
 }
 
 // knownFault returns the fault that explains this difference, or "".
 func (c *comparison) knownFault(ctx context.Context, q inlookup.Query, r [2]reply) string {
 	a, b := c.sides[0], c.sides[1]
-	both := []*suspicion{
-		{ctx: ctx, q: q, routes: c.routes, c: a, cSays: r[0], other: b, says: r[1]},
-		{ctx: ctx, q: q, routes: c.routes, c: b, cSays: r[1], other: a, says: r[0]},
-	}
-	for _, fault := range knownFaults {
-		for _, s := range both {
-			if fault.holds(s) {
-				return fault.what
-			}
+	first := &suspicion{ctx: ctx, q: q, routes: c.routes, c: a, cSays: r[0], other: b, says: r[1]}
+	second := &suspicion{ctx: ctx, q: q, routes: c.routes, c: b, cSays: r[1], other: a, says: r[0]}
+	return cmp.Or(first.fault(), second.fault())
+}
+
+// fault returns the first fault that explains the suspicion, or "".
+func (s *suspicion) fault() string {
+	for _, f := range knownFaults() {
+		if f.holds(s) {
+			return f.what
 		}
 	}
 	return ""
@@ -86,7 +92,7 @@ func (r reply) isNo() bool {
 	return r.absent || slices.Equal(r.fields, []field{no})
 }
 
-// The C server agrees if it is asked in the usual spelling.
+// Asked in the usual spelling, the C server agrees, or has another known fault.
 func (s *suspicion) spelling() bool {
 	usual := strings.ToLower(s.q.Email)
 	if i := separator(usual); i >= 0 {
@@ -95,7 +101,10 @@ func (s *suspicion) spelling() bool {
 	if usual == s.q.Email || !s.answered(s.q.Type) {
 		return false
 	}
-	return s.cAnswers(s.q.Type, usual).same(s.says)
+	rest := *s
+	rest.q.Email = usual
+	rest.cSays = s.cAnswers(s.q.Type, usual)
+	return rest.cSays.same(s.says) || rest.fault() != ""
 }
 
 // The C server reads the port of relay:port from the second letter of relay.
@@ -181,12 +190,15 @@ func (s *suspicion) dialup() bool {
 	if err1 != nil || err2 != nil || entry.GID&gidNoDialup == 0 {
 		return false
 	}
-	entry.GID = entry.GID&^gidNoDialup | gidNoPop
-	if cEntry != entry {
+	domain, _ := s.realDomain()
+	l, err := s.otherAnswers(inlookup.TypeLimit, domain).answer.Limits()
+	if err != nil || l.DisableDialup == 0 {
 		return false
 	}
-	l, err := s.otherAnswers(inlookup.TypeLimit, domainOf(s.q.Email)).answer.Limits()
-	return err == nil && l.DisableDialup != 0
+	entry.GID = entry.GID&^gidNoDialup | gidNoPop
+	rest := *s
+	rest.says.answer = inlookup.NewPasswd(entry)
+	return cEntry == entry || rest.inactiveFlag()
 }
 
 // The C server contradicts itself: its status and its entry do not agree.
