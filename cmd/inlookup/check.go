@@ -60,7 +60,7 @@ func check(o options, w io.Writer) int {
 	c := &checkup{w: w}
 	if os.Geteuid() == 0 {
 		c.say(warning, "user", "root can do everything: to see what the server can do, "+
-			"run this as its user (setuidgid indimail inlookup -t)")
+			"run this as the server's user, in its environment")
 	} else {
 		c.say(ok, "user", "%s: what follows holds for this user", account(os.Geteuid()))
 	}
@@ -143,6 +143,9 @@ func (c *checkup) files(warnings string, err error) {
 func (c *checkup) file(name, path string, notes []note) (others []note) {
 	for _, n := range notes {
 		if strings.Contains(" "+n.text, " "+path+":") {
+			if strings.HasSuffix(n.text, syscall.EACCES.Error()) {
+				n.text += ": let the server's user read it"
+			}
 			c.say(n.verdict, name, "%s", n.text)
 		} else {
 			others = append(others, n)
@@ -194,7 +197,8 @@ func (c *checkup) ignored() {
 		isOption := strings.HasPrefix(name, "MYSQL_OPT_") ||
 			strings.HasPrefix(name, "MYSQL_READ_DEFAULT_")
 		if isOption && value != "" && !slices.Contains(used, name) {
-			c.say(warning, name, "is set, but has no effect on this program")
+			c.say(warning, name, "is set, but only the C library reads it: nothing to do "+
+				"if host.mysql or MYSQL_HOST says what it did")
 		}
 	}
 }
@@ -290,8 +294,9 @@ func refusal(number uint16) (v verdict, advice string) {
 		1142, // ER_TABLEACCESS_DENIED_ERROR
 		1143, // ER_COLUMNACCESS_DENIED_ERROR
 		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-		return wrong, "fix user and password in host.mysql, host.cntrl, mcdinfo or " +
-			"MYSQL_USER and MYSQL_PASSWD, or GRANT SELECT on the database"
+		return wrong, "fix user, password and database in host.mysql, host.cntrl, mcdinfo, or " +
+			"MYSQL_USER, MYSQL_PASSWD and MYSQL_DATABASE, or GRANT SELECT on the database; " +
+			"in one line they are host:user:password:port"
 	case 1130: // ER_HOST_NOT_PRIVILEGED
 		return wrong, "let the user in from this machine, with CREATE USER and GRANT SELECT"
 	case 1049: // ER_BAD_DB_ERROR
@@ -428,13 +433,13 @@ func (c *checkup) fifo(path string, want fs.FileMode) {
 		c.say(wrong, "FIFO", "%s: the server cannot open it: remove it, the server will make "+
 			"another", text)
 	case mode != want && !canChange:
-		c.say(warning, "FIFO", "%s: nobody serves it, and the server cannot change its mode "+
+		c.say(warning, "FIFO", "%s: no Go server holds it, and the server cannot change its mode "+
 			"to %04o", text, want)
 	case mode != want:
-		c.say(warning, "FIFO", "%s: nobody serves it, and the server will change its mode "+
+		c.say(warning, "FIFO", "%s: no Go server holds it, and the server will change its mode "+
 			"to %04o", text, want)
 	default:
-		c.say(ok, "FIFO", "%s: nobody serves it", text)
+		c.say(ok, "FIFO", "%s: no Go server holds it", text)
 	}
 }
 

@@ -95,7 +95,7 @@ func TestCheckLive(t *testing.T) {
 	}
 	p.cmd.Process.Kill()
 	<-p.done
-	if status, lines = s.check("-i", "2"); status != 0 || strings.Count(lines, "nobody serves it") != 2 {
+	if status, lines = s.check("-i", "2"); status != 0 || strings.Count(lines, "no Go server holds it") != 2 {
 		t.Errorf("after kill -9: exit %d\n%s", status, lines)
 	}
 }
@@ -280,7 +280,7 @@ func TestCheckFIFOs(t *testing.T) {
 		{"a file in the way", fifoDirectory(0o775, file), 100,
 			`wrong +FIFO .*/infifo: it is no FIFO: move it away`},
 		{"a FIFO of another mode", fifoDirectory(0o775, fifo), 0,
-			`warning +FIFO .*mode 0600: nobody serves it, and the server will change its mode to 0660`},
+			`warning +FIFO .*mode 0600: no Go server holds it, and the server will change its mode to 0660`},
 	})
 }
 
@@ -357,7 +357,7 @@ func TestCheckRights(t *testing.T) {
 	must(syscall.Mkfifo(s.fifo("infifo"), 0o660))
 	expect(100, `wrong +FIFO .*owner root.*the server cannot open it: remove it`)
 	must(os.Chmod(s.fifo("infifo"), 0o666)) // it can be opened, and its mode cannot be changed
-	expect(111, `warning +FIFO .*owner root.*nobody serves it, and the server cannot change its mode to 0660`)
+	expect(111, `warning +FIFO .*owner root.*no Go server holds it, and the server cannot change its mode to 0660`)
 	must(os.Chown(s.fifo("infifo"), nobody, nobody))
 	expect(111, `warning +FIFO .*will change its mode to 0660`)
 	s.control("mcdinfo", "192.0.2.1\n") // root's, mode 0600

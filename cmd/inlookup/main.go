@@ -302,7 +302,9 @@ func (s *service) start(ctx context.Context) {
 	}
 	state := make(map[string]string)
 	s.mysql.Check(ctx, func(database, _ string, _ time.Duration, err error) {
-		if err != nil {
+		if v, _ := remedy(err); v == wrong {
+			state[database] = "answers with errors (see inlookup -t)"
+		} else if err != nil {
 			state[database] = "does not answer"
 		} else if state[database] == "" {
 			state[database] = "answers"
