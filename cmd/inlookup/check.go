@@ -102,7 +102,7 @@ func account(uid int) string {
 	return u.Username + " (uid " + number + ")"
 }
 
-// A note is a line of what MySQL says when it reads its configuration.
+// A note is a warning or an error from reading the configuration.
 type note struct {
 	verdict verdict
 	text    string

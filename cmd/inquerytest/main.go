@@ -133,7 +133,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 	case err == nil:
 		err = p.answer(ctx, o)
 	}
-	if flushErr := p.out.Flush(); err == nil && flushErr != nil {
+	flushErr := p.out.Flush()
+	if err == nil && flushErr != nil {
 		err = fmt.Errorf("standard output: %w", flushErr)
 	}
 	if err != nil {
@@ -244,7 +245,8 @@ func (o *options) choose(typ, what string, args []string) error {
 	return o.ask(typ, args)
 }
 
-// alone checks a flag that excludes all others except -i, -v and except.
+// alone checks a flag that excludes addresses and all flags except -i, -v and
+// these.
 func (o *options) alone(name string, args []string, except ...string) error {
 	allowed := map[string]bool{name: true, "i": true, "v": true}
 	for _, other := range except {
@@ -256,7 +258,7 @@ func (o *options) alone(name string, args []string, except ...string) error {
 		}
 	}
 	if len(args) > 0 {
-		return fmt.Errorf("unexpected argument %q: -%s takes no address", args[0], name)
+		return fmt.Errorf("unexpected argument %q", args[0])
 	}
 	return nil
 }
