@@ -89,7 +89,7 @@ func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err er
 	if mode == "serve" {
 		d.invite(env)
 	}
-	d.say("\nThe server, the database and their files are gone again.\n")
+	d.say("\nAll that the demo made is removed again.\n")
 	return nil
 }
 
@@ -183,7 +183,7 @@ func (d demonstration) heading(s string) { d.say("\n%s\n", d.colour(bold, s)) }
 func (d demonstration) tour(db *mariadb.DB) {
 	d.heading("The seven questions, asked over FIFOs as a mail program does:")
 	d.seven()
-	d.heading("The same again:")
+	d.heading("The same again; relaying is never kept:")
 	d.seven()
 	if db == nil || d.ctx.Err() != nil {
 		return
