@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // check returns the number of the first invariant found broken (they stand beside the type tree),
@@ -597,7 +599,7 @@ func TestFindDoesNotAllocate(t *testing.T) {
 // What an entry costs is part of the cache's accounts.
 func TestNodeSize(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
-		t.Skip("not a 64-bit machine")
+		testmain.Skip(t, "not a 64-bit machine")
 	}
 	type value struct {
 		_ []byte

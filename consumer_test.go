@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // TestConsumer builds and runs a program of another module, testdata/consumer, from a vendored
@@ -15,7 +17,7 @@ import (
 func TestConsumer(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("SKIP: there is no go command:", err)
+		testmain.Skip(t, "there is no go command:", err)
 	}
 	root, err := filepath.Abs(".")
 	if err != nil {

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // A fakeDriver is a database that answers SELECTs by a function.
@@ -421,7 +423,7 @@ func TestConnectTriesAllHosts(t *testing.T) {
 	_, port, _ := net.SplitHostPort(hung.Addr().String())
 	closing, err := net.Listen("tcp", "127.0.0.2:"+port)
 	if err != nil {
-		t.Skip("SKIP: ", err)
+		testmain.Skip(t, err)
 	}
 	defer closing.Close()
 	go func() {

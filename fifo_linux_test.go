@@ -10,13 +10,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // TestForeignFIFO: a FIFO whose mode this user cannot change is served all the same, with a
 // warning. For that, root becomes another user as far as files go, on one thread.
 func TestForeignFIFO(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: not root")
+		testmain.Skip(t, "not root")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "infifo")
@@ -31,7 +33,7 @@ func TestForeignFIFO(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := syscall.Setfsuid(nobody); err != nil {
-		t.Skip(err)
+		testmain.Skip(t, err)
 	}
 	err := s.Listen()
 	syscall.Setfsuid(0)
@@ -39,7 +41,7 @@ func TestForeignFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	if mode := modeOf(t, path); mode != fs.ModeNamedPipe|0o666 {
-		t.Skip("SKIP: the mode could be changed: ", mode)
+		testmain.Skip(t, "the mode could be changed:", mode)
 	}
 	warning := b.String()
 	if !strings.Contains(warning, path) || strings.Count(warning, "warning") != 1 {

@@ -16,13 +16,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // TestMain lets the test program be a child of its own, for what a process can do only once.
 func TestMain(m *testing.M) {
 	switch os.Getenv("INLOOKUP_TEST_CHILD") {
 	case "":
-		os.Exit(m.Run())
+		os.Exit(testmain.Run(m, 4, nil))
 	case "inquery":
 		a, err := Inquery(context.Background(), Query{Type: TypeDomain, Email: "Example.com"})
 		fmt.Printf("%T %v %q %v", FromEnv(), FromEnv() == FromEnv(), a, err)
@@ -246,7 +248,7 @@ func descriptors(t testing.TB) int {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip(err)
+		testmain.Skip(t, err)
 	}
 	return len(list)
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // decode returns the typed value of an answer to a question of type t.
@@ -547,7 +549,7 @@ type goldenLine struct {
 func golden(t testing.TB) (lines []goldenLine) {
 	t.Helper()
 	if wireInt(1)[0] != 1 {
-		t.Skip("the golden bytes are those of a little-endian machine")
+		testmain.Skip(t, "the golden bytes are those of a little-endian machine")
 	}
 	file, err := os.ReadFile("testdata/golden/wire.tsv")
 	if err != nil {

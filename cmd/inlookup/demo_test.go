@@ -10,6 +10,7 @@ import (
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // demonstrate runs the demo in a temporary directory, which must be empty afterwards.
@@ -58,7 +59,7 @@ func TestColour(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip("SKIP: no terminal to be had: ", err)
+		testmain.Skip(t, "no terminal to be had:", err)
 	}
 	defer terminal.Close()
 	file, err := os.Create(t.TempDir() + "/file")
@@ -91,8 +92,8 @@ func TestColour(t *testing.T) {
 func demonstrateWithMariaDB(t *testing.T) string {
 	dir := t.TempDir()
 	db, err := mariadb.Start(context.Background(), dir)
-	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: " + err.Error())
+	if errors.Is(err, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)

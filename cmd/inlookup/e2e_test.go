@@ -30,6 +30,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 const patience = 20 * time.Second // for what must happen at some time
@@ -38,27 +39,23 @@ var bin string // directory of the built commands
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC // as the golden transcripts were made
-	os.Exit(testMain(m))
+	os.Exit(testmain.Run(m, 6, setUp))
 }
 
-func testMain(m *testing.M) int {
-	var err error
-	if bin, err = os.MkdirTemp("", "inlookup"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+// setUp builds the commands, and returns what ends the shared MariaDB.
+func setUp() (tearDown func(), err error) {
+	if bin, err = os.MkdirTemp("", "bin"); err != nil {
+		return nil, err
 	}
-	defer os.RemoveAll(bin)
 	args := []string{"build", "-o", bin}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	build := exec.Command("go", append(args, ".", "../inquerytest")...)
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
-		return 1
+		return nil, fmt.Errorf("%v: %v\n%s", build, err, out)
 	}
-	defer shared.stop()
-	return m.Run()
+	return shared.stop, nil
 }
 
 // shared is the MariaDB of all tests that neither stop it nor change golden rows for good.
@@ -85,9 +82,6 @@ func (s *sharedDB) stop() {
 	if s.db != nil {
 		s.db.Stop()
 	}
-	if s.dir != "" {
-		os.RemoveAll(s.dir)
-	}
 }
 
 // database returns the shared MariaDB with the golden rows.
@@ -95,8 +89,8 @@ func database(t testing.TB) *mariadb.DB {
 	t.Helper()
 	golden := mariadbtest.Golden(t)
 	shared.once.Do(func() { shared.start(golden) })
-	if errors.Is(shared.err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed:", shared.err)
+	if errors.Is(shared.err, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, shared.err)
 	}
 	if shared.err != nil {
 		t.Fatal(shared.err)

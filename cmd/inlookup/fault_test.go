@@ -31,6 +31,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 const (
@@ -361,7 +362,7 @@ func TestUnacceptedConnections(t *testing.T) {
 		defer conn.Close()
 	}
 	if !full {
-		t.Skip("SKIP: a queue of this system never fills")
+		testmain.Skip(t, "a queue of this system never fills")
 	}
 	m := (&gate{t: t, addr: addr}).resolver("127.0.0.1")
 	defer m.Close()
@@ -384,7 +385,7 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	if l, err := net.Listen("tcp", "127.0.0.2:0"); err != nil {
-		t.Skip("SKIP: no second address to listen at:", err)
+		testmain.Skip(t, "no second address to listen at:", err)
 	} else {
 		l.Close()
 	}

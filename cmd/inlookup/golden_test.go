@@ -15,6 +15,7 @@ import (
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // A row is one line of wire.tsv.
@@ -31,7 +32,7 @@ func goldenRows(t testing.TB) (rows []row) {
 		t.Fatal(err)
 	}
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("SKIP: wire.tsv is little-endian")
+		testmain.Skip(t, "wire.tsv is little-endian")
 	}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")

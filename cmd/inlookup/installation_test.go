@@ -18,6 +18,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // installed returns the path of a file of the installation.
@@ -93,7 +94,7 @@ func goldenAnswers(t testing.TB) (answers []goldenAnswer) {
 		t.Fatal(err)
 	}
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("SKIP: wire.tsv is little-endian")
+		testmain.Skip(t, "wire.tsv is little-endian")
 	}
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, "#") {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // A page is a manual page in mdoc(7).
@@ -188,7 +189,7 @@ func TestManualNames(t *testing.T) {
 }
 
 func TestManualLint(t *testing.T) {
-	needs(t, "mandoc", "mandoc")
+	testmain.Need(t, "mandoc", "mandoc")
 	pages, err := filepath.Glob("../*/*.[1-9]")
 	if err != nil || len(pages) != 3 {
 		t.Fatalf("pages %q, %v", pages, err)
@@ -307,7 +308,7 @@ func (r *exampleRun) page(path string, examples map[string]example) {
 }
 
 func TestManualExamples(t *testing.T) {
-	needs(t, "ucspi-tcp", "tcpserver", "tcpclient")
+	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	db := database(t)
 	lastLogin(t, db)
 	r := &exampleRun{site: newSite(t, db), port: freePort(t)}
@@ -390,18 +391,4 @@ func reachable(fifo, port string) bool {
 		f.Close()
 	}
 	return err == nil
-}
-
-// needs skips the test if a program is not installed, or fails it where nothing may be left out.
-func needs(t *testing.T, pkg string, programs ...string) {
-	t.Helper()
-	for _, program := range programs {
-		_, err := exec.LookPath(program)
-		if err != nil && os.Getenv("INLOOKUP_NEED_MARIADB") != "" {
-			t.Fatal(err)
-		}
-		if err != nil {
-			t.Skipf("SKIP: %s is not installed: apt-get install %s", program, pkg)
-		}
-	}
 }

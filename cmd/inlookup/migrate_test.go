@@ -21,6 +21,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // A service is IndiMail's service, with the paths of FROM-C.md below the test's directory.
@@ -42,7 +43,7 @@ exec setpriv --reuid "$user" --regid "${groups%%,*}" --groups "$groups" "$@"
 // newService makes one with IndiMail's variables, and the run file of FROM-C.md.
 func newService(t *testing.T, db *mariadb.DB) *service {
 	t.Helper()
-	needs(t, "daemontools", "envdir", "supervise", "svc", "svok", "svstat", "multilog")
+	testmain.Need(t, "daemontools", "envdir", "supervise", "svc", "svok", "svstat", "multilog")
 	s := &service{site: newSite(t, nil), page: readFromC(t)}
 	s.accounts()
 	s.path = filepath.Join(s.dir, "service")

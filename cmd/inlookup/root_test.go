@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // everyQuery is a question of each type, each with an answer.
@@ -63,7 +64,7 @@ func (r *reply) setMode(t *testing.T, mode fs.FileMode, uid int) {
 // with mode 0660, less the umask.
 func TestRootLendsNoRights(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: only root can start a server as root")
+		testmain.Skip(t, "only root can start a server as root")
 	}
 	s := goldenSite(t, database(t))
 	s.serve()
@@ -146,9 +147,9 @@ func (s *site) ownControl(uid int) {
 // The same with the FIFO by which supervise takes its orders, each a letter: an
 // answer in it would end a service of root's.
 func TestSuperviseSurvives(t *testing.T) {
-	need(t, "daemontools", "supervise", "svc", "svstat")
+	testmain.Need(t, "daemontools", "supervise", "svc", "svstat")
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: only root can start a server as root")
+		testmain.Skip(t, "only root can start a server as root")
 	}
 	s := goldenSite(t, database(t))
 	s.serve()

@@ -18,13 +18,14 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // The file run, under daemontools' own programs. Of it only the account is another, one that every machine has, and
 // the directory is the test's own.
 func TestDaemontools(t *testing.T) {
 	t.Parallel()
-	need(t, "daemontools", "supervise", "svc", "svok", "svstat", "envdir", "setuidgid")
+	testmain.Need(t, "daemontools", "supervise", "svc", "svok", "svstat", "envdir", "setuidgid")
 	db := database(t)
 	addUser(t, db, "svc", "example.com", "old")
 	s := goldenSite(t, db)
@@ -141,7 +142,7 @@ func TestSystemdUnit(t *testing.T) {
 		}
 	}
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("SKIP: systemd-analyze is not installed: apt-get install systemd")
+		testmain.Skip(t, "systemd-analyze is not installed: apt-get install systemd")
 	}
 	s := newSite(t, nil)
 	unit := filepath.Join(s.dir, "inlookup.service")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // tcp runs inlookup as tcpserver does, with pipes for the connection.
@@ -163,7 +164,7 @@ func readRequest(r io.Reader) ([]byte, error) {
 
 // TestRealTCP asks by tcpclient and inquerytest of tcpserver and inlookup, which is the front of a running inlookup.
 func TestRealTCP(t *testing.T) {
-	needs(t, "ucspi-tcp", "tcpserver", "tcpclient")
+	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))
 	s.serve()
 	client := newSite(t, nil) // knows nothing but the connection

@@ -18,7 +18,11 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/inlookup/inlookup/internal/testmain"
 )
+
+func TestMain(m *testing.M) { os.Exit(testmain.Run(m, 4, nil)) }
 
 // run is mariadbtest.ForTest without rows; that package cannot be imported
 // here.
@@ -26,8 +30,8 @@ func run(t *testing.T, dir string) *DB {
 	t.Helper()
 	began := time.Now()
 	db, err := Start(t.Context(), dir)
-	if errors.Is(err, ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed:", err)
+	if errors.Is(err, ErrNotInstalled) {
+		testmain.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +241,7 @@ func TestParentKilled(t *testing.T) {
 		select {} // until killed
 	}
 	if runtime.GOOS != "linux" && runtime.GOOS != "freebsd" {
-		t.Skip("not on this system")
+		testmain.Skip(t, "not on this system")
 	}
 	run(t, t.TempDir()).Stop() // or skip
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+	"github.com/inlookup/inlookup/internal/testmain"
 )
 
 // ForTest returns a new MariaDB with the tables of mariadb.Schema and the
@@ -20,8 +21,8 @@ import (
 func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
 	db, err := mariadb.StartWith(t.Context(), t.TempDir(), options...)
-	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed, nothing of the SQL is tested here:", err)
+	if errors.Is(err, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
