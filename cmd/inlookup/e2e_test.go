@@ -37,6 +37,9 @@ const patience = 20 * time.Second // for what must happen at some time
 
 var bin string // directory of the built commands
 
+// operations says that the tests of operations run too, by the build tag ops.
+var operations bool
+
 func TestMain(m *testing.M) {
 	time.Local = time.UTC // as the golden transcripts were made
 	os.Exit(testmain.Run(m, 6, setUp))
@@ -161,6 +164,13 @@ func setPasswd(t testing.TB, db *mariadb.DB, name, domain, passwd string) {
 	if _, err := db.SQL().Exec("UPDATE indimail SET pw_passwd=? WHERE pw_name=? AND pw_domain=?", passwd, name, domain); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// lastLogin has user@example.com log in.
+func lastLogin(t testing.TB, db *mariadb.DB) {
+	t.Helper()
+	mustExec(t, db, "INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos) VALUES "+
+		"('user','example.com','imap','192.0.2.10',1,'')", "DELETE FROM lastauth")
 }
 
 // A site is an installation: an environment whose directories are the test's own.

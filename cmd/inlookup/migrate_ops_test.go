@@ -1,3 +1,5 @@
+//go:build ops
+
 package main_test
 
 // FROM-C.md, tried: its run file and its commands, under the real envdir, supervise and svc of
@@ -197,12 +199,6 @@ func (s *service) ours() {
 	s.do("install", s.page.install, "")
 	s.write("service/run", strings.ReplaceAll(s.docs.Replace(s.page.run), s.dir+"/sbin/",
 		s.dir+"/lib/inlookup/"))
-}
-
-func lastLogin(t *testing.T, db *mariadb.DB) {
-	t.Helper()
-	mustExec(t, db, "INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos) VALUES "+
-		"('user','example.com','imap','192.0.2.10',1,'')", "DELETE FROM lastauth")
 }
 
 // TestMigration runs the run file by itself, with each way to write an empty variable.

@@ -1,3 +1,5 @@
+//go:build ops && linux
+
 package main_test
 
 // A directory that hangs, as one does when its NFS server is gone. It is a FUSE
