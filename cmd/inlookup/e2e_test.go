@@ -75,7 +75,7 @@ func (s *sharedDB) start(golden string) {
 	if s.dir, s.err = os.MkdirTemp("", "inlookup"); s.err != nil {
 		return
 	}
-	if s.db, s.err = mariadb.Start(context.Background(), s.dir); s.err != nil {
+	if s.db, s.err = mariadb.StartWith(context.Background(), s.dir, mariadbtest.Small...); s.err != nil {
 		return
 	}
 	s.err = errors.Join(s.db.Exec(mariadb.Schema), s.db.Load(filepath.Join(golden, "data.sql")))

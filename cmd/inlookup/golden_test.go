@@ -206,6 +206,7 @@ func TestGoldenInquerytest(t *testing.T) {
 
 // The same without a server: no QUERY_CACHE and no -i.
 func TestGoldenInquerytestDirect(t *testing.T) {
+	t.Parallel()
 	s := goldenSite(t, database(t))
 	asked := 0
 	for i, c := range goldenCommands(t) {

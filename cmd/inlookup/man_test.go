@@ -145,6 +145,7 @@ func TestManualVariables(t *testing.T) {
 
 // The words of each line in DIAGNOSTICS are in the program. Those in capitals differ each time.
 func TestManualDiagnostics(t *testing.T) {
+	t.Parallel()
 	const differ = `\b(PATH|FILE|LINE|TEXT|NAME|HOST|ADDRESS|DOMAIN|VARIABLE|TYPE|TIME|NUMBER|STATE|` +
 		`USER|MODE|VERSION|CACHE|COLUMN)\b|4352|4096|permission denied|&& |: |, | on `
 	for _, m := range manuals(t) {
@@ -180,6 +181,7 @@ func TestManualCounters(t *testing.T) {
 
 // The Go names of inquery.3 are those of the package.
 func TestManualNames(t *testing.T) {
+	t.Parallel()
 	doc, err := exec.Command("go", "doc", "-all", "../..").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +210,7 @@ type example struct {
 	want   string // of another command: a part of what it writes
 	quiet  bool   // it writes nothing
 	left   bool   // not run here
-	load   bool   // 10,000 questions: run with the tests of operations
+	load   bool   // takes seconds: run with the tests of operations
 }
 
 var (
@@ -228,7 +230,7 @@ var (
 		"svc -h /service/inlookup.infifo":                                                {left: true},
 		"svc -d /service/inlookup.infifo":                                                {left: true},
 		`kill -USR1 $(svstat /service/inlookup.infifo | sed 's/.*pid \([0-9]*\).*/\1/')`: {left: true},
-		"inlookup -demo": {want: "The seven questions"},
+		"inlookup -demo": {want: "The seven questions", load: true},
 	}
 	clientExamples = map[string]example{
 		"inquerytest -q user user@example.com":                  {want: "has all services enabled\n"},
@@ -337,6 +339,7 @@ func TestManualExamples(t *testing.T) {
 
 // TestManualProgram builds the program of inquery.3 and runs it.
 func TestManualProgram(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, database(t))
 	blocks := readPage(t, "inquery.3").blocks()
 	if len(blocks) != 1 {

@@ -26,6 +26,7 @@ func (s *site) tcp(request []byte) (status int, answer, stderr string) {
 }
 
 func TestTCPServer(t *testing.T) {
+	t.Parallel()
 	s := goldenSite(t, database(t))
 	for i, r := range goldenRows(t) {
 		if i == 20 { // from here on it is the front of a running server
@@ -164,6 +165,7 @@ func readRequest(r io.Reader) ([]byte, error) {
 
 // TestRealTCP asks by tcpclient and inquerytest of tcpserver and inlookup, which is the front of a running inlookup.
 func TestRealTCP(t *testing.T) {
+	t.Parallel()
 	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))
 	s.serve()

@@ -180,6 +180,7 @@ var tlsCases = []struct {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	db := newSecureDB(t)
 	named := false
 	for _, test := range tlsCases {

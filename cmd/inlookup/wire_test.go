@@ -155,7 +155,7 @@ func testGarbage(t *testing.T, s *served) {
 			}
 			for i, r := range replies {
 				want := s.rows[(round+i)%len(s.rows)].answer
-				if got, err := r.read(4 * time.Second); string(got) != string(want) || err != nil {
+				if got, err := r.read(patience); string(got) != string(want) || err != nil {
 					t.Fatalf("behind %s, round %d: request %d: %x, %v, want %x", junk.name, round, i, got, err, want)
 				}
 			}

@@ -14,13 +14,21 @@ import (
 	"github.com/inlookup/inlookup/internal/testmain"
 )
 
+// Small are options for a MariaDB with few rows. It takes a third less time to
+// start and to stop.
+var Small = []string{
+	"--innodb-buffer-pool-size=16M",
+	"--aria-pagecache-buffer-size=8M",
+	"--key-buffer-size=64K",
+}
+
 // ForTest returns a new MariaDB with the tables of mariadb.Schema and the
 // golden rows; it is stopped when t ends. Without MariaDB on this machine t is
 // skipped or, with INLOOKUP_NEED_MARIADB in the environment, fails. options are
 // those of mariadb.StartWith.
 func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
-	db, err := mariadb.StartWith(t.Context(), t.TempDir(), options...)
+	db, err := mariadb.StartWith(t.Context(), t.TempDir(), append(options, Small...)...)
 	if errors.Is(err, mariadb.ErrNotInstalled) {
 		testmain.Missing(t, err)
 	}
