@@ -385,6 +385,36 @@ func TestUnacceptedConnections(t *testing.T) {
 	askers.Wait()
 }
 
+// underLoad has 8 clients ask q while meanwhile runs. So many questions may be without an answer.
+func underLoad(t *testing.T, m inlookup.Resolver, q, when string, without int64,
+	meanwhile func(answered func() int64)) {
+	t.Helper()
+	var askers sync.WaitGroup
+	var answered, none, slowest atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 8 {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				start := time.Now()
+				if rightOrNone(t, m, q, "true") {
+					answered.Add(1)
+				} else {
+					none.Add(1)
+				}
+				atLeast(&slowest, time.Since(start))
+			}
+		})
+	}
+	meanwhile(answered.Load)
+	cancel()
+	askers.Wait()
+	if none.Load() > without {
+		t.Errorf("%s: %d questions without an answer", when, none.Load())
+	}
+	t.Logf("%s: %d answered, %d not, the slowest after %v", when, answered.Load(), none.Load(),
+		time.Duration(slowest.Load()).Round(time.Millisecond))
+}
+
 // Two hosts with the same data: either may go, come back, and the other go.
 func TestFailover(t *testing.T) {
 	t.Parallel()
@@ -400,29 +430,8 @@ func TestFailover(t *testing.T) {
 	defer m.Close()
 	const q = "2 user@example.com 192.0.2.10"
 	load := func(when string, without int64, meanwhile func(answered func() int64)) {
-		var askers sync.WaitGroup
-		var answered, none, slowest atomic.Int64
-		ctx, cancel := context.WithCancel(t.Context())
-		for range 8 {
-			askers.Go(func() {
-				for ctx.Err() == nil {
-					start := time.Now()
-					if rightOrNone(t, m, q, "true") {
-						answered.Add(1)
-					} else {
-						none.Add(1)
-					}
-					atLeast(&slowest, time.Since(start))
-				}
-			})
-		}
-		meanwhile(answered.Load)
-		cancel()
-		askers.Wait()
-		if none.Load() > without {
-			t.Errorf("%s: %d questions without an answer", when, none.Load())
-		}
-		t.Logf("%s: %d answered, %d not, the slowest after %v", when, answered.Load(), none.Load(), time.Duration(slowest.Load()).Round(time.Millisecond))
+		t.Helper()
+		underLoad(t, m, q, when, without, meanwhile)
 	}
 	more := func(answered func() int64) {
 		t.Helper()

@@ -21,6 +21,42 @@ import (
 	"github.com/inlookup/inlookup/internal/testmain"
 )
 
+// daemontools makes a directory for supervise, with the file run for the account daemon.
+func (s *site) daemontools(control string, gid int) (service string) {
+	s.t.Helper()
+	service = filepath.Join(s.dir, "service")
+	variables := map[string]string{"THREAD_COUNT": "2", "CACHE_COUNT": "60"}
+	for _, name := range []string{"CONTROLDIR", "ASSIGNDIR", "DEFAULT_DOMAIN"} {
+		variables[name] = s.env[name]
+	}
+	text, err := os.ReadFile("run")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"]).Replace(string(text))}
+	if strings.Count(string(text), " indimail") < 3 || !strings.Contains(files["run"], s.env["INFIFODIR"]) {
+		s.t.Fatal("this test does not know the file run any more")
+	}
+	for name, value := range variables {
+		files["variables/"+name] = value
+	}
+	if err := os.MkdirAll(filepath.Join(service, "variables"), 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(service, name), []byte(text), 0o700); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	// The control files are for that account.
+	if err := filepath.WalkDir(control, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, 0, gid), os.Chmod(path, 0o750), os.Chmod(filepath.Dir(control), 0o755))
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	return service
+}
+
 // The file run, under daemontools' own programs. Of it only the account is another, one that every machine has, and
 // the directory is the test's own.
 func TestDaemontools(t *testing.T) {
@@ -40,36 +76,7 @@ func TestDaemontools(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.give("tmp", gid)
-	service := filepath.Join(s.dir, "service")
-	variables := map[string]string{"THREAD_COUNT": "2", "CACHE_COUNT": "60"}
-	for _, name := range []string{"CONTROLDIR", "ASSIGNDIR", "DEFAULT_DOMAIN"} {
-		variables[name] = s.env[name]
-	}
-	text, err := os.ReadFile("run")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"]).Replace(string(text))}
-	if strings.Count(string(text), " indimail") < 3 || !strings.Contains(files["run"], s.env["INFIFODIR"]) {
-		t.Fatal("this test does not know the file run any more")
-	}
-	for name, value := range variables {
-		files["variables/"+name] = value
-	}
-	if err := os.MkdirAll(filepath.Join(service, "variables"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(service, name), []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// The control files for that account; the database's socket is for all.
-	if err := filepath.WalkDir(control, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Chown(path, 0, gid), os.Chmod(path, 0o750), os.Chmod(filepath.Dir(control), 0o755))
-	}); err != nil {
-		t.Fatal(err)
-	}
+	service := s.daemontools(control, gid)
 	if err := os.Chmod(filepath.Dir(db.Socket), 0o755); err != nil {
 		t.Fatal(err)
 	}
