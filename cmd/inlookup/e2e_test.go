@@ -42,7 +42,11 @@ var operations bool
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC // as the golden transcripts were made
-	os.Exit(testmain.Run(m, 6, setUp))
+	parallel := 6
+	if raceEnabled { // everything takes some ten times as long, and clients do not wait longer
+		parallel = 0
+	}
+	os.Exit(testmain.Run(m, parallel, setUp))
 }
 
 // setUp builds the commands, and returns what ends the shared MariaDB.
@@ -75,7 +79,8 @@ func (s *sharedDB) start(golden string) {
 	if s.dir, s.err = os.MkdirTemp("", "inlookup"); s.err != nil {
 		return
 	}
-	if s.db, s.err = mariadb.StartWith(context.Background(), s.dir, mariadbtest.Small...); s.err != nil {
+	s.db, s.err = mariadb.StartWith(context.Background(), s.dir, mariadbtest.Small...)
+	if s.err != nil {
 		return
 	}
 	s.err = errors.Join(s.db.Exec(mariadb.Schema), s.db.Load(filepath.Join(golden, "data.sql")))

@@ -788,17 +788,14 @@ func stopped(pid int) bool {
 	return err == nil
 }
 
-// A server that is killed takes what it was asked with it. Who asks then is told nothing, never something wrong, and
-// is answered when there is a server again; what lies in a FIFO that somebody has kept open is answered even so.
-func TestKilledServer(t *testing.T) {
-	t.Parallel()
-	s := goldenSite(t, database(t))
-	p := s.serve()
+// askKnown has clients ask all that is known until end, and counts the answers.
+func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
+	right, none *atomic.Int64, end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
+	right, none = new(atomic.Int64), new(atomic.Int64)
 	var askers sync.WaitGroup
-	var right, none atomic.Int64
-	for range 8 {
-		c := &inlookup.Client{Getenv: s.getenv, Timeout: time.Second}
+	for range clients {
+		c := &inlookup.Client{Getenv: s.getenv, Timeout: timeout}
 		askers.Go(func() {
 			for ctx.Err() == nil {
 				for q, want := range known {
@@ -811,6 +808,19 @@ func TestKilledServer(t *testing.T) {
 			}
 		})
 	}
+	return right, none, func() {
+		cancel()
+		askers.Wait()
+	}
+}
+
+// A server that is killed takes what it was asked with it. Who asks then is told nothing, never something wrong, and
+// is answered when there is a server again; what lies in a FIFO that somebody has kept open is answered even so.
+func TestKilledServer(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	p := s.serve()
+	right, none, end := s.askKnown(t, 8, time.Second)
 	for range 4 {
 		p.signal(syscall.SIGSTOP) // so that questions lie in the FIFO
 		eventually(t, "the server stands still", func() bool { return stopped(p.cmd.Process.Pid) })
@@ -837,7 +847,6 @@ func TestKilledServer(t *testing.T) {
 		within(t, recover, "answers again", func() bool { return right.Load() >= n })
 		t.Logf("100 answers %v after the start", time.Since(start).Round(time.Millisecond))
 	}
-	cancel()
-	askers.Wait()
+	end()
 	t.Logf("%d answered, %d not", right.Load(), none.Load())
 }

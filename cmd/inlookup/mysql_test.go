@@ -129,8 +129,8 @@ func TestDatabaseAway(t *testing.T) {
 	}
 }
 
-// testDatabaseKilled kills it while it is in use. The answers are in the cache, above all those of a second server,
-// where all will have expired, and of a third, which may not give what has expired.
+// testDatabaseKilled kills it while it is in use. The answers are in the cache, above all those of
+// a second server, where all will have expired, and of a third, which may not give what has expired.
 func testDatabaseKilled(t *testing.T, s *site, db *mariadb.DB, restart func()) {
 	t.Helper()
 	short, strict := goldenSite(t, db), goldenSite(t, db)

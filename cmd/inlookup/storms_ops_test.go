@@ -7,13 +7,11 @@ package main_test
 // -tags ops alone.
 
 import (
-	"context"
 	"io"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -147,7 +145,8 @@ func TestHangupAmongSignals(t *testing.T) {
 
 func passwdNumber(n int) string { return "hash" + string(rune('A'+n)) }
 
-// All signals at once, as fast as they can be sent: no question suffers, and MariaDB does not drown in connections.
+// All signals at once, as fast as they can be sent: no question suffers, and
+// MariaDB does not drown in connections.
 func TestSignalStorm(t *testing.T) {
 	t.Parallel()
 	db := mariadbtest.ForTest(t)
@@ -156,38 +155,23 @@ func TestSignalStorm(t *testing.T) {
 	cmd.Stdout = io.Discard // many lines
 	p := s.startCommand(cmd)
 	s.answers(p)
-	ctx, cancel := context.WithCancel(t.Context())
-	var askers sync.WaitGroup
-	var right, none atomic.Int64
-	for range 16 {
-		c := s.client()
-		askers.Go(func() {
-			for ctx.Err() == nil {
-				for q, want := range known {
-					if rightOrNone(t, c, q, want) {
-						right.Add(1)
-					} else {
-						none.Add(1)
-					}
-				}
-			}
-		})
-	}
+	right, none, end := s.askKnown(t, 16, 0) // as long as clients wait by default
 	rnd := rand.New(rand.NewPCG(1, 2))
+	all := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2}
 	most := 0
 	for range 1000 {
-		p.signal([]os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2}[rnd.IntN(4)])
+		p.signal(all[rnd.IntN(len(all))])
 		if n := len(connections(t, db, "indimail")); n > most {
 			most = n
 		}
 	}
 	n := right.Load() + 100
 	eventually(t, "answers after all that", func() bool { return right.Load() >= n })
-	cancel()
-	askers.Wait()
+	end()
 	t.Logf("%d answered, %d not; %d connections to MariaDB at most", right.Load(), none.Load(), most)
 	if none.Load() > 0 || most > 200 {
-		t.Errorf("%d questions without an answer; %d connections to MariaDB, of which each SIGINT leaves some behind", none.Load(), most)
+		t.Errorf("%d questions without an answer; %d connections to MariaDB, of which each SIGINT"+
+			" leaves some behind", none.Load(), most)
 	}
 	if strings.Contains(p.stderr.String(), "Hash") {
 		t.Error("a hash is in the log")
