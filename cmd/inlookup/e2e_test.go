@@ -54,7 +54,7 @@ func setUp() (tearDown func(), err error) {
 	if bin, err = os.MkdirTemp("", "bin"); err != nil {
 		return nil, err
 	}
-	args := []string{"build", "-o", bin}
+	args := []string{"build", "-ldflags=-w", "-o", bin} // without DWARF: half the time to link
 	if raceEnabled {
 		args = append(args, "-race")
 	}

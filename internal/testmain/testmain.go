@@ -168,8 +168,9 @@ func (s *skipped) say(status int) {
 	}
 }
 
-// sayToParent writes a line to standard error of the go command, where that can
-// be had: of several packages, it shows the output of those alone that fail.
+// sayToParent writes a line to standard error of the go command, where that is a
+// terminal or a pipe: of several packages, the go command shows the output of
+// those alone that fail.
 func sayToParent(line string) {
 	parent := fmt.Sprintf("/proc/%d/", os.Getppid())
 	if name, err := os.ReadFile(parent + "comm"); err != nil || string(name) != "go\n" {
@@ -179,6 +180,10 @@ func sayToParent(line string) {
 	ours, err1 := os.Stat("/proc/self/fd/1")
 	shown, err2 := os.Stat(parent + "fd/1")
 	if err1 != nil || err2 != nil || os.SameFile(ours, shown) {
+		return
+	}
+	// In a regular file, the go command would write over it.
+	if info, err := os.Stat(parent + "fd/2"); err != nil || info.Mode().IsRegular() {
 		return
 	}
 	f, err := os.OpenFile(parent+"fd/2", os.O_WRONLY|os.O_APPEND|syscall.O_NOCTTY, 0)
