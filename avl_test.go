@@ -597,7 +597,7 @@ func TestFindDoesNotAllocate(t *testing.T) {
 // What an entry costs is part of the cache's accounts.
 func TestNodeSize(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
-		t.Skip("not a 64-bit machine")
+		skip(t, "not a 64-bit machine")
 	}
 	type value struct {
 		_ []byte

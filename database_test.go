@@ -421,7 +421,7 @@ func TestConnectTriesAllHosts(t *testing.T) {
 	_, port, _ := net.SplitHostPort(hung.Addr().String())
 	closing, err := net.Listen("tcp", "127.0.0.2:"+port)
 	if err != nil {
-		t.Skip("SKIP: ", err)
+		skip(t, err)
 	}
 	defer closing.Close()
 	go func() {

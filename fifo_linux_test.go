@@ -16,7 +16,7 @@ import (
 // warning. For that, root becomes another user as far as files go, on one thread.
 func TestForeignFIFO(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: not root")
+		skip(t, "not root")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "infifo")
@@ -31,7 +31,7 @@ func TestForeignFIFO(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := syscall.Setfsuid(nobody); err != nil {
-		t.Skip(err)
+		skip(t, err)
 	}
 	err := s.Listen()
 	syscall.Setfsuid(0)
@@ -39,7 +39,7 @@ func TestForeignFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	if mode := modeOf(t, path); mode != fs.ModeNamedPipe|0o666 {
-		t.Skip("SKIP: the mode could be changed: ", mode)
+		skip(t, "the mode could be changed:", mode)
 	}
 	warning := b.String()
 	if !strings.Contains(warning, path) || strings.Count(warning, "warning") != 1 {

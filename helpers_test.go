@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -22,7 +23,7 @@ import (
 func TestMain(m *testing.M) {
 	switch os.Getenv("INLOOKUP_TEST_CHILD") {
 	case "":
-		os.Exit(m.Run())
+		os.Exit(runTests(m))
 	case "inquery":
 		a, err := Inquery(context.Background(), Query{Type: TypeDomain, Email: "Example.com"})
 		fmt.Printf("%T %v %q %v", FromEnv(), FromEnv() == FromEnv(), a, err)
@@ -35,6 +36,34 @@ func TestMain(m *testing.M) {
 		fmt.Printf("%T", FromEnv())
 	}
 	os.Exit(0)
+}
+
+// runTests runs the tests with a temporary directory of their own. It removes that at the end, and
+// when it is interrupted.
+func runTests(m *testing.M) (status int) {
+	dir, err := os.MkdirTemp("", "inl") // short: the path of a socket has at most 108 bytes
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	os.Setenv("TMPDIR", dir)
+	defer os.RemoveAll(dir)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		os.RemoveAll(dir)
+		os.Exit(1)
+	}()
+	return m.Run()
+}
+
+// skip skips a test. It says so even without -v.
+func skip(t testing.TB, why ...any) {
+	t.Helper()
+	text := strings.TrimSpace(fmt.Sprintln(why...))
+	fmt.Printf("skipped: %s: %s\n", t.Name(), text)
+	t.Skip(text)
 }
 
 // child runs the test program with these variables and files, and returns what it prints.
@@ -246,7 +275,7 @@ func descriptors(t testing.TB) int {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip(err)
+		skip(t, err)
 	}
 	return len(list)
 }

@@ -547,7 +547,7 @@ type goldenLine struct {
 func golden(t testing.TB) (lines []goldenLine) {
 	t.Helper()
 	if wireInt(1)[0] != 1 {
-		t.Skip("the golden bytes are those of a little-endian machine")
+		skip(t, "the golden bytes are those of a little-endian machine")
 	}
 	file, err := os.ReadFile("testdata/golden/wire.tsv")
 	if err != nil {

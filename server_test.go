@@ -226,7 +226,7 @@ func TestServerGarbage(t *testing.T) {
 // questions about the server have their turn all the same.
 func TestServerOverload(t *testing.T) {
 	if limit, few := FewDescriptors(); few {
-		t.Skipf("SKIP: only %d files can be open", limit)
+		skip(t, fmt.Sprintf("only %d files can be open", limit))
 	}
 	const more = 100
 	release := make(chan struct{})
@@ -348,7 +348,7 @@ func TestDeadClients(t *testing.T) {
 // TestReplyForRoot: a server that runs as root writes into nobody's private FIFO.
 func TestReplyForRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: not root")
+		skip(t, "not root")
 	}
 	s := &Server{Resolver: echo}
 	dir, _ := serve(t, s)
@@ -373,12 +373,12 @@ func setMaxFiles(t *testing.T, n uint64) (undo func()) {
 	t.Helper()
 	var old syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
-		t.Skip(err)
+		skip(t, err)
 	}
 	limit := old
 	setNumber(&limit.Cur, n)
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Skip(err)
+		skip(t, err)
 	}
 	undo = sync.OnceFunc(func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) })
 	t.Cleanup(undo)
@@ -400,7 +400,7 @@ func TestFewDescriptors(t *testing.T) {
 		t.Errorf("at the start: %q", b.String())
 	}
 	if _, few := FewDescriptors(); few {
-		t.Skip("SKIP: this machine allows few files")
+		skip(t, "this machine allows few files")
 	}
 	c := newTestClient(t, dir)
 	q := Query{Type: TypeHost, Email: "u@d"}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 var checkLine = regexp.MustCompile(`^(ok      |warning |wrong   ) [A-Za-z_.]+ +[^ ].*\n$`)
@@ -291,7 +292,7 @@ const nobody = 65534
 func (s *site) asNobody() {
 	s.t.Helper()
 	if os.Geteuid() != 0 {
-		s.t.Skip("SKIP: only root can start a command as another user")
+		testmain.Skip(s.t, "only root can start a command as another user")
 	}
 	for _, dir := range []string{bin, s.dir, filepath.Dir(s.dir)} { // the last one is the test's own, too
 		if err := os.Chmod(dir, 0o755); err != nil {

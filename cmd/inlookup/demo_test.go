@@ -10,6 +10,7 @@ import (
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // demonstrate runs the demo in a temporary directory, which must be empty afterwards.
@@ -43,8 +44,22 @@ func expectLines(t *testing.T, out string, lines ...string) {
 var sevenAnswers = []string{"looked up             active", "looked up             true", "A User, /home/mail/example.com/user", "example.com:127.0.0.1:25",
 	"&someone@example.net &user@example.com", "100 accounts, 9000000000 bytes", "looked up             example.com\n", "from memory           active"}
 
+func setStart(start func(context.Context, string) (*mariadb.DB, error)) { startMariaDB = start }
+
 func TestDemo(t *testing.T) {
-	out := demonstrateWithMariaDB(t)
+	defer setStart(startMariaDB)
+	var started error
+	startMariaDB = func(ctx context.Context, dir string) (db *mariadb.DB, err error) {
+		db, started = mariadb.Start(ctx, dir)
+		return db, started
+	}
+	out := demonstrate(t)
+	if errors.Is(started, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, started)
+	}
+	if started != nil {
+		t.Fatal(started)
+	}
 	expectLines(t, out, append(sevenAnswers, "expired, from memory  A User", "unavailable, try again later", "looked up             Postmaster",
 		`queries_total{type="passwd"}`, "cache_stale_total                            1\n", "mysql_errors_total")...)
 	if strings.Contains(out, "\x1b") {
@@ -58,7 +73,7 @@ func TestColour(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip("SKIP: no terminal to be had: ", err)
+		testmain.Skip(t, "no terminal to be had:", err)
 	}
 	defer terminal.Close()
 	file, err := os.Create(t.TempDir() + "/file")
@@ -87,24 +102,8 @@ func TestColour(t *testing.T) {
 	}
 }
 
-// demonstrateWithMariaDB skips where there is no MariaDB, unless there must be one.
-func demonstrateWithMariaDB(t *testing.T) string {
-	dir := t.TempDir()
-	db, err := mariadb.Start(context.Background(), dir)
-	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: " + err.Error())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	return demonstrate(t)
-}
-
 func TestDemoWithoutMariaDB(t *testing.T) {
-	defer func(start func(context.Context, string) (*mariadb.DB, error)) { startMariaDB = start }(startMariaDB)
+	defer setStart(startMariaDB)
 	startMariaDB = func(context.Context, string) (*mariadb.DB, error) { return nil, mariadb.ErrNotInstalled }
 	expectLines(t, demonstrate(t), append(sevenAnswers, "There is no MariaDB on this machine", "apt-get install -y --no-install-recommends mariadb-server")...)
 }

@@ -30,35 +30,39 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 const patience = 20 * time.Second // for what must happen at some time
 
 var bin string // directory of the built commands
 
+// operations says that the tests of operations run too, by the build tag ops.
+var operations bool
+
 func TestMain(m *testing.M) {
 	time.Local = time.UTC // as the golden transcripts were made
-	os.Exit(testMain(m))
+	parallel := 6
+	if raceEnabled { // everything takes some ten times as long, and clients do not wait longer
+		parallel = 0
+	}
+	os.Exit(testmain.Run(m, parallel, setUp))
 }
 
-func testMain(m *testing.M) int {
-	var err error
-	if bin, err = os.MkdirTemp("", "inlookup"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+// setUp builds the commands, and returns what ends the shared MariaDB.
+func setUp() (tearDown func(), err error) {
+	if bin, err = os.MkdirTemp("", "bin"); err != nil {
+		return nil, err
 	}
-	defer os.RemoveAll(bin)
-	args := []string{"build", "-o", bin}
+	args := []string{"build", "-ldflags=-w", "-o", bin} // without DWARF: half the time to link
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	build := exec.Command("go", append(args, ".", "../inquerytest")...)
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
-		return 1
+		return nil, fmt.Errorf("%v: %v\n%s", build, err, out)
 	}
-	defer shared.stop()
-	return m.Run()
+	return shared.stop, nil
 }
 
 // shared is the MariaDB of all tests that neither stop it nor change golden rows for good.
@@ -75,7 +79,8 @@ func (s *sharedDB) start(golden string) {
 	if s.dir, s.err = os.MkdirTemp("", "inlookup"); s.err != nil {
 		return
 	}
-	if s.db, s.err = mariadb.Start(context.Background(), s.dir); s.err != nil {
+	s.db, s.err = mariadb.StartWith(context.Background(), s.dir, mariadbtest.Small...)
+	if s.err != nil {
 		return
 	}
 	s.err = errors.Join(s.db.Exec(mariadb.Schema), s.db.Load(filepath.Join(golden, "data.sql")))
@@ -85,9 +90,6 @@ func (s *sharedDB) stop() {
 	if s.db != nil {
 		s.db.Stop()
 	}
-	if s.dir != "" {
-		os.RemoveAll(s.dir)
-	}
 }
 
 // database returns the shared MariaDB with the golden rows.
@@ -95,8 +97,8 @@ func database(t testing.TB) *mariadb.DB {
 	t.Helper()
 	golden := mariadbtest.Golden(t)
 	shared.once.Do(func() { shared.start(golden) })
-	if errors.Is(shared.err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed:", shared.err)
+	if errors.Is(shared.err, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, shared.err)
 	}
 	if shared.err != nil {
 		t.Fatal(shared.err)
@@ -167,6 +169,13 @@ func setPasswd(t testing.TB, db *mariadb.DB, name, domain, passwd string) {
 	if _, err := db.SQL().Exec("UPDATE indimail SET pw_passwd=? WHERE pw_name=? AND pw_domain=?", passwd, name, domain); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// lastLogin has user@example.com log in.
+func lastLogin(t testing.TB, db *mariadb.DB) {
+	t.Helper()
+	mustExec(t, db, "INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos) VALUES "+
+		"('user','example.com','imap','192.0.2.10',1,'')", "DELETE FROM lastauth")
 }
 
 // A site is an installation: an environment whose directories are the test's own.

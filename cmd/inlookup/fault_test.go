@@ -3,7 +3,7 @@ package main_test
 // What the database does to us: it hangs up in mid-sentence, falls silent, speaks one byte at a time, refuses. The
 // same for all of it: never a wrong answer, "unavailable" and not "absent" when there is none, each in the time that
 // clients wait, and all is well again when the database is. And what becomes of those who ask when the server itself
-// is killed, or gets all signals at once.
+// is killed.
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -31,6 +30,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 const (
@@ -173,6 +173,12 @@ func timed(t *testing.T, r inlookup.Resolver, q string) string {
 		t.Errorf("%s: %s after %v", q, got, took)
 	}
 	return got
+}
+
+// atLeast sets max to d if it is smaller.
+func atLeast(max *atomic.Int64, d time.Duration) {
+	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
+	}
 }
 
 func bit(b bool) int {
@@ -361,7 +367,7 @@ func TestUnacceptedConnections(t *testing.T) {
 		defer conn.Close()
 	}
 	if !full {
-		t.Skip("SKIP: a queue of this system never fills")
+		testmain.Skip(t, "a queue of this system never fills")
 	}
 	m := (&gate{t: t, addr: addr}).resolver("127.0.0.1")
 	defer m.Close()
@@ -379,12 +385,42 @@ func TestUnacceptedConnections(t *testing.T) {
 	askers.Wait()
 }
 
+// underLoad has 8 clients ask q while meanwhile runs. So many questions may be without an answer.
+func underLoad(t *testing.T, m inlookup.Resolver, q, when string, without int64,
+	meanwhile func(answered func() int64)) {
+	t.Helper()
+	var askers sync.WaitGroup
+	var answered, none, slowest atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 8 {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				start := time.Now()
+				if rightOrNone(t, m, q, "true") {
+					answered.Add(1)
+				} else {
+					none.Add(1)
+				}
+				atLeast(&slowest, time.Since(start))
+			}
+		})
+	}
+	meanwhile(answered.Load)
+	cancel()
+	askers.Wait()
+	if none.Load() > without {
+		t.Errorf("%s: %d questions without an answer", when, none.Load())
+	}
+	t.Logf("%s: %d answered, %d not, the slowest after %v", when, answered.Load(), none.Load(),
+		time.Duration(slowest.Load()).Round(time.Millisecond))
+}
+
 // Two hosts with the same data: either may go, come back, and the other go.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	if l, err := net.Listen("tcp", "127.0.0.2:0"); err != nil {
-		t.Skip("SKIP: no second address to listen at:", err)
+		testmain.Skip(t, "no second address to listen at:", err)
 	} else {
 		l.Close()
 	}
@@ -394,29 +430,8 @@ func TestFailover(t *testing.T) {
 	defer m.Close()
 	const q = "2 user@example.com 192.0.2.10"
 	load := func(when string, without int64, meanwhile func(answered func() int64)) {
-		var askers sync.WaitGroup
-		var answered, none, slowest atomic.Int64
-		ctx, cancel := context.WithCancel(t.Context())
-		for range 8 {
-			askers.Go(func() {
-				for ctx.Err() == nil {
-					start := time.Now()
-					if rightOrNone(t, m, q, "true") {
-						answered.Add(1)
-					} else {
-						none.Add(1)
-					}
-					atLeast(&slowest, time.Since(start))
-				}
-			})
-		}
-		meanwhile(answered.Load)
-		cancel()
-		askers.Wait()
-		if none.Load() > without {
-			t.Errorf("%s: %d questions without an answer", when, none.Load())
-		}
-		t.Logf("%s: %d answered, %d not, the slowest after %v", when, answered.Load(), none.Load(), time.Duration(slowest.Load()).Round(time.Millisecond))
+		t.Helper()
+		underLoad(t, m, q, when, without, meanwhile)
 	}
 	more := func(answered func() int64) {
 		t.Helper()
@@ -773,17 +788,14 @@ func stopped(pid int) bool {
 	return err == nil
 }
 
-// A server that is killed takes what it was asked with it. Who asks then is told nothing, never something wrong, and
-// is answered when there is a server again; what lies in a FIFO that somebody has kept open is answered even so.
-func TestKilledServer(t *testing.T) {
-	t.Parallel()
-	s := goldenSite(t, database(t))
-	p := s.serve()
+// askKnown has clients ask all that is known until end, and counts the answers.
+func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
+	right, none *atomic.Int64, end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
+	right, none = new(atomic.Int64), new(atomic.Int64)
 	var askers sync.WaitGroup
-	var right, none atomic.Int64
-	for range 8 {
-		c := &inlookup.Client{Getenv: s.getenv, Timeout: time.Second}
+	for range clients {
+		c := &inlookup.Client{Getenv: s.getenv, Timeout: timeout}
 		askers.Go(func() {
 			for ctx.Err() == nil {
 				for q, want := range known {
@@ -796,6 +808,19 @@ func TestKilledServer(t *testing.T) {
 			}
 		})
 	}
+	return right, none, func() {
+		cancel()
+		askers.Wait()
+	}
+}
+
+// A server that is killed takes what it was asked with it. Who asks then is told nothing, never something wrong, and
+// is answered when there is a server again; what lies in a FIFO that somebody has kept open is answered even so.
+func TestKilledServer(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	p := s.serve()
+	right, none, end := s.askKnown(t, 8, time.Second)
 	for range 4 {
 		p.signal(syscall.SIGSTOP) // so that questions lie in the FIFO
 		eventually(t, "the server stands still", func() bool { return stopped(p.cmd.Process.Pid) })
@@ -822,55 +847,6 @@ func TestKilledServer(t *testing.T) {
 		within(t, recover, "answers again", func() bool { return right.Load() >= n })
 		t.Logf("100 answers %v after the start", time.Since(start).Round(time.Millisecond))
 	}
-	cancel()
-	askers.Wait()
+	end()
 	t.Logf("%d answered, %d not", right.Load(), none.Load())
-}
-
-// All signals at once, as fast as they can be sent: no question suffers, and MariaDB does not drown in connections.
-func TestSignalStorm(t *testing.T) {
-	t.Parallel()
-	db := mariadbtest.ForTest(t)
-	s := goldenSite(t, db)
-	cmd := s.command("inlookup", "-i", "2")
-	cmd.Stdout = io.Discard // many lines
-	p := s.startCommand(cmd)
-	s.answers(p)
-	ctx, cancel := context.WithCancel(t.Context())
-	var askers sync.WaitGroup
-	var right, none atomic.Int64
-	for range 16 {
-		c := s.client()
-		askers.Go(func() {
-			for ctx.Err() == nil {
-				for q, want := range known {
-					if rightOrNone(t, c, q, want) {
-						right.Add(1)
-					} else {
-						none.Add(1)
-					}
-				}
-			}
-		})
-	}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	most := 0
-	for range 1000 {
-		p.signal([]os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2}[rnd.IntN(4)])
-		if n := len(connections(t, db, "indimail")); n > most {
-			most = n
-		}
-	}
-	n := right.Load() + 100
-	eventually(t, "answers after all that", func() bool { return right.Load() >= n })
-	cancel()
-	askers.Wait()
-	t.Logf("%d answered, %d not; %d connections to MariaDB at most", right.Load(), none.Load(), most)
-	if none.Load() > 0 || most > 200 {
-		t.Errorf("%d questions without an answer; %d connections to MariaDB, of which each SIGINT leaves some behind", none.Load(), most)
-	}
-	if strings.Contains(p.stderr.String(), "Hash") {
-		t.Error("a hash is in the log")
-	}
-	p.terminate()
 }

@@ -4,11 +4,9 @@ package main_test
 // errors that pass.
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -34,9 +32,6 @@ var localQuestions = map[string]string{
 	"6 example.com":                 "100 of type 1",
 }
 
-// ourSessions is how many connections one pool may have, and two that MariaDB has yet to end.
-const ourSessions = 16 + 2
-
 // The tests of this file share a MariaDB, each with changes that it undoes.
 func TestFieldConnections(t *testing.T) {
 	t.Parallel()
@@ -51,7 +46,6 @@ func TestFieldConnections(t *testing.T) {
 		{"two connections left", testFullServer},
 		{"a slow SELECT", testSlowSelect},
 		{"a lock for 2 s", testShortLock},
-		{"SELECTs that hang", testHangingSelects},
 		{"errors that pass", testPassingErrors},
 		{"errors that are final", testFinalErrors},
 		{"numbers of final errors", testFinalErrorNumbers},
@@ -156,52 +150,6 @@ func testShortLock(t *testing.T, db *mariadb.DB, a admin) {
 		time.AfterFunc(2*time.Second, unlock)
 		return rightOrNone(t, mysql, "1 user@example.com", "active")
 	})
-}
-
-// 100 clients ask while every SELECT hangs. What they gave up must not stay with MariaDB.
-func testHangingSelects(t *testing.T, db *mariadb.DB, a admin) {
-	long := 10 * time.Second
-	if os.Getenv("INLOOKUP_SOAK") != "" {
-		long = 25 * time.Second
-	}
-	s := newSite(t, db)
-	s.serve()
-	unlock := lockTables(t, db)
-	ctx, cancel := context.WithCancel(t.Context())
-	var clients sync.WaitGroup
-	for i := range 100 {
-		client := &inlookup.Client{Getenv: s.getenv}
-		clients.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
-				email := fmt.Sprintf("hang%d.%d@example.com", i, n)
-				switch i % 4 {
-				case 0:
-					rightOrNone(t, client, "1 "+email, "absent")
-				case 1:
-					rightOrNone(t, client, "2 "+email+" 192.0.2.1", "false")
-				case 2:
-					rightOrNone(t, client, "5 "+email, "[]")
-				case 3:
-					rightOrNone(t, client, "6 "+email, "absent")
-				}
-			}
-		})
-	}
-	most := 0
-	for start := time.Now(); time.Since(start) < long; time.Sleep(20 * time.Millisecond) {
-		most = max(most, a.sessions(t))
-	}
-	cancel()
-	unlock()
-	clients.Wait()
-	t.Logf("%d sessions at most", most)
-	if most > ourSessions || most == 0 {
-		t.Errorf("%d sessions, want at most %d, and some", most, ourSessions)
-	}
-	recovers(t, s.client(), "the lock has gone", localQuestions)
-	if n := a.sessions(t); n > ourSessions {
-		t.Errorf("%d sessions when all is well, want at most %d", n, ourSessions)
-	}
 }
 
 // refusals is a database whose table indimail answers with an error as often as its table refuse

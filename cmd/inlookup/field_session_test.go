@@ -152,10 +152,8 @@ func eachTable(statement string) (script string) {
 	return script
 }
 
-// The tests of this file share a MariaDB, each with settings that it undoes.
-func TestFieldSession(t *testing.T) {
-	t.Parallel()
-	db := installationDB(t)
+// Each of these tests undoes the settings that it makes.
+func testFieldSession(t *testing.T, db *mariadb.DB) {
 	a := newAdmin(t, db)
 	a.addOddNames(t)
 	s := installationSite(t, db)

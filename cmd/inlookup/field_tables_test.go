@@ -83,10 +83,8 @@ func execute(t testing.TB, db *mariadb.DB, script string) {
 	}
 }
 
-// The tests of this file share a MariaDB. Each finds the installation's tables, and may spoil them.
-func TestFieldTables(t *testing.T) {
-	t.Parallel()
-	db := installationDB(t)
+// Each of these tests finds the installation's tables, and may spoil them.
+func testFieldTables(t *testing.T, db *mariadb.DB) {
 	for _, test := range []struct {
 		name string
 		test func(*testing.T, *mariadb.DB)

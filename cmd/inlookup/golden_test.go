@@ -15,6 +15,7 @@ import (
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // A row is one line of wire.tsv.
@@ -31,7 +32,7 @@ func goldenRows(t testing.TB) (rows []row) {
 		t.Fatal(err)
 	}
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("SKIP: wire.tsv is little-endian")
+		testmain.Skip(t, "wire.tsv is little-endian")
 	}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
@@ -205,6 +206,7 @@ func TestGoldenInquerytest(t *testing.T) {
 
 // The same without a server: no QUERY_CACHE and no -i.
 func TestGoldenInquerytestDirect(t *testing.T) {
+	t.Parallel()
 	s := goldenSite(t, database(t))
 	asked := 0
 	for i, c := range goldenCommands(t) {

@@ -18,6 +18,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // installed returns the path of a file of the installation.
@@ -93,7 +94,7 @@ func goldenAnswers(t testing.TB) (answers []goldenAnswer) {
 		t.Fatal(err)
 	}
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("SKIP: wire.tsv is little-endian")
+		testmain.Skip(t, "wire.tsv is little-endian")
 	}
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, "#") {
@@ -151,9 +152,26 @@ func isError(q inlookup.Query, a inlookup.Answer) bool {
 	return a.Code() < 0 || q.Type == inlookup.TypePasswd && a.Code() == 0
 }
 
+// Tests of the installation that share a MariaDB. The tables are made anew for each.
 func TestInstallation(t *testing.T) {
 	t.Parallel()
-	db := installationDB(t)
+	db := mariadbtest.ForTest(t)
+	for _, test := range []struct {
+		name string
+		test func(*testing.T, *mariadb.DB)
+	}{
+		{"answers", testAnswers},
+		{"session", testFieldSession},
+		{"tables", testFieldTables},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			loadInstallation(t, db)
+			test.test(t, db)
+		})
+	}
+}
+
+func testAnswers(t *testing.T, db *mariadb.DB) {
 	for env, answers := range byEnvironment(goldenAnswers(t)) {
 		s := installationSite(t, db)
 		s.set(env)

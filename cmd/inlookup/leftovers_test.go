@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // answersAt reports whether a server answers over the request FIFO of that name.
@@ -301,7 +302,7 @@ func TestKilledClient(t *testing.T) {
 // server; and each client does, under tcpclient.
 func TestTCPLeavesNothing(t *testing.T) {
 	t.Parallel()
-	needs(t, "ucspi-tcp", "tcpserver", "tcpclient")
+	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))
 	s.serve()
 	s.env["QUERY_CACHE"] = "1"

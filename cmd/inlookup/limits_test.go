@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // With CACHE_TTL=0 nothing is kept: the next question is asked again, and while
@@ -174,9 +175,9 @@ func TestFewDescriptors(t *testing.T) {
 // Replies that find no descriptor are counted.
 func TestRepliesUnopened(t *testing.T) {
 	t.Parallel()
-	need(t, "util-linux", "prlimit")
+	testmain.Need(t, "util-linux", "prlimit")
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: only root changes the limits of a process that keeps secrets")
+		testmain.Skip(t, "only root changes the limits of a process that keeps secrets")
 	}
 	s := goldenSite(t, database(t))
 	p := s.serve()
@@ -228,7 +229,7 @@ func TestRepliesUnopened(t *testing.T) {
 func TestAddressSpace(t *testing.T) {
 	t.Parallel()
 	if raceEnabled {
-		t.Skip("the race detector takes as much as there is")
+		testmain.Skip(t, "the race detector takes as much as there is")
 	}
 	s := goldenSite(t, database(t))
 	p := s.limited(fmt.Sprintf("ulimit -v %d", 2<<20), "-i", "2") // 2 GiB

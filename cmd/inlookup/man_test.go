@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // A page is a manual page in mdoc(7).
@@ -144,6 +145,7 @@ func TestManualVariables(t *testing.T) {
 
 // The words of each line in DIAGNOSTICS are in the program. Those in capitals differ each time.
 func TestManualDiagnostics(t *testing.T) {
+	t.Parallel()
 	const differ = `\b(PATH|FILE|LINE|TEXT|NAME|HOST|ADDRESS|DOMAIN|VARIABLE|TYPE|TIME|NUMBER|STATE|` +
 		`USER|MODE|VERSION|CACHE|COLUMN)\b|4352|4096|permission denied|&& |: |, | on `
 	for _, m := range manuals(t) {
@@ -179,6 +181,7 @@ func TestManualCounters(t *testing.T) {
 
 // The Go names of inquery.3 are those of the package.
 func TestManualNames(t *testing.T) {
+	t.Parallel()
 	doc, err := exec.Command("go", "doc", "-all", "../..").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +191,7 @@ func TestManualNames(t *testing.T) {
 }
 
 func TestManualLint(t *testing.T) {
-	needs(t, "mandoc", "mandoc")
+	testmain.Need(t, "mandoc", "mandoc")
 	pages, err := filepath.Glob("../*/*.[1-9]")
 	if err != nil || len(pages) != 3 {
 		t.Fatalf("pages %q, %v", pages, err)
@@ -207,6 +210,7 @@ type example struct {
 	want   string // of another command: a part of what it writes
 	quiet  bool   // it writes nothing
 	left   bool   // not run here
+	load   bool   // takes seconds: run with the tests of operations
 }
 
 var (
@@ -226,7 +230,7 @@ var (
 		"svc -h /service/inlookup.infifo":                                                {left: true},
 		"svc -d /service/inlookup.infifo":                                                {left: true},
 		`kill -USR1 $(svstat /service/inlookup.infifo | sed 's/.*pid \([0-9]*\).*/\1/')`: {left: true},
-		"inlookup -demo": {want: "The seven questions"},
+		"inlookup -demo": {want: "The seven questions", load: true},
 	}
 	clientExamples = map[string]example{
 		"inquerytest -q user user@example.com":                  {want: "has all services enabled\n"},
@@ -241,11 +245,12 @@ var (
 		"inquerytest -s | grep hits":                            {want: "inlookup_cache_hits_total"},
 		"inquerytest -s >/dev/null || exit 2":                   {quiet: true},
 		"QUERY_CACHE=1 inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {
-			want: "queries/s"},
-		"inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {want: "queries/s"},
-		`inquerytest -c 86400 -i "" -compare mysql`:                 {want: "differ       0\n"},
-		`inquerytest -i "" -compare mysql <addresses`:               {want: "differ       0\n"},
-		"inquerytest -i /tmp/new.fifo -compare infifo <addresses":   {want: "differ       0\n"},
+			want: "queries/s", load: true},
+		"inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {
+			want: "queries/s", load: true},
+		`inquerytest -c 86400 -i "" -compare mysql`:               {want: "differ       0\n"},
+		`inquerytest -i "" -compare mysql <addresses`:             {want: "differ       0\n"},
+		"inquerytest -i /tmp/new.fifo -compare infifo <addresses": {want: "differ       0\n"},
 		"TCPCLIENT=1 tcpclient -H -R -l0 127.0.0.1 2012 inquerytest -q 1 user@example.com": {
 			want: "has all services enabled\n"},
 	}
@@ -267,7 +272,7 @@ func (r *exampleRun) command(line string) *exec.Cmd {
 
 func (r *exampleRun) run(line string, e example) {
 	r.t.Helper()
-	if e.left {
+	if e.left || e.load && !operations {
 		return
 	}
 	if e.serves != "" {
@@ -307,7 +312,7 @@ func (r *exampleRun) page(path string, examples map[string]example) {
 }
 
 func TestManualExamples(t *testing.T) {
-	needs(t, "ucspi-tcp", "tcpserver", "tcpclient")
+	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	db := database(t)
 	lastLogin(t, db)
 	r := &exampleRun{site: newSite(t, db), port: freePort(t)}
@@ -334,6 +339,7 @@ func TestManualExamples(t *testing.T) {
 
 // TestManualProgram builds the program of inquery.3 and runs it.
 func TestManualProgram(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, database(t))
 	blocks := readPage(t, "inquery.3").blocks()
 	if len(blocks) != 1 {
@@ -390,18 +396,4 @@ func reachable(fifo, port string) bool {
 		f.Close()
 	}
 	return err == nil
-}
-
-// needs skips the test if a program is not installed, or fails it where nothing may be left out.
-func needs(t *testing.T, pkg string, programs ...string) {
-	t.Helper()
-	for _, program := range programs {
-		_, err := exec.LookPath(program)
-		if err != nil && os.Getenv("INLOOKUP_NEED_MARIADB") != "" {
-			t.Fatal(err)
-		}
-		if err != nil {
-			t.Skipf("SKIP: %s is not installed: apt-get install %s", program, pkg)
-		}
-	}
 }

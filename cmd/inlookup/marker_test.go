@@ -88,6 +88,7 @@ func markedFill(db *mariadb.DB) *strings.Replacer {
 }
 
 func TestMarker(t *testing.T) {
+	t.Parallel()
 	db := database(t)
 	fill := markedFill(db)
 	mustExec(t, db, fill.Replace(markedAccounts),

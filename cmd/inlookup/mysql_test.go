@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
 )
 
@@ -118,8 +119,20 @@ func TestDatabaseAway(t *testing.T) {
 	restart()
 	all(t, s.client(), "a database comes", known)
 
-	// It is killed while it is in use. The answers are in the cache, above all those of this second server, where all
-	// will have expired, and of the third, which may not give what has expired.
+	testDatabaseKilled(t, s, db, restart)
+
+	// It stands still.
+	testPaused(t, s, db.Pause, db.Continue)
+	p.terminate()
+	if text := p.stderr.String(); strings.Contains(text, "secret") || strings.Contains(text, "$5$") || !strings.Contains(text, "indimail") {
+		t.Errorf("the log shall name the database, and no secret:\n%s", text)
+	}
+}
+
+// testDatabaseKilled kills it while it is in use. The answers are in the cache, above all those of
+// a second server, where all will have expired, and of a third, which may not give what has expired.
+func testDatabaseKilled(t *testing.T, s *site, db *mariadb.DB, restart func()) {
+	t.Helper()
 	short, strict := goldenSite(t, db), goldenSite(t, db)
 	short.env["CACHE_TTL"], short.env["CACHE_NEGATIVE_TTL"] = "200ms", "200ms"
 	strict.env["CACHE_TTL"], strict.env["CACHE_NEGATIVE_TTL"], strict.env["CACHE_STALE"] = "200ms", "200ms", "0"
@@ -160,13 +173,6 @@ func TestDatabaseAway(t *testing.T) {
 	})
 	all(t, short.client(), "back", known)
 	all(t, strict.client(), "back", known)
-
-	// It stands still.
-	testPaused(t, s, db.Pause, db.Continue)
-	p.terminate()
-	if text := p.stderr.String(); strings.Contains(text, "secret") || strings.Contains(text, "$5$") || !strings.Contains(text, "indimail") {
-		t.Errorf("the log shall name the database, and no secret:\n%s", text)
-	}
 }
 
 func testPaused(t *testing.T, s *site, pause, resume func() error) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // The accounts. No user has the number of its group.
@@ -36,13 +37,9 @@ const (
 func (s *site) accounts() {
 	s.t.Helper()
 	if os.Geteuid() != 0 {
-		s.t.Skip("SKIP: only root can lay other accounts over /etc/passwd")
+		testmain.Skip(s.t, "only root can lay other accounts over /etc/passwd")
 	}
-	for _, program := range []string{"unshare", "mount", "setpriv"} {
-		if _, err := exec.LookPath(program); err != nil {
-			s.t.Skipf("SKIP: %s is not installed: apt-get install util-linux mount", program)
-		}
-	}
+	testmain.Need(s.t, "util-linux mount", "unshare", "mount", "setpriv")
 	for name, text := range map[string]string{"passwd": passwdFile, "group": groupFile} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o644); err != nil {
 			s.t.Fatal(err)
@@ -57,7 +54,7 @@ func (s *site) accounts() {
 		s.t.Fatal(err)
 	}
 	if status, _, stderr := s.runCommand(s.namespace("", "true")); status != 0 {
-		s.t.Skip("SKIP: no mount namespace here:", stderr)
+		testmain.Skip(s.t, "no mount namespace here:", stderr)
 	}
 }
 
@@ -262,7 +259,7 @@ func TestDefaultDirectory(t *testing.T) {
 		s := newSite(t, nil)
 		s.accounts()
 		if strings.HasPrefix(s.dir, "/var/") || strings.HasPrefix(s.dir, "/run/") {
-			t.Skip("SKIP: the test's own directory would be hidden")
+			testmain.Skip(t, "the test's own directory would be hidden")
 		}
 		delete(s.env, "INFIFODIR")
 		s.env["QUERY_CACHE"] = "1"

@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // everyQuery is a question of each type, each with an answer.
@@ -63,7 +62,7 @@ func (r *reply) setMode(t *testing.T, mode fs.FileMode, uid int) {
 // with mode 0660, less the umask.
 func TestRootLendsNoRights(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("SKIP: only root can start a server as root")
+		testmain.Skip(t, "only root can start a server as root")
 	}
 	s := goldenSite(t, database(t))
 	s.serve()
@@ -140,57 +139,5 @@ func (s *site) ownControl(uid int) {
 	}
 	if err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-// The same with the FIFO by which supervise takes its orders, each a letter: an
-// answer in it would end a service of root's.
-func TestSuperviseSurvives(t *testing.T) {
-	need(t, "daemontools", "supervise", "svc", "svstat")
-	if os.Geteuid() != 0 {
-		t.Skip("SKIP: only root can start a server as root")
-	}
-	s := goldenSite(t, database(t))
-	s.serve()
-	service := filepath.Join(s.dir, "service")
-	if err := os.Mkdir(service, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	run := filepath.Join(service, "run")
-	if err := os.WriteFile(run, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	supervise := s.startCommand(s.command("supervise", service))
-	t.Cleanup(func() { s.run("svc", "-dx", service) })
-	pid := func() string {
-		_, stdout, _ := s.run("svstat", service)
-		return regexp.MustCompile(`up \(pid \d+\)`).FindString(stdout)
-	}
-	first := ""
-	eventually(t, "the service is up", func() bool {
-		first = pid()
-		return first != ""
-	})
-	s.askAll(filepath.Join(service, "supervise", "control"))
-	// Orders come in order: once it has paused, it has read all before.
-	if status, _, stderr := s.run("svc", "-p", service); status != 0 {
-		t.Fatalf("svc: exit %d, %s", status, stderr)
-	}
-	eventually(t, "supervise obeys or has ended", func() bool {
-		select {
-		case <-supervise.done:
-			return true
-		default:
-		}
-		_, stdout, _ := s.run("svstat", service)
-		return strings.Contains(stdout, ", paused")
-	})
-	if now := pid(); now != first {
-		t.Errorf("the service is %q, was %q", now, first)
-	}
-	select {
-	case <-supervise.done:
-		t.Error("supervise has ended")
-	default:
 	}
 }

@@ -18,13 +18,50 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
-// The file run, under daemontools' own programs. Of it only the account is another, one that every machine has, and
-// the directory is the test's own.
+// daemontools makes a directory for supervise, with the file run for the account daemon.
+func (s *site) daemontools(control string, gid int) (service string) {
+	s.t.Helper()
+	service = filepath.Join(s.dir, "service")
+	variables := map[string]string{"THREAD_COUNT": "2", "CACHE_COUNT": "60"}
+	for _, name := range []string{"CONTROLDIR", "ASSIGNDIR", "DEFAULT_DOMAIN"} {
+		variables[name] = s.env[name]
+	}
+	text, err := os.ReadFile("run")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"]).Replace(string(text))}
+	if strings.Count(string(text), " indimail") < 3 || !strings.Contains(files["run"], s.env["INFIFODIR"]) {
+		s.t.Fatal("this test does not know the file run any more")
+	}
+	for name, value := range variables {
+		files["variables/"+name] = value
+	}
+	if err := os.MkdirAll(filepath.Join(service, "variables"), 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(service, name), []byte(text), 0o700); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	// The control files are for that account.
+	if err := filepath.WalkDir(control, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, 0, gid), os.Chmod(path, 0o750), os.Chmod(filepath.Dir(control), 0o755))
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	return service
+}
+
+// The file run, under daemontools' own programs. Of it only the account is another, one that every
+// machine has, and the directory is the test's own.
 func TestDaemontools(t *testing.T) {
 	t.Parallel()
-	need(t, "daemontools", "supervise", "svc", "svok", "svstat", "envdir", "setuidgid")
+	testmain.Need(t, "daemontools", "supervise", "svc", "svok", "svstat", "envdir", "setuidgid")
 	db := database(t)
 	addUser(t, db, "svc", "example.com", "old")
 	s := goldenSite(t, db)
@@ -39,36 +76,7 @@ func TestDaemontools(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.give("tmp", gid)
-	service := filepath.Join(s.dir, "service")
-	variables := map[string]string{"THREAD_COUNT": "2", "CACHE_COUNT": "60"}
-	for _, name := range []string{"CONTROLDIR", "ASSIGNDIR", "DEFAULT_DOMAIN"} {
-		variables[name] = s.env[name]
-	}
-	text, err := os.ReadFile("run")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"]).Replace(string(text))}
-	if strings.Count(string(text), " indimail") < 3 || !strings.Contains(files["run"], s.env["INFIFODIR"]) {
-		t.Fatal("this test does not know the file run any more")
-	}
-	for name, value := range variables {
-		files["variables/"+name] = value
-	}
-	if err := os.MkdirAll(filepath.Join(service, "variables"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(service, name), []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// The control files for that account; the database's socket is for all.
-	if err := filepath.WalkDir(control, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Chown(path, 0, gid), os.Chmod(path, 0o750), os.Chmod(filepath.Dir(control), 0o755))
-	}); err != nil {
-		t.Fatal(err)
-	}
+	service := s.daemontools(control, gid)
 	if err := os.Chmod(filepath.Dir(db.Socket), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +149,7 @@ func TestSystemdUnit(t *testing.T) {
 		}
 	}
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("SKIP: systemd-analyze is not installed: apt-get install systemd")
+		testmain.Skip(t, "systemd-analyze is not installed: apt-get install systemd")
 	}
 	s := newSite(t, nil)
 	unit := filepath.Join(s.dir, "inlookup.service")
@@ -154,5 +162,57 @@ func TestSystemdUnit(t *testing.T) {
 	// The figure is out of 100, less is better; a service without settings has 96.
 	if status, stdout, stderr := s.run("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=20", unit); status != 0 {
 		t.Errorf("security: exit %d\n%s%s", status, stdout, stderr)
+	}
+}
+
+// Root lends nobody its rights: not to answer into the FIFO by which supervise
+// takes its orders, each a letter. Such an answer would end a service of root's.
+func TestSuperviseSurvives(t *testing.T) {
+	testmain.Need(t, "daemontools", "supervise", "svc", "svstat")
+	if os.Geteuid() != 0 {
+		testmain.Skip(t, "only root can start a server as root")
+	}
+	s := goldenSite(t, database(t))
+	s.serve()
+	service := filepath.Join(s.dir, "service")
+	if err := os.Mkdir(service, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run := filepath.Join(service, "run")
+	if err := os.WriteFile(run, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	supervise := s.startCommand(s.command("supervise", service))
+	t.Cleanup(func() { s.run("svc", "-dx", service) })
+	pid := func() string {
+		_, stdout, _ := s.run("svstat", service)
+		return regexp.MustCompile(`up \(pid \d+\)`).FindString(stdout)
+	}
+	first := ""
+	eventually(t, "the service is up", func() bool {
+		first = pid()
+		return first != ""
+	})
+	s.askAll(filepath.Join(service, "supervise", "control"))
+	// Orders come in order: once it has paused, it has read all before.
+	if status, _, stderr := s.run("svc", "-p", service); status != 0 {
+		t.Fatalf("svc: exit %d, %s", status, stderr)
+	}
+	eventually(t, "supervise obeys or has ended", func() bool {
+		select {
+		case <-supervise.done:
+			return true
+		default:
+		}
+		_, stdout, _ := s.run("svstat", service)
+		return strings.Contains(stdout, ", paused")
+	})
+	if now := pid(); now != first {
+		t.Errorf("the service is %q, was %q", now, first)
+	}
+	select {
+	case <-supervise.done:
+		t.Error("supervise has ended")
+	default:
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // manager listens as a service manager does.
@@ -105,7 +106,7 @@ func TestNotifyFails(t *testing.T) {
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	if !exists("/proc/self/environ") {
-		t.Skip("SKIP: this system does not show processes as Linux does")
+		testmain.Skip(t, "this system does not show processes as Linux does")
 	}
 	s := newSite(t, nil)
 	s.asNobody()
@@ -164,7 +165,7 @@ func TestSecrets(t *testing.T) {
 func TestHolder(t *testing.T) {
 	t.Parallel()
 	if !exists("/proc/locks") {
-		t.Skip("SKIP: this system does not show locks as Linux does")
+		testmain.Skip(t, "this system does not show locks as Linux does")
 	}
 	s := newSite(t, nil)
 	p := s.serve()
@@ -217,16 +218,4 @@ func TestGroups(t *testing.T) {
 	ask("not of mail, where the server is in its group", 111, tmp, qmail)
 	serve("666", mail)
 	ask("of another group, FIFO_MODE=0666, with a directory that hands on its group", 0, replies, qmail)
-}
-
-// need skips a test that lacks a program, or fails it where all must be there.
-func need(t *testing.T, where string, programs ...string) {
-	t.Helper()
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil && os.Getenv("INLOOKUP_NEED_MARIADB") != "" {
-			t.Fatalf("%s is not installed: apt-get install %s", program, where)
-		} else if err != nil {
-			t.Skipf("SKIP: %s is not installed: apt-get install %s", program, where)
-		}
-	}
 }

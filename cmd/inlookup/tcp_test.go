@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // tcp runs inlookup as tcpserver does, with pipes for the connection.
@@ -25,6 +26,7 @@ func (s *site) tcp(request []byte) (status int, answer, stderr string) {
 }
 
 func TestTCPServer(t *testing.T) {
+	t.Parallel()
 	s := goldenSite(t, database(t))
 	for i, r := range goldenRows(t) {
 		if i == 20 { // from here on it is the front of a running server
@@ -163,7 +165,8 @@ func readRequest(r io.Reader) ([]byte, error) {
 
 // TestRealTCP asks by tcpclient and inquerytest of tcpserver and inlookup, which is the front of a running inlookup.
 func TestRealTCP(t *testing.T) {
-	needs(t, "ucspi-tcp", "tcpserver", "tcpclient")
+	t.Parallel()
+	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))
 	s.serve()
 	client := newSite(t, nil) // knows nothing but the connection

@@ -24,6 +24,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // An authority signs certificates.
@@ -105,8 +106,8 @@ func newSecureDB(t *testing.T) *secureDB {
 	s.ours.issue(s.cert, s.key)
 	var err error
 	s.DB, err = mariadb.StartWith(t.Context(), t.TempDir(), "--ssl-cert="+s.cert, "--ssl-key="+s.key)
-	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed:", err)
+	if errors.Is(err, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +180,7 @@ var tlsCases = []struct {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	db := newSecureDB(t)
 	named := false
 	for _, test := range tlsCases {

@@ -1,13 +1,9 @@
 package main_test
 
-// The server never waits for anybody: not for whoever reads its log, not for a
-// store that hangs. Each test has the slow one beside others who must not
-// notice.
+// The server waits for nobody who reads its log. Each test has a slow log reader
+// beside clients who must not notice. outages_ops_test.go has a store that hangs.
 
 import (
-	"context"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,11 +12,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
-	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
 )
 
 // A logPipe is a pipe with a log reader that can stop, as multilog does when its
@@ -226,151 +220,4 @@ func TestLogReaderGone(t *testing.T) {
 	p.signal(syscall.SIGUSR1)
 	s.allHits(80)
 	p.terminate()
-}
-
-// twoStores returns a site whose domains good.test and hung.test lie in two
-// stores, each with a MariaDB of its own.
-func twoStores(t *testing.T, hung *mariadb.DB) *site {
-	t.Helper()
-	s := newSite(t, database(t))
-	entry := "domain %s 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport %d\nuse_ssl 0\n" +
-		"database indimail\nuser indimail\npass secret\n"
-	s.control("mcdinfo", fmt.Sprintf(entry, "good.test", database(t).Port)+
-		fmt.Sprintf(entry, "hung.test", hung.Port))
-	return s
-}
-
-// crowd has many clients ask for users of a domain, each some four times in a
-// second if it is told at once. It returns when all have asked, with a function
-// that ends it and tells how many were told an error. A client that is told
-// nothing is a fault.
-func (s *site) crowd(clients int, domain string) (end func() (told int)) {
-	ctx, cancel := context.WithCancel(s.t.Context())
-	var group sync.WaitGroup
-	var asking, n atomic.Int64
-	for range clients {
-		c := s.newCaller("infifo")
-		group.Go(func() {
-			for ctx.Err() == nil {
-				asking.Add(1)
-				q := inlookup.Query{Type: inlookup.TypeUser, Email: newUser() + "@" + domain}
-				code, _, err := c.ask(q)
-				if err != nil || code != -1 {
-					s.t.Errorf("%s: code %d, %v, want -1", q.Email, code, err)
-					return
-				}
-				n.Add(1)
-				select {
-				case <-ctx.Done():
-				case <-time.After(time.Duration(100+rand.IntN(300)) * time.Millisecond):
-				}
-			}
-		})
-	}
-	end = func() int {
-		cancel()
-		group.Wait()
-		return int(n.Load())
-	}
-	s.t.Cleanup(func() { end() })
-	eventually(s.t, "all of the crowd ask", func() bool { return asking.Load() >= int64(clients) })
-	s.counts() // which the server answers after it has read what they asked
-	return end
-}
-
-// A store that hangs, with 400 clients at it, delays nobody who asks another.
-func TestHungStore(t *testing.T) {
-	hung := mariadbtest.ForTest(t)
-	s := twoStores(t, hung)
-	s.serve()
-	c := s.newCaller("infifo")
-	s.misses(c, "hung.test", 10, patience)
-	var without, with []time.Duration
-	told := 0
-	for range 2 {
-		without = append(without, s.misses(c, "good.test", 150, 3*time.Second)...)
-		if err := hung.Pause(); err != nil {
-			t.Fatal(err)
-		}
-		end := s.crowd(400, "hung.test")
-		with = append(with, s.misses(c, "good.test", 150, 3*time.Second)...)
-		told += end()
-		if err := hung.Continue(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the store is well again", func() bool {
-			q := inlookup.Query{Type: inlookup.TypeUser, Email: newUser() + "@hung.test"}
-			code, _, err := c.ask(q)
-			return err == nil && code == int(inlookup.StatusAbsent)
-		})
-	}
-	usual, beside := median(without), median(with)
-	t.Logf("a miss takes %v, beside the hung store %v (medians); %v and %v (means of %d and %d); "+
-		"%d were told", usual, beside, mean(without), mean(with), len(without), len(with), told)
-	if beside > 2*usual+10*time.Millisecond {
-		t.Errorf("a miss takes %v beside a hung store, else %v", beside, usual)
-	}
-	// Few that take seconds are no matter to the median: so the mean, too.
-	if usual, beside := mean(without), mean(with); beside > 2*usual+20*time.Millisecond {
-		t.Errorf("a miss takes %v on average beside a hung store, else %v", beside, usual)
-	}
-	if told < 800 {
-		t.Errorf("%d were told, want each of the 400, twice", told)
-	}
-}
-
-// With as many waiting as the server lets wait, and more who come, a flush is
-// carried out. Else the old password would outlive the outage.
-func TestFlushDuringOutage(t *testing.T) {
-	t.Parallel()
-	db := mariadbtest.ForTest(t)
-	addUser(t, db, "flush", "example.com", "old")
-	s := goldenSite(t, db)
-	s.serve()
-	d := inlookup.Directory{Resolver: s.short(patience)}
-	if got := passwd(t, d, "flush@example.com"); got != "old" {
-		t.Fatalf("password %q", got)
-	}
-	setPasswd(t, db, "flush", "example.com", "new")
-	if err := db.Pause(); err != nil {
-		t.Fatal(err)
-	}
-	flood := s.flood("infifo", inlookup.Query{Type: inlookup.TypeUser, Email: "wait#@example.com"})
-	c := s.newCaller("infifo")
-	eventually(t, "the server refuses some", func() bool {
-		q := inlookup.Query{Type: inlookup.TypeUser, Email: newUser() + "@example.com"}
-		start := time.Now()
-		code, _, err := c.ask(q)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return code == -1 && time.Since(start) < time.Second
-	})
-	for _, test := range []struct {
-		q    inlookup.Query
-		want string
-	}{
-		{inlookup.Query{Type: inlookup.TypeFlush, Email: "flush@example.com"}, "1 entries flushed"},
-		{inlookup.Query{Type: inlookup.TypeStatus}, "inlookup_waiting "},
-		{inlookup.Query{Type: inlookup.TypeExplain, Email: "flush@example.com", IP: "3"}, "miss"},
-	} {
-		start := time.Now()
-		code, text, err := c.ask(test.q)
-		if err != nil || !strings.Contains(text, test.want) {
-			t.Errorf("%v: code %d, %q, %v, want %q", test.q.Type, code, text, err, test.want)
-		}
-		t.Logf("%v answered after %v", test.q.Type, time.Since(start).Round(time.Millisecond))
-	}
-	flood.signal(syscall.SIGKILL)
-	<-flood.done
-	if err := db.Continue(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the new password", func() bool {
-		entry, err := d.Passwd(t.Context(), "flush@example.com")
-		if err == nil && entry.Passwd == "old" {
-			t.Fatal("the old password after a flush")
-		}
-		return err == nil && entry.Passwd == "new"
-	})
 }

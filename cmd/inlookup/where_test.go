@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // fakes are the servers of one test: A and B on 127.0.0.1, and S and T on sockets.
@@ -214,7 +216,7 @@ func TestWhereIPv6(t *testing.T) {
 	var f visits
 	addr, err := fake{name: "six", seen: &f}.listen(t, "tcp", "[::1]:0")
 	if err != nil {
-		t.Skip("SKIP: this machine has no IPv6:", err)
+		testmain.Skip(t, "this machine has no IPv6:", err)
 	}
 	s := newSite(t, nil)
 	s.control("host.mysql", fmt.Sprintf("[::1]:bob:secret:%d\n", addr.(*net.TCPAddr).Port))

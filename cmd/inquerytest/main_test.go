@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 func TestMain(m *testing.M) {
 	time.Local = time.UTC // as the golden transcript was made
-	os.Exit(m.Run())
+	os.Exit(testmain.Run(m, 0, nil))
 }
 
 // A fake is a Resolver that is a function.

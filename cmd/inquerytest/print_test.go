@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 const golden = "../../testdata/golden"
@@ -17,7 +18,7 @@ const golden = "../../testdata/golden"
 // wire returns the replies of the C server.
 func wire(t *testing.T) map[inlookup.Query]inlookup.Answer {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("the recorded replies are those of a little-endian machine")
+		testmain.Skip(t, "the recorded replies are those of a little-endian machine")
 	}
 	b, err := os.ReadFile(filepath.Join(golden, "wire.tsv"))
 	if err != nil {

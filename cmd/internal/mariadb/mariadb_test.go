@@ -18,7 +18,11 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
+
+func TestMain(m *testing.M) { os.Exit(testmain.Run(m, 4, nil)) }
 
 // run is mariadbtest.ForTest without rows; that package cannot be imported
 // here.
@@ -26,8 +30,8 @@ func run(t *testing.T, dir string) *DB {
 	t.Helper()
 	began := time.Now()
 	db, err := Start(t.Context(), dir)
-	if errors.Is(err, ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed:", err)
+	if errors.Is(err, ErrNotInstalled) {
+		testmain.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -77,20 +81,59 @@ func gone(t *testing.T, db *DB) {
 	}
 }
 
-func TestLife(t *testing.T) {
-	db := run(t, t.TempDir())
-	port, socket := db.Port, db.Socket
-	if err := db.Exec(Schema); err != nil {
+// awkward is an empty directory whose path is longer than a socket's may be. The
+// port that the test tries first, too, is taken at the last moment.
+func awkward(t *testing.T) (dir string, tries *int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Exec(Sample); err != nil {
+	free := freePort
+	t.Cleanup(func() {
+		freePort = free
+		l.Close()
+	})
+	tries = new(int)
+	freePort = func() (int, error) {
+		if *tries++; *tries == 1 {
+			return l.Addr().(*net.TCPAddr).Port, nil
+		}
+		return free()
+	}
+	dir = filepath.Join(t.TempDir(), strings.Repeat("long", 25))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir, tries
+}
+
+func TestLife(t *testing.T) {
+	dir, tries := awkward(t)
+	db := run(t, dir)
+	if *tries != 2 {
+		t.Errorf("%d ports tried, want 2", *tries)
+	}
+	if _, err := os.Stat(db.Socket); err != nil || len(db.Socket) > maxSocket {
+		t.Errorf("socket %s: %v", db.Socket, err)
+	}
+	testScripts(t, db)
+	testKilled(t, db)
+	testRestart(t, db)
+	testPause(t, db)
+	testStop(t, db)
+}
+
+func testScripts(t *testing.T, db *DB) {
+	t.Helper()
+	if err := errors.Join(db.Exec(Schema), db.Exec(Sample)); err != nil {
 		t.Fatal(err)
 	}
 	check(t, db)
-
 	var name string
 	var connections int
-	if err := db.SQL().QueryRow("SHOW VARIABLES LIKE 'max_connections'").Scan(&name, &connections); err != nil || connections != 500 {
+	row := db.SQL().QueryRow("SHOW VARIABLES LIKE 'max_connections'")
+	if err := row.Scan(&name, &connections); err != nil || connections != 500 {
 		t.Errorf("max_connections %d, %v; want 500", connections, err)
 	}
 	if db, err := sql.Open("mysql", "root@tcp("+db.tcp()+")/"); err != nil || db.Ping() == nil {
@@ -102,34 +145,44 @@ func TestLife(t *testing.T) {
 	if err := db.Load(filepath.Join(db.Dir, "none.sql")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("loading a missing file: %v", err)
 	}
+}
 
-	for _, end := range []string{"killed", "running"} {
-		if end == "killed" {
-			if err := db.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			gone(t, db)
-			if err := db.Kill(); !errors.Is(err, os.ErrProcessDone) {
-				t.Errorf("second Kill: %v", err)
-			}
-			// An outgoing connection of whoever may hold the port for a moment.
-			l, err := net.Listen("tcp", db.tcp())
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.AfterFunc(200*time.Millisecond, func() { l.Close() })
-		}
-		began := time.Now()
-		if err := db.Restart(t.Context()); err != nil {
-			t.Fatalf("Restart from %s: %v", end, err)
-		}
-		t.Logf("restarted from %s in %v", end, time.Since(began).Round(time.Millisecond))
-		if db.Port != port || db.Socket != socket {
-			t.Errorf("restarted on %d and %s, was on %d and %s", db.Port, db.Socket, port, socket)
-		}
-		check(t, db)
+// testKilled leaves the port to another for a moment, as an outgoing connection
+// of whoever may have it.
+func testKilled(t *testing.T, db *DB) {
+	t.Helper()
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
 	}
+	gone(t, db)
+	if err := db.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("second Kill: %v", err)
+	}
+	l, err := net.Listen("tcp", db.tcp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, func() { l.Close() })
+	testRestart(t, db)
+}
 
+// testRestart restarts mariadbd, dead or running.
+func testRestart(t *testing.T, db *DB) {
+	t.Helper()
+	port, socket := db.Port, db.Socket
+	began := time.Now()
+	if err := db.Restart(t.Context()); err != nil {
+		t.Fatalf("Restart: %v", err)
+	}
+	t.Logf("restarted in %v", time.Since(began).Round(time.Millisecond))
+	if db.Port != port || db.Socket != socket {
+		t.Errorf("restarted on %d and %s, was on %d and %s", db.Port, db.Socket, port, socket)
+	}
+	check(t, db)
+}
+
+func testPause(t *testing.T, db *DB) {
+	t.Helper()
 	if err := db.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +193,11 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, db)
+}
 
-	// Stop must get through to a paused server too.
+// testStop stops a server that is paused: Stop must get through to it too.
+func testStop(t *testing.T, db *DB) {
+	t.Helper()
 	if err := db.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -151,48 +207,14 @@ func TestLife(t *testing.T) {
 	}
 	t.Logf("stopped in %v", time.Since(began).Round(time.Millisecond))
 	gone(t, db)
+	if _, err := os.Stat(filepath.Dir(db.Socket)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket's directory after Stop: %v", err)
+	}
 	if err := db.Stop(); err != nil {
 		t.Error("second Stop:", err)
 	}
 	if err := db.Restart(t.Context()); err == nil {
 		t.Error("Restart after Stop: no error")
-	}
-}
-
-// A directory's path may be longer than that of a socket may be; and the port
-// may be taken at the last moment.
-func TestLongPathTakenPort(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	free, tries := freePort, 0
-	defer func() { freePort = free }()
-	freePort = func() (int, error) {
-		if tries++; tries == 1 {
-			return l.Addr().(*net.TCPAddr).Port, nil
-		}
-		return free()
-	}
-
-	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 25))
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	db := run(t, dir)
-	if tries != 2 {
-		t.Errorf("%d ports tried, want 2", tries)
-	}
-	if _, err := os.Stat(db.Socket); err != nil || len(db.Socket) > maxSocket {
-		t.Errorf("socket %s: %v", db.Socket, err)
-	}
-	if err := db.Stop(); err != nil {
-		t.Error(err)
-	}
-	gone(t, db)
-	if _, err := os.Stat(filepath.Dir(db.Socket)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket's directory after Stop: %v", err)
 	}
 }
 
@@ -208,6 +230,7 @@ func TestNotInstalled(t *testing.T) {
 // The error of a start that fails says what mariadbd said, and nothing is left
 // running.
 func TestStartFails(t *testing.T) {
+	t.Parallel()
 	db := run(t, t.TempDir())
 	if err := db.Kill(); err != nil {
 		t.Fatal(err)
@@ -231,16 +254,18 @@ func TestStartFails(t *testing.T) {
 // TestParentKilled has another process of this program start a MariaDB, and
 // kills it.
 func TestParentKilled(t *testing.T) {
+	t.Parallel()
 	if dir := os.Getenv("MARIADB_TEST_PARENT"); dir != "" {
 		db := run(t, dir)
 		fmt.Printf("port %d\n", db.Port)
 		select {} // until killed
 	}
 	if runtime.GOOS != "linux" && runtime.GOOS != "freebsd" {
-		t.Skip("not on this system")
+		testmain.Skip(t, "not on this system")
 	}
-	run(t, t.TempDir()).Stop() // or skip
-
+	if _, err := lookPath("mariadbd"); err != nil {
+		testmain.Missing(t, err)
+	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestParentKilled$")
 	cmd.Env = append(os.Environ(), "MARIADB_TEST_PARENT="+t.TempDir())
 	out, err := cmd.StdoutPipe()

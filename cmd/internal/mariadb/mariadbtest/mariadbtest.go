@@ -11,7 +11,16 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
+
+// Small are options for a MariaDB with few rows. It takes a third less time to
+// start and to stop.
+var Small = []string{
+	"--innodb-buffer-pool-size=16M",
+	"--aria-pagecache-buffer-size=8M",
+	"--key-buffer-size=64K",
+}
 
 // ForTest returns a new MariaDB with the tables of mariadb.Schema and the
 // golden rows, and stops it when t ends. If MariaDB is not installed it skips
@@ -19,9 +28,9 @@ import (
 // mariadb.StartWith.
 func ForTest(t testing.TB, options ...string) *mariadb.DB {
 	t.Helper()
-	db, err := mariadb.StartWith(t.Context(), t.TempDir(), options...)
-	if errors.Is(err, mariadb.ErrNotInstalled) && os.Getenv("INLOOKUP_NEED_MARIADB") == "" {
-		t.Skip("SKIP: MariaDB is not installed, so the SQL is not tested:", err)
+	db, err := mariadb.StartWith(t.Context(), t.TempDir(), append(options, Small...)...)
+	if errors.Is(err, mariadb.ErrNotInstalled) {
+		testmain.Missing(t, err)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
+
+func TestMain(m *testing.M) { os.Exit(testmain.Run(m, 0, nil)) }
 
 func TestForTest(t *testing.T) {
 	db := ForTest(t)

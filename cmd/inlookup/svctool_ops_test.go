@@ -1,3 +1,5 @@
+//go:build ops
+
 package main_test
 
 // IndiMail's service as its svctool makes it: supervise, the run file with FIFOs made before, -v,

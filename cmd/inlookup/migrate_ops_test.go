@@ -1,3 +1,5 @@
+//go:build ops
+
 package main_test
 
 // FROM-C.md, tried: its run file and its commands, under the real envdir, supervise and svc of
@@ -21,6 +23,7 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // A service is IndiMail's service, with the paths of FROM-C.md below the test's directory.
@@ -42,7 +45,7 @@ exec setpriv --reuid "$user" --regid "${groups%%,*}" --groups "$groups" "$@"
 // newService makes one with IndiMail's variables, and the run file of FROM-C.md.
 func newService(t *testing.T, db *mariadb.DB) *service {
 	t.Helper()
-	needs(t, "daemontools", "envdir", "supervise", "svc", "svok", "svstat", "multilog")
+	testmain.Need(t, "daemontools", "envdir", "supervise", "svc", "svok", "svstat", "multilog")
 	s := &service{site: newSite(t, nil), page: readFromC(t)}
 	s.accounts()
 	s.path = filepath.Join(s.dir, "service")
@@ -195,12 +198,6 @@ func (s *service) ours() {
 	s.do("install", s.page.install, "")
 	s.write("service/run", strings.ReplaceAll(s.docs.Replace(s.page.run), s.dir+"/sbin/",
 		s.dir+"/lib/inlookup/"))
-}
-
-func lastLogin(t *testing.T, db *mariadb.DB) {
-	t.Helper()
-	mustExec(t, db, "INSERT INTO lastauth (user,domain,service,remote_ip,quota,gecos) VALUES "+
-		"('user','example.com','imap','192.0.2.10',1,'')", "DELETE FROM lastauth")
 }
 
 // TestMigration runs the run file by itself, with each way to write an empty variable.

@@ -1,3 +1,5 @@
+//go:build ops && linux
+
 package main_test
 
 // A directory that hangs, as one does when its NFS server is gone. It is a FUSE
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // hang has every look into dir wait until the end of the test, or until the
@@ -21,14 +24,14 @@ func hang(t *testing.T, dir string) (end func()) {
 	t.Helper()
 	device, err := syscall.Open("/dev/fuse", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		t.Skip("SKIP: no directory can be made to hang:", err)
+		testmain.Skip(t, "no directory can be made to hang:", err)
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other",
 		device, os.Getuid(), os.Getgid())
 	const flags = syscall.MS_NOSUID | syscall.MS_NODEV
 	if err := syscall.Mount("hang", dir, "fuse", flags, options); err != nil {
 		syscall.Close(device)
-		t.Skip("SKIP: no directory can be made to hang:", err)
+		testmain.Skip(t, "no directory can be made to hang:", err)
 	}
 	var ended atomic.Bool
 	end = func() {

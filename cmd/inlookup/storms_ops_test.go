@@ -1,7 +1,10 @@
+//go:build ops
+
 package main_test
 
 // Signals in number. Whatever else comes, TERM ends the server in order, and no
-// HUP is lost: behind a HUP is somebody who changed a password.
+// HUP is lost: behind a HUP is somebody who changed a password. These run with
+// -tags ops alone.
 
 import (
 	"io"
@@ -13,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
 )
 
 // TestSignalsDuringTerm ends servers, each under a storm of all signals: exit 0,
@@ -140,3 +144,37 @@ func TestHangupAmongSignals(t *testing.T) {
 }
 
 func passwdNumber(n int) string { return "hash" + string(rune('A'+n)) }
+
+// All signals at once, as fast as they can be sent: no question suffers, and
+// MariaDB does not drown in connections.
+func TestSignalStorm(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+	s := goldenSite(t, db)
+	cmd := s.command("inlookup", "-i", "2")
+	cmd.Stdout = io.Discard // many lines
+	p := s.startCommand(cmd)
+	s.answers(p)
+	right, none, end := s.askKnown(t, 16, 0) // as long as clients wait by default
+	rnd := rand.New(rand.NewPCG(1, 2))
+	all := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2}
+	most := 0
+	for range 1000 {
+		p.signal(all[rnd.IntN(len(all))])
+		if n := len(connections(t, db, "indimail")); n > most {
+			most = n
+		}
+	}
+	n := right.Load() + 100
+	eventually(t, "answers after all that", func() bool { return right.Load() >= n })
+	end()
+	t.Logf("%d answered, %d not; %d connections to MariaDB at most", right.Load(), none.Load(), most)
+	if none.Load() > 0 || most > 200 {
+		t.Errorf("%d questions without an answer; %d connections to MariaDB, of which each SIGINT"+
+			" leaves some behind", none.Load(), most)
+	}
+	if strings.Contains(p.stderr.String(), "Hash") {
+		t.Error("a hash is in the log")
+	}
+	p.terminate()
+}

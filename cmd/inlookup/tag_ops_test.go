@@ -1,0 +1,5 @@
+//go:build ops
+
+package main_test
+
+func init() { operations = true }
