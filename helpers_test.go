@@ -46,6 +46,7 @@ func runTests(m *testing.M) (status int) {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	os.Chmod(dir, 0o755) // some tests become another user
 	os.Setenv("TMPDIR", dir)
 	defer os.RemoveAll(dir)
 	interrupted := make(chan os.Signal, 1)
