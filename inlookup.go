@@ -208,7 +208,8 @@ func (c *config) read() {
 	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
 	c.domainLimits = c.set("DOMAIN_LIMITS")
 	c.realDomains = make(map[string]bool)
-	for _, name := range []string{"REAL_DOMAINS", "ALIAS_DOMAINS"} { // the C programs treat both alike
+	// The C programs treat both alike.
+	for _, name := range []string{"REAL_DOMAINS", "ALIAS_DOMAINS"} {
 		for domain := range strings.SplitSeq(lower(c.get(name, "")), ":") {
 			c.realDomains[domain] = true
 		}
