@@ -247,10 +247,9 @@ func TestServerOverload(t *testing.T) {
 	c.ask(known, NewAnswer(0))
 	eventually(t, "nobody waits", func() bool { return s.Stats().Waiting == 0 })
 	slow := func(typ Type, i int) Query { return Query{Type: typ, Email: fmt.Sprint("slow", i, "@d")} }
-	for i := range maxMisses {
-		waiting.send(slow(TypeUser, i))
+	for range maxMisses { // as this many questions would, for as long as the test needs
+		s.slots <- struct{}{}
 	}
-	eventually(t, "all of them wait", func() bool { return s.Stats().Waiting == maxMisses })
 	for i := range more {
 		c.ask(slow(TypeUser, i), NewAnswer(-1))
 	}
@@ -260,6 +259,12 @@ func TestServerOverload(t *testing.T) {
 	c.ask(Query{Type: TypeStatus}, NewData(TypeStatus, "done"))
 	if st := s.Stats(); st.Busy != more+1 || st.Waiting != maxMisses {
 		t.Errorf("%+v", st)
+	}
+	for range maxMisses {
+		<-s.slots
+	}
+	for i := range maxMisses {
+		waiting.send(slow(TypeUser, i))
 	}
 	close(release)
 	waiting.in.readN(t, 4*maxMisses)
