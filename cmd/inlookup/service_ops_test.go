@@ -124,6 +124,9 @@ func TestDaemontools(t *testing.T) {
 	if now := pid(); now != first || now == "" {
 		t.Errorf("svc -h: %s, was %s", now, first)
 	}
+	eventually(t, "users are loaded again", func() bool {
+		return strings.Count(supervise.stdout.String(), " users loaded in ") >= 2
+	})
 	svc("-t")
 	eventually(t, "svc -t: another process", func() bool { now := pid(); return now != "" && now != first })
 	answers("new")
