@@ -239,6 +239,17 @@ func TestReplacedByNothing(t *testing.T) {
 	}
 }
 
+// TestPreloadOfNothing: a cache that keeps nothing asks for nobody.
+func TestPreloadOfNothing(t *testing.T) {
+	c := &Cache{TTL: -1, Resolver: resolverFunc(func(context.Context, Query) (Answer, error) {
+		t.Error("asked")
+		return "", nil
+	})}
+	if n, err := c.Preload(context.Background(), []string{"user@example.com"}); n != 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
 // TestNotFound: a Resolver's error ErrNotFound means the same as Absent, for a Cache, a Server and a
 // Directory.
 func TestNotFound(t *testing.T) {

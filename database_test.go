@@ -164,6 +164,17 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestIsGone: a table that is missing, or not as it should be, is no outage of the database.
+func TestIsGone(t *testing.T) {
+	for number, want := range map[uint16]bool{
+		1040: true, 1045: true, 1054: false, 1142: false, 1146: false,
+	} {
+		if got := isGone(mysqlError(number)); got != want {
+			t.Errorf("%d: %v", number, got)
+		}
+	}
+}
+
 // TestFaultLog: a database that goes and comes back is logged once each. The text of "access
 // denied" may quote a misplaced password.
 func TestFaultLog(t *testing.T) {

@@ -188,21 +188,7 @@ func served(dir string) {
 	// All of seven but relay, the alias domain and what failed.
 	expect("a flush over the FIFO", "Flush Query: 9", nil)(a.Text())
 
-	for name, value := range env {
-		os.Setenv(name, value)
-	}
-	os.Setenv("QUERY_CACHE", "1")
-	seven("the environment", inlookup.FromEnv())
-	status := inlookup.Query{Type: inlookup.TypeUser, Email: "inactive@example.com"}
-	a, err = inlookup.Inquery(ctx, status)
-	if err != nil {
-		log.Fatal(err)
-	}
-	expect("Inquery", inlookup.StatusInactive, nil)(a.Status())
-	relay := inlookup.Query{Type: inlookup.TypeRelay, Email: user}
-	expect("relay without an address", inlookup.Answer(""), inlookup.ErrInvalid)(
-		inlookup.Inquery(ctx, relay))
-
+	fromEnvironment(ctx, env)
 	s := server.Stats()
 	if s.Queries[inlookup.TypeDomain] != 9 || s.Refused+s.Undeliverable+s.Unopened+s.Remade != 0 {
 		log.Fatalf("Stats: %+v", s)
@@ -210,7 +196,26 @@ func served(dir string) {
 	stop()
 	expect("the server's end", "", nil)("", <-done)
 	expect("nobody serves", inlookup.Answer(""), inlookup.ErrUnavailable)(
-		client.Resolve(context.Background(), status))
+		client.Resolve(context.Background(), inactive))
+}
+
+var inactive = inlookup.Query{Type: inlookup.TypeUser, Email: "inactive@example.com"}
+
+// fromEnvironment asks the server that the environment names.
+func fromEnvironment(ctx context.Context, env map[string]string) {
+	for name, value := range env {
+		os.Setenv(name, value)
+	}
+	os.Setenv("QUERY_CACHE", "1")
+	seven("the environment", inlookup.FromEnv())
+	a, err := inlookup.Inquery(ctx, inactive)
+	if err != nil {
+		log.Fatal(err)
+	}
+	expect("Inquery", inlookup.StatusInactive, nil)(a.Status())
+	relay := inlookup.Query{Type: inlookup.TypeRelay, Email: user}
+	expect("relay without an address", inlookup.Answer(""), inlookup.ErrInvalid)(
+		inlookup.Inquery(ctx, relay))
 }
 
 // direct asks a MySQL that is not there.
