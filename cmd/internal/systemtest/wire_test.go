@@ -598,7 +598,7 @@ func TestImpossibleAddress(t *testing.T) {
 func TestLongAddress(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	s.serve()
+	s.serve().startLines()
 	d := s.directory()
 	count := newCounter(t, db)
 	for _, email := range []string{
