@@ -336,7 +336,7 @@ func (r reply) same(other reply) bool {
 	switch {
 	case r.err != nil || other.err != nil:
 		return false
-	case r.answer == other.answer:
+	case r.answer.Equal(other.answer):
 		return true
 	case r.invalid != nil || other.invalid != nil:
 		return false
@@ -424,7 +424,7 @@ func decodePasswd(a inlookup.Answer) ([]field, error) {
 	}
 	return []field{
 		{name: "name", value: quote(e.Email)},
-		{name: "passwd", value: e.Passwd, secret: true},
+		{name: "passwd", value: e.Passwd.Reveal(), secret: true},
 		{name: "uid", value: fmt.Sprint(e.UID)},
 		{name: "gid", value: fmt.Sprint(e.GID)},
 		gecosField(e.Gecos),

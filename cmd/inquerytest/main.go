@@ -101,6 +101,8 @@ Environment: (defaults in parentheses)
 
 Exit status: 0 answered, or no difference; 1 absent (types 3, 4, 6), a
 difference, or a load with failures; 100 wrong usage; 111 a temporary fault.
+
+All else is in the manual page inquerytest(8): cmd/inquerytest/inquerytest.8.
 `
 
 func main() {

@@ -152,7 +152,7 @@ var wrongUsage = []struct{ args, want string }{
 func TestUsage(t *testing.T) {
 	s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) {
 		t.Error("asked")
-		return "", errors.New("asked")
+		return inlookup.Answer{}, errors.New("asked")
 	})}
 	for _, test := range wrongUsage {
 		args := strings.Fields(strings.ReplaceAll(test.args, "''", "\x00"))
@@ -232,11 +232,11 @@ func TestFaults(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"", fmt.Errorf("%w: no route to host", unavailable), exitFault, "unavailable: no route to host"},
-		{"", fmt.Errorf("%w: a request of 5000 bytes", tooLong), exitUsage, "message too long"},
-		{"", fmt.Errorf("%w: NUL in an address", invalid), exitUsage, "NUL in an address"},
-		{"", fmt.Errorf("%w: %w", unavailable, invalid), exitFault, "unavailable"},
-		{"", errors.New("two\nlines"), exitFault, "two lines"},
+		{inlookup.Answer{}, fmt.Errorf("%w: no route to host", unavailable), exitFault, "unavailable: no route to host"},
+		{inlookup.Answer{}, fmt.Errorf("%w: a request of 5000 bytes", tooLong), exitUsage, "message too long"},
+		{inlookup.Answer{}, fmt.Errorf("%w: NUL in an address", invalid), exitUsage, "NUL in an address"},
+		{inlookup.Answer{}, fmt.Errorf("%w: %w", unavailable, invalid), exitFault, "unavailable"},
+		{inlookup.Answer{}, errors.New("two\nlines"), exitFault, "two lines"},
 		{inlookup.NewAnswer(0), nil, exitFault, "lookup unavailable"},
 		{entry("x:$5$secret:1"), nil, exitFault, "MySQL itself: invalid message"},
 		{entry("No such user u@example.com"), nil, exitNo, "no such address"},
