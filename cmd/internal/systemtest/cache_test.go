@@ -50,7 +50,7 @@ func TestCoalescing(t *testing.T) {
 	}
 	want := inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=popular@example.com:hash:1:0:A User:/home/mail/user:NOQUOTA:0")
 	for i, r := range replies {
-		if got, err := r.read(4 * time.Second); inlookup.Answer(got) != want || err != nil {
+		if got, err := r.read(4 * time.Second); string(got) != want.Wire() || err != nil {
 			t.Fatalf("asker %d: %q, %v, want %q", i, got, err, want)
 		}
 	}

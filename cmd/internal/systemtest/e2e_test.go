@@ -534,7 +534,7 @@ func (s *site) ask(name string, q inlookup.Query) (inlookup.Answer, error) {
 	defer os.Remove(r.path)
 	send(s.t, s.fifo(name), frame(q.Type, q.Email, r.path, q.IP))
 	b, err := r.read(4 * time.Second)
-	return inlookup.Answer(b), err
+	return inlookup.WireAnswer(string(b)), err
 }
 
 // exists reports whether there is something at path.
