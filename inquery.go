@@ -837,7 +837,7 @@ func sendTo(ctx context.Context, path string, frame []byte) error {
 			return os.NewSyscallError("write to "+path, err)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s is full: %w", path, ctx.Err())
+			return &fs.PathError{Op: "find room in", Path: path, Err: ctx.Err()}
 		}
 		time.Sleep(wait)
 	}
