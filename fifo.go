@@ -724,24 +724,24 @@ type reader struct {
 // answer answers a hit, and hands any other request on.
 func (r *reader) answer(req request) {
 	s := r.s
-	var a Answer
+	var wire string
 	hit := false
 	if r.cache != nil {
-		a, hit = r.cache.peek(&r.key, req.typ, req.email)
+		wire, hit = r.cache.peek(&r.key, req.typ, req.email)
 	}
 	if !req.typ.extension() {
 		s.count(&s.stats.Queries[req.typ], 1)
 	}
 	if err := r.trace(req, hit); err != nil {
 		a := s.fail(req.typ, err)
-		s.reply(req.replyPath, func() []byte { return []byte(a) })
+		s.reply(req.replyPath, func() []byte { return []byte(a.Wire()) })
 		return
 	}
 	if !hit {
 		s.miss(req)
 		return
 	}
-	r.out = append(r.out[:0], a...)
+	r.out = append(r.out[:0], wire...)
 	s.reply(req.replyPath, func() []byte { return r.out })
 }
 
@@ -762,7 +762,7 @@ func (s *Server) miss(r request) {
 	default:
 		s.count(&s.stats.Busy, 1)
 		s.logf(r.typ.String(), "too many questions wait: a %v is answered with an error", r.typ)
-		s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ)) })
+		s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ).Wire()) })
 		return
 	}
 	q := r.query()
@@ -772,7 +772,7 @@ func (s *Server) miss(r request) {
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
 		if b.turn == nil {
-			s.reply(path, func() []byte { return []byte(s.resolve(ctx, q)) })
+			s.reply(path, func() []byte { return []byte(s.resolve(ctx, q).Wire()) })
 			return
 		}
 		// Even if nobody waits for the answer: a flush must not be lost. The
@@ -781,7 +781,7 @@ func (s *Server) miss(r request) {
 		a := s.resolve(ctx, q)
 		time.Sleep(adminPause)
 		b.turn.Unlock()
-		s.reply(path, func() []byte { return []byte(a) })
+		s.reply(path, func() []byte { return []byte(a.Wire()) })
 	})
 }
 
@@ -810,7 +810,7 @@ func (s *Server) lookUp(ctx context.Context, q Query) (a Answer, err error) {
 		return askResolver(ctx, s.Resolver, q)
 	}
 	if s.Admin == nil {
-		return "", fmt.Errorf("%w: %v", ErrInvalid, q.Type)
+		return Answer{}, fmt.Errorf("%w: %v", ErrInvalid, q.Type)
 	}
 	defer rescue(&err)
 	text, err := s.Admin(ctx, q)
@@ -902,7 +902,7 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 			return fmt.Errorf("%w: what came is no request", ErrInvalid)
 		}
 		if size > 0 {
-			_, err := io.WriteString(w, string(s.resolve(ctx, req.query())))
+			_, err := io.WriteString(w, s.resolve(ctx, req.query()).Wire())
 			return err
 		}
 		n, err := r.Read(b[have:])

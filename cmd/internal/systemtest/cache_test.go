@@ -23,7 +23,7 @@ func TestCoalescing(t *testing.T) {
 	db := database(t)
 	addUser(t, db, "popular", "example.com", "hash")
 	s := newSite(t, db)
-	s.serve()
+	s.serve().startLines()
 	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" { // there is a connection
 		t.Fatal(got)
 	}
@@ -33,24 +33,15 @@ func TestCoalescing(t *testing.T) {
 		replies[i] = newReply(t, s.env["FIFOTMPDIR"])
 	}
 	count := newCounter(t, db)
-	lock, err := db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
 	before, stats := count.selects(), s.counts()
-	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE"); err != nil { // it takes until all have asked
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, db, "indimail") // it takes until all have asked
 	for _, r := range replies {
 		send(t, s.fifo("infifo"), frame(inlookup.TypePasswd, "popular@example.com", r.path, ""))
 	}
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	want := inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=popular@example.com:hash:1:0:A User:/home/mail/user:NOQUOTA:0")
 	for i, r := range replies {
-		if got, err := r.read(4 * time.Second); inlookup.Answer(got) != want || err != nil {
+		if got, err := r.read(4 * time.Second); string(got) != want.Wire() || err != nil {
 			t.Fatalf("asker %d: %q, %v, want %q", i, got, err, want)
 		}
 	}
@@ -68,7 +59,7 @@ func TestCoalescing(t *testing.T) {
 func TestHits(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	s.serve("-i", "2")
+	s.serve("-i", "2").startLines() // after which it asks no more of itself
 	all(t, s.client(), "misses", known)
 	count := newCounter(t, db)
 	asked, hits := count.questions(), s.counts()["cache_hits_total"]
@@ -138,9 +129,11 @@ func logins(t *testing.T, db *mariadb.DB) {
 	mustExec(t, db, columns+rows, "DELETE FROM lastauth")
 }
 
-// loaded waits until the cache has been loaded that many times, each time with n users.
+// loaded waits until the cache has been loaded that many times, each time with n
+// users, and until the server asks no more of itself.
 func (p *process) loaded(times, n int) {
 	p.t.Helper()
+	p.startLines()
 	eventually(p.t, "recent users are loaded", func() bool {
 		return strings.Count(p.stderr.String(), "users loaded in") >= times
 	})
@@ -419,14 +412,7 @@ func TestAnswersWhileWaiting(t *testing.T) {
 	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" {
 		t.Fatal(got)
 	}
-	lock, err := db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE, indibak WRITE, valias WRITE"); err != nil {
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, db, "indimail", "indibak", "valias")
 	for i := range 200 {
 		r := newReply(t, s.env["FIFOTMPDIR"])
 		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("waits%d@example.com", i), r.path, ""))
@@ -447,8 +433,6 @@ func TestAnswersWhileWaiting(t *testing.T) {
 			t.Errorf("%v: code %d, %v after %v", test.q, a.Code(), err, took)
 		}
 	}
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	eventually(t, "nobody waits", func() bool { return s.counts()["waiting"] <= 1 }) // the question for it
 }

@@ -5,7 +5,7 @@ package systemtest
 
 import (
 	"bytes"
-	"net"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,6 +115,22 @@ func TestManualFlags(t *testing.T) {
 			find(m.page.sections["DESCRIPTION"], `\n\.It Fl (\w+)`))
 		same(t, "flag", m.name+" -h", help, "its synopsis",
 			find(m.page.sections["SYNOPSIS"], `\bFl (\w+)`))
+	}
+}
+
+// Both commands tell their version in the same form, and -h names the page.
+func TestManualVersion(t *testing.T) {
+	s := newSite(t, nil)
+	for _, m := range manuals(t) {
+		status, stdout, stderr := s.run(m.name, "-V")
+		words := strings.Fields(stdout)
+		if status != 0 || stderr != "" || len(words) != 2 || words[0] != m.name {
+			t.Errorf("%s -V: exit %d, %q, %q, want name and version", m.name, status, stdout, stderr)
+		}
+		want := fmt.Sprintf(" %s(8): cmd/%[1]s/%[1]s.8", m.name)
+		if !strings.Contains(m.help, want) {
+			t.Errorf("%s -h does not name %s", m.name, want)
+		}
 	}
 }
 
@@ -368,32 +384,4 @@ func TestManualProgram(t *testing.T) {
 	ask("user@example.com", "/home/mail/A2E/example.com/user")
 	ask("missing@example.com", "no such user")
 	ask("inactive@example.com", "inactive")
-}
-
-// freePort returns a TCP port on which nobody listens at the moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
-// reachable reports whether somebody reads the FIFO or, for the name tcp, listens on the port.
-func reachable(fifo, port string) bool {
-	if filepath.Base(fifo) == "tcp" {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}
-	f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err == nil {
-		f.Close()
-	}
-	return err == nil
 }

@@ -163,10 +163,10 @@ func TestFlushDuringOutage(t *testing.T) {
 	}
 	eventually(t, "the new password", func() bool {
 		entry, err := d.Passwd(t.Context(), "flush@example.com")
-		if err == nil && entry.Passwd == "old" {
+		if err == nil && entry.Passwd.Reveal() == "old" {
 			t.Fatal("the old password after a flush")
 		}
-		return err == nil && entry.Passwd == "new"
+		return err == nil && entry.Passwd.Reveal() == "new"
 	})
 }
 
@@ -184,7 +184,7 @@ func TestFieldHangingSelects(t *testing.T) {
 	}
 	s := newSite(t, db)
 	s.serve()
-	unlock := lockTables(t, db)
+	unlock := lockTables(t, db, tables...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	for i := range 100 {
