@@ -255,12 +255,12 @@ func (d demonstration) ask(q inlookup.Query) {
 // zero.
 func (d demonstration) status() {
 	d.heading("What the server has counted, of all that inquerytest -s prints:")
-	a, err := d.client.Resolve(d.ctx, inlookup.Query{Type: inlookup.TypeStatus})
+	text, err := d.client.Status(d.ctx)
 	if err != nil {
 		d.say("  %s\n", d.colour(red, err.Error()))
 		return
 	}
-	for line := range strings.Lines(a.Data()) {
+	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		counter, _, _ := strings.Cut(name, "{")
 		if !strings.HasSuffix(counter, "_total") || value == "0" {
