@@ -74,7 +74,7 @@ const (
 
 // An entry is the value of a node. It takes 32 bytes.
 type entry struct {
-	answer Answer
+	wire   string        // of the answer
 	loaded time.Duration // since epoch
 	// unrenewed is the second in which renewing it last failed; 0: never.
 	unrenewed uint32
@@ -174,11 +174,11 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	return b
 }
 
-// peek returns the answer if it is in memory and may be given at once. An
+// peek returns the bytes of the answer if it is in memory and may be given at once. An
 // expired one may be if renewing it has failed in this second. This is all that
 // a hit costs. So peek allocates nothing for an ASCII address: *key is the
 // caller's scratch space.
-func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
+func (c *Cache) peek(key *[]byte, t Type, email []byte) (wire string, ok bool) {
 	if !t.isCacheable() {
 		return "", false
 	}
@@ -198,7 +198,7 @@ func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 		return "", false
 	}
 	c.rings[e.kind].toFront(n)
-	return e.answer, true
+	return e.wire, true
 }
 
 // patience is how long a question waits for a new answer if an expired one will
@@ -216,8 +216,8 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		return askResolver(ctx, c.Resolver, q)
 	}
 	var key []byte
-	if a, ok := c.peek(&key, q.Type, email); ok {
-		return a, nil
+	if wire, ok := c.peek(&key, q.Type, email); ok {
+		return WireAnswer(wire), nil
 	}
 	a, f, late := c.join(string(key), q)
 	if f == nil {
@@ -228,11 +228,11 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		case <-f.done:
 			return f.answer, f.err
 		case <-late:
-			if a := c.takeStale(string(key), q.Type); a != "" {
+			if a := c.takeStale(string(key), q.Type); !a.isZero() {
 				return a, nil
 			}
 		case <-ctx.Done():
-			return "", fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+			return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 		}
 	}
 }
@@ -246,7 +246,7 @@ func (c *Cache) join(key string, q Query) (a Answer, f *flight, late <-chan time
 	if n := c.tree.find([]byte(key)); n != nil {
 		if c.isAlive(&n.value) {
 			c.stats.Hits++
-			return n.value.answer, nil, nil
+			return WireAnswer(n.value.wire), nil, nil
 		}
 		if c.isUsable(q.Type, &n.value) {
 			late = time.After(patience)
@@ -255,12 +255,12 @@ func (c *Cache) join(key string, q Query) (a Answer, f *flight, late <-chan time
 	f = c.flights[key]
 	if f != nil {
 		c.stats.Coalesced++
-		return "", f, late
+		return Answer{}, f, late
 	}
 	c.stats.Misses++
 	f = c.begin(key)
 	go c.load(f, key, q, c.keepFront)
-	return "", f, late
+	return Answer{}, f, late
 }
 
 // begin returns a new flight. The caller holds the mutex.
@@ -273,18 +273,18 @@ func (c *Cache) begin(key string) *flight {
 	return f
 }
 
-// takeStale returns the expired answer if it may be given, else "". It notes
+// takeStale returns the expired answer if it may be given, else none. It notes
 // that renewing the entry failed.
 func (c *Cache) takeStale(key string, t Type) Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.tree.find([]byte(key))
 	if n == nil || !c.isUsable(t, &n.value) {
-		return ""
+		return Answer{}
 	}
 	n.value.unrenewed = second()
 	c.stats.StaleHits++
-	return n.value.answer
+	return WireAnswer(n.value.wire)
 }
 
 // load gets the answer for a flight, and has it kept. It has a context of its
@@ -297,13 +297,13 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	defer cancel()
 	e := entry{loaded: sinceEpoch()}
 	answer, err := askResolver(ctx, c.Resolver, q)
-	e.answer = answer
-	if answer == Absent(q) {
+	e.wire = answer.Wire()
+	if answer.Equal(Absent(q)) {
 		e.kind = absent
 	}
 	f.answer, f.err = answer, err
 	if isOutage(err) {
-		if old := c.takeStale(key, q.Type); old != "" {
+		if old := c.takeStale(key, q.Type); !old.isZero() {
 			f.answer, f.err = old, nil
 		}
 	}
@@ -345,9 +345,9 @@ func (c *Cache) keepFront(key string, e entry) {
 // insert puts e into the tree, on no ring yet. Key and answer share one
 // allocation. There must be no entry with this key.
 func (c *Cache) insert(key string, e entry) *node[entry] {
-	both := key + string(e.answer)
+	both := key + e.wire
 	n, _ := c.tree.insert(both[:len(key)])
-	e.answer = Answer(both[len(key):])
+	e.wire = both[len(key):]
 	n.value = e
 	u := c.usage(e.kind)
 	u.Entries++
@@ -367,7 +367,7 @@ func (c *Cache) usage(k kind) *Usage {
 // a multiple of 16 up to 256 bytes, of 32 up to 512, and so on.
 func cost(n *node[entry]) int64 {
 	const nodeSize = 96
-	size := int64(len(n.key) + len(n.value.answer))
+	size := int64(len(n.key) + len(n.value.wire))
 	unit := int64(16)
 	for unit*16 < size {
 		unit *= 2

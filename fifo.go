@@ -37,6 +37,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -674,28 +675,38 @@ type reader struct {
 // answer answers a hit, and hands any other request on.
 func (r *reader) answer(req request) {
 	s := r.s
-	var a Answer
+	var wire string
 	hit := false
 	if r.cache != nil {
-		a, hit = r.cache.peek(&r.key, req.typ, req.email)
+		wire, hit = r.cache.peek(&r.key, req.typ, req.email)
 	}
 	extension := req.typ.extension()
 	if !extension {
 		s.count(&s.stats.Queries[req.typ], 1)
 	}
-	if s.Tracing.Load() && s.Trace != nil {
-		q := Query{Type: req.typ, Email: string(req.email), IP: string(req.ip)}
-		s.Trace(r.name, string(req.replyPath), q, hit)
+	if err := r.trace(req, hit); err != nil {
+		a := s.fail(req.typ, err)
+		s.reply(req.replyPath, func() []byte { return []byte(a.Wire()) })
+		return
 	}
 	switch {
 	case hit:
-		r.out = append(r.out[:0], a...)
+		r.out = append(r.out[:0], wire...)
 		s.reply(req.replyPath, func() []byte { return r.out })
 	case extension:
 		s.queue(req)
 	default:
 		s.miss(req)
 	}
+}
+
+func (r *reader) trace(req request, hit bool) (err error) {
+	if r.s.Tracing.Load() && r.s.Trace != nil {
+		defer rescue(&err)
+		q := Query{Type: req.typ, Email: string(req.email), IP: string(req.ip)}
+		r.s.Trace(r.name, string(req.replyPath), q, hit)
+	}
+	return nil
 }
 
 // queue puts a question about the server into its lane.
@@ -711,7 +722,7 @@ func (s *Server) queue(r request) {
 func (s *Server) rejectBusy(r request) {
 	s.count(&s.stats.Busy, 1)
 	s.logf("too many questions wait: a %v is answered with an error", r.typ)
-	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ)) })
+	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ).Wire()) })
 }
 
 // administer answers the questions of one lane. The pause keeps a flood of them
@@ -721,7 +732,7 @@ func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 		limited, cancel := context.WithTimeout(ctx, adminTime)
 		a := s.resolve(limited, r.q) // even if nobody waits: a flush must not be lost
 		cancel()
-		s.reply(r.replyPath, func() []byte { return []byte(a) })
+		s.reply(r.replyPath, func() []byte { return []byte(a.Wire()) })
 		time.Sleep(adminPause)
 	}
 }
@@ -740,7 +751,7 @@ func (s *Server) miss(r request) {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
-		s.reply(path, func() []byte { return []byte(s.resolve(ctx, q)) })
+		s.reply(path, func() []byte { return []byte(s.resolve(ctx, q).Wire()) })
 	})
 }
 
@@ -748,20 +759,26 @@ func (s *Server) miss(r request) {
 func (s *Server) resolve(ctx context.Context, q Query) Answer {
 	a, err := s.lookUp(ctx, q)
 	if err != nil {
-		s.count(&s.stats.Unavailable, 1)
-		s.logf("%v", err)
-		return errorAnswer(q.Type)
+		return s.fail(q.Type, err)
 	}
 	return a
 }
 
-func (s *Server) lookUp(ctx context.Context, q Query) (Answer, error) {
+// fail counts and logs an error, and returns the answer that tells it.
+func (s *Server) fail(t Type, err error) Answer {
+	s.count(&s.stats.Unavailable, 1)
+	s.logf("%v", err)
+	return errorAnswer(t)
+}
+
+func (s *Server) lookUp(ctx context.Context, q Query) (a Answer, err error) {
 	if !q.Type.extension() {
 		return askResolver(ctx, s.Resolver, q)
 	}
 	if s.Admin == nil {
-		return "", fmt.Errorf("%w: %v", ErrInvalid, q.Type)
+		return Answer{}, fmt.Errorf("%w: %v", ErrInvalid, q.Type)
 	}
+	defer rescue(&err)
 	text, err := s.Admin(ctx, q)
 	return NewData(q.Type, text), err
 }
@@ -848,7 +865,7 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 			return fmt.Errorf("%w: what came is no request", ErrInvalid)
 		}
 		if size > 0 {
-			_, err := io.WriteString(w, string(s.resolve(ctx, req.query())))
+			_, err := io.WriteString(w, s.resolve(ctx, req.query()).Wire())
 			return err
 		}
 		n, err := r.Read(b[have:])
@@ -875,4 +892,31 @@ func (s *Server) logLine(format string, args ...any) {
 	if s.Log != nil {
 		s.Log.Printf(format, args...)
 	}
+}
+
+// rescue, deferred, turns a panic into an error: what is wrong, and the lines
+// that led there, the innermost first. Of a value that is no text only the type
+// is told, because it may hold a password hash.
+func rescue(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	what := fmt.Sprintf("%T", v)
+	switch v.(type) {
+	case error, string:
+		what = fmt.Sprint(v)
+	}
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	var places []string
+	for more := true; more && len(places) < 3; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		if !strings.HasPrefix(f.Function, "runtime.") {
+			places = append(places, filepath.Base(f.File)+":"+strconv.Itoa(f.Line))
+		}
+	}
+	// Not %w for the value: a panic with ErrNotFound says nothing about a user.
+	*err = fmt.Errorf("%w: panic: %s (%s)", ErrUnavailable, what, strings.Join(places, ", "))
 }

@@ -328,7 +328,7 @@ func (builtIn) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, er
 	case inlookup.TypePasswd:
 		return inlookup.NewPasswd(inlookup.Passwd{
 			Email:  q.Email,
-			Passwd: "$5$demo$NotARealHash2",
+			Passwd: inlookup.NewSecret("$5$demo$NotARealHash2"),
 			UID:    1,
 			Gecos:  "A User",
 			Dir:    "/home/mail/example.com/user",

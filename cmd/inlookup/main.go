@@ -84,6 +84,8 @@ exit status: 0; 100 wrong usage, or with -t a wrong configuration; 111 a
 temporary fault.
 
 If NOTIFY_SOCKET is set, the server tells the service manager when it is ready.
+
+All else is in the manual page inlookup(8): cmd/inlookup/inlookup.8.
 `
 
 func main() {
@@ -139,7 +141,7 @@ func run(args []string, stdout, stderr *os.File) int {
 		fmt.Fprintf(stderr, "inlookup: %v (inlookup -h explains)\n", err)
 		return exitUsage
 	case o.version:
-		fmt.Fprintln(stdout, build.Version())
+		fmt.Fprintln(stdout, "inlookup", build.Version())
 		return 0
 	case o.demo != "":
 		return report(demo(o.demo, stdout), log.New(stderr, "inlookup: ", 0))

@@ -66,7 +66,7 @@ const (
 
 // compare compares the usual server, as connect finds it, with o.other.
 func (p *program) compare(ctx context.Context, o *options) error {
-	if p.overTCP() {
+	if overTCP(p.getenv) {
 		return fmt.Errorf("-compare: tcpclient's connection takes one question only (%w)", errUsage)
 	}
 	c := &comparison{program: p, routes: readRoutes(p.getenv)}
@@ -106,13 +106,13 @@ func (p *program) compare(ctx context.Context, o *options) error {
 // connectOther finds the second side.
 func (p *program) connectOther(other string) (source, error) {
 	if other == "mysql" {
-		return newSource(p.mysql(), mysqlItself), nil
+		return p.newSource(p.mysql(), mysqlItself), nil
 	}
 	fifo, err := p.listener(other)
 	if errors.Is(err, errNobody) {
 		err = fmt.Errorf("%w on %s: is the other server running?", errNobody, fifo)
 	}
-	return newServer(&inlookup.Client{Infifo: fifo, Getenv: p.getenv}, fifo), err
+	return p.newServer(&inlookup.Client{Infifo: fifo, Getenv: p.getenv}, fifo), err
 }
 
 // An entry is one address to compare.
@@ -315,7 +315,7 @@ func (s side) ask(ctx context.Context, q inlookup.Query) (r reply) {
 		r.answer, r.err = s.Resolve(ctx, q)
 	}
 	if r.err != nil {
-		r.err = advise(r.err, q, s.source)
+		r.err = s.advise(r.err, q)
 		return r
 	}
 	var err error
@@ -336,7 +336,7 @@ func (r reply) same(other reply) bool {
 	switch {
 	case r.err != nil || other.err != nil:
 		return false
-	case r.answer == other.answer:
+	case r.answer.Equal(other.answer):
 		return true
 	case r.invalid != nil || other.invalid != nil:
 		return false
@@ -424,7 +424,7 @@ func decodePasswd(a inlookup.Answer) ([]field, error) {
 	}
 	return []field{
 		{name: "name", value: quote(e.Email)},
-		{name: "passwd", value: e.Passwd, secret: true},
+		{name: "passwd", value: e.Passwd.Reveal(), secret: true},
 		{name: "uid", value: fmt.Sprint(e.UID)},
 		{name: "gid", value: fmt.Sprint(e.GID)},
 		gecosField(e.Gecos),
