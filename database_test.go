@@ -317,6 +317,9 @@ var selectText = regexp.MustCompile(
 func (tabs *tables) query(
 	_ context.Context, text string,
 ) (columns []string, rows [][]driver.Value, err error) {
+	if text == "SELECT 1" {
+		return []string{"1"}, [][]driver.Value{{int64(1)}}, nil
+	}
 	match := selectText.FindStringSubmatch(text)
 	if match == nil {
 		return nil, nil, fmt.Errorf("this database understands only plain SELECTs, not %s", text)

@@ -533,6 +533,10 @@ func (c *config) openPools(keep []*pool) {
 			p = all[i]
 		} else {
 			p = newPool(db, c)
+			name := p.name
+			for n := 2; slices.ContainsFunc(all, p.isNamesake); n++ {
+				p.name = fmt.Sprintf("%s (%d)", name, n) // it has another port or account
+			}
 		}
 		if !slices.Contains(c.pools, p) {
 			c.pools = append(c.pools, p)
@@ -553,6 +557,8 @@ func (c *config) openPools(keep []*pool) {
 		s.pool = open(c.stores[first].db)
 	}
 }
+
+func (p *pool) isNamesake(other *pool) bool { return p.name == other.name }
 
 // account returns db without the fields in which entries of one account may
 // differ.
@@ -611,15 +617,16 @@ type pool struct {
 
 	mu       sync.Mutex       // guards what follows
 	lanes    map[string]*lane // by statement
-	conns    []*conn
-	attempts int           // under way
-	long     bool          // one of them is a long one
-	err      error         // of the last attempt; nil also if no connection is missing
-	retried  bool          // the first failure since a success has been ignored
-	pause    time.Duration // between attempts, while they fail
-	next     time.Time     // no attempt begins earlier
-	down     bool          // what the log says
-	retired  bool          // keep no idle connection
+	retries  []*call          // those whose first connection failed, beside the lanes
+	conns    []*conn          // the one used last comes first
+	attempts int              // under way
+	long     bool             // one of them is a long one
+	err      error            // of the last attempt; nil also if no connection is missing
+	retried  bool             // the first failure since a success has been ignored
+	pause    time.Duration    // between attempts, while they fail
+	next     time.Time        // no attempt begins earlier
+	down     bool             // what the log says
+	retired  bool             // keep no idle connection
 	closed   bool
 	timer    *time.Timer // calls tidy
 	times    [len(selectBounds)]uint64
@@ -646,9 +653,21 @@ type call struct {
 	args     []driver.NamedValue
 	limit    time.Duration // for the SELECT itself
 	deadline time.Time     // of its question
-	again    bool          // its first connection has failed
+	failed   time.Time     // when its first connection failed; zero: it did not
 	left     bool          // nobody waits for it
 	done     chan result   // has room for the one result
+}
+
+// await waits until there is a connection that answers, or an attempt to connect
+// has failed.
+func (p *pool) await(ctx context.Context) error {
+	const patience = longAttempt + time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := p.ask(ctx, patience, newCall(tryTime, "SELECT 1", nil)); err != nil {
+		return p.describe(err)
+	}
+	return nil
 }
 
 // newCall returns a call that has not begun.
@@ -724,11 +743,15 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 	}
 }
 
-// push has s wait. The earliest deadline comes first, which is that of the
-// oldest question. So a question that has got its first SELECT gets the others
+// push has s wait, as a retry or in its lane. There the earliest deadline comes
+// first, which is that of the oldest question. So a question that has got its first SELECT gets the others
 // too, and what they cost is not wasted. The caller of this and of what follows
 // holds the mutex, unless it says otherwise.
 func (p *pool) push(s *call) {
+	if !s.failed.IsZero() {
+		p.retries = append(p.retries, s)
+		return
+	}
 	l := p.lanes[s.text]
 	if l == nil {
 		l = new(lane)
@@ -740,18 +763,38 @@ func (p *pool) push(s *call) {
 	l.waiting = slices.Insert(l.waiting, i, s)
 }
 
-// remove takes s out of its lane, and reports whether it was there.
+// remove takes s out of its lane or the retries, and reports whether it was there.
 func (p *pool) remove(s *call) bool {
-	l := p.lanes[s.text]
-	i := slices.Index(l.waiting, s)
-	if i >= 0 {
-		l.waiting = slices.Delete(l.waiting, i, i+1)
+	for _, list := range []*[]*call{&p.lanes[s.text].waiting, &p.retries} {
+		if i := slices.Index(*list, s); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+			return true
+		}
 	}
-	return i >= 0
+	return false
 }
 
-// pop returns the call that is to be asked next, nil if none may be.
-func (p *pool) pop() *call {
+// popRetry returns a retry that c may ask, nil if there is none. What broke the
+// first connection may break others in the same moment: a retry wants one that
+// was made later, or has answered well after. If none can be had any will do.
+func (p *pool) popRetry(c *conn) *call {
+	const moment = 100 * time.Millisecond
+	for i, s := range p.retries {
+		isWell := !c.made.Before(s.failed) || c.used.After(s.failed.Add(moment))
+		if (isWell || p.err != nil) && p.lanes[s.text].running < maxAlike {
+			p.retries = slices.Delete(p.retries, i, i+1)
+			p.lanes[s.text].running++
+			return s
+		}
+	}
+	return nil
+}
+
+// pop returns the call that c is to ask next, nil if there is none.
+func (p *pool) pop(c *conn) *call {
+	if s := p.popRetry(c); s != nil {
+		return s
+	}
 	var first *lane
 	for _, l := range p.lanes {
 		if len(l.waiting) == 0 || l.running >= maxAlike {
@@ -803,13 +846,14 @@ func (p *pool) dispatch() {
 	} else if p.isDown() {
 		p.finishAll(p.err)
 	}
-	for c := p.idle(); c != nil; c = p.idle() {
-		s := p.pop()
-		if s == nil {
-			break
+	for _, c := range p.conns { // so those that are not needed stay idle, and are closed
+		if c.busy {
+			continue
 		}
-		c.busy = true
-		go p.serve(c, s)
+		if s := p.pop(c); s != nil {
+			c.busy = true
+			go p.serve(c, s)
+		}
 	}
 	if p.closed || p.retired {
 		p.dropIdle(time.Now())
@@ -821,29 +865,24 @@ func (p *pool) dispatch() {
 
 // finishAll gives an error to all that wait.
 func (p *pool) finishAll(err error) {
+	all := p.retries
+	p.retries = nil
 	for _, l := range p.lanes {
-		for _, s := range l.waiting {
-			s.done <- result{nil, err}
-		}
+		all = append(all, l.waiting...)
 		l.waiting = nil
 	}
-}
-
-// idle returns the idle connection that was used last, nil if there is none. So
-// those that are not needed stay idle, and are closed.
-func (p *pool) idle() *conn {
-	var latest *conn
-	for _, c := range p.conns {
-		if !c.busy && (latest == nil || c.used.After(latest.used)) {
-			latest = c
-		}
+	for _, s := range all {
+		s.done <- result{nil, err}
 	}
-	return latest
 }
 
-// drop closes a connection.
-func (p *pool) drop(c *conn) {
+// take takes a connection out of the pool.
+func (p *pool) take(c *conn) {
 	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
+}
+
+func (p *pool) drop(c *conn) {
+	p.take(c)
 	c.close()
 }
 
@@ -858,9 +897,9 @@ func (p *pool) dropIdle(since time.Time) {
 
 // serve asks s over c. It locks the mutex after that.
 //
-// A call whose connection fails is asked once more. The others that are idle are
-// likely to be as dead, so it gets a new one, or one that has answered meanwhile.
-// A connection that was found closed before anything was sent does not count.
+// A call whose connection fails is asked once more. A connection that was found
+// closed before anything was sent does not count. After a silence the others that
+// are idle are likely to be as dead.
 func (p *pool) serve(c *conn, s *call) {
 	start := time.Now()
 	rows, err := c.ask(s)
@@ -869,23 +908,28 @@ func (p *pool) serve(c *conn, s *call) {
 	p.lanes[s.text].running--
 	c.busy = false // before the result: its client may ask the next at once
 	c.used = time.Now()
+	isFinal := err == nil || refusalOf(err).isFinal()
+	isReplaced := c.last || c.isOld() && len(p.conns) == maxConns
+	p.take(c)
+	if isFinal && !isReplaced {
+		p.conns = slices.Insert(p.conns, 0, c)
+	} else {
+		c.close()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.dropIdle(start)
+	}
 	if err != errStale {
 		p.count(c.used.Sub(start))
 	}
-	replaced := c.last || c.isOld() && len(p.conns) >= maxConns
-	isFinal := err == nil || refusalOf(err).isFinal()
-	if replaced || !isFinal {
-		p.drop(c)
-	}
-	if !isFinal && err != errStale {
-		p.dropIdle(start)
-	}
-	again := err == errStale || !isFinal && !s.again
-	if again && !s.left {
-		s.again = s.again || err != errStale
-		p.push(s)
-	} else {
+	isSecond := !s.failed.IsZero() && err != errStale
+	if isFinal || isSecond || s.left {
 		s.done <- result{rows, err}
+	} else {
+		if err != errStale {
+			s.failed = c.used
+		}
+		p.push(s)
 	}
 	p.dispatch()
 }
@@ -933,8 +977,8 @@ func catchPanic(err *error) {
 	}
 }
 
-// grow begins attempts to connect while connections are missing. While attempts
-// fail, one begins each pause.
+// grow begins attempts to connect while connections are missing. While there is
+// none, one attempt begins each pause.
 func (p *pool) grow() {
 	for p.attempts < maxAttempts && p.isShort() {
 		now := time.Now()
@@ -942,8 +986,8 @@ func (p *pool) grow() {
 			p.timer.Reset(p.next.Sub(now))
 			return
 		}
-		if p.err != nil {
-			p.next = now.Add(p.pause)
+		if len(p.conns) == 0 { // the second attempt begins if the first hangs
+			p.next = now.Add(cmp.Or(p.pause, longestPause))
 		}
 		limit := p.attemptTime()
 		p.long = p.long || limit == longAttempt
@@ -958,12 +1002,15 @@ func (p *pool) grow() {
 // isShort reports whether connections are missing: for the calls there are, to
 // replace an old one, or to find out whether the database is back.
 func (p *pool) isShort() bool {
-	if p.isDown() {
-		return true
+	if len(p.conns) == 0 {
+		return p.err != nil || p.waiting() > 0
 	}
 	coming := len(p.conns) + p.attempts
 	if coming >= maxConns {
 		return false
+	}
+	if len(p.retries) > p.attempts {
+		return true
 	}
 	calls, isOld := p.waiting(), false
 	for _, c := range p.conns {
@@ -975,7 +1022,8 @@ func (p *pool) isShort() bool {
 	return calls > coming || isOld && p.attempts == 0
 }
 
-func (p *pool) waiting() (n int) {
+func (p *pool) waiting() int {
+	n := len(p.retries)
 	for _, l := range p.lanes {
 		n += len(l.waiting)
 	}
@@ -1028,6 +1076,7 @@ func (p *pool) add(c driver.Conn) {
 	p.err = nil
 	p.retried = false
 	p.pause = 0
+	p.next = time.Time{}
 	now := time.Now()
 	i := slices.IndexFunc(p.conns, func(c *conn) bool { return c.isOld() && !c.last })
 	if i >= 0 && p.conns[i].busy {
@@ -1035,7 +1084,7 @@ func (p *pool) add(c driver.Conn) {
 	} else if i >= 0 {
 		p.drop(p.conns[i])
 	}
-	p.conns = append(p.conns, &conn{Conn: c, made: now, used: now})
+	p.conns = slices.Insert(p.conns, 0, &conn{Conn: c, made: now, used: now})
 }
 
 // noteFailure sets the pause until the next attempt. The first failure since a
@@ -1045,6 +1094,7 @@ func (p *pool) noteFailure(err error) {
 	refused := errors.As(err, new(*mysql.MySQLError))
 	if !refused && !p.retried && !errors.Is(err, context.DeadlineExceeded) {
 		p.retried = true
+		p.next = time.Time{}
 		return
 	}
 	p.err = err
@@ -1137,9 +1187,6 @@ func (m *MySQL) Stats() (s MySQLStats) {
 	}
 	for _, p := range c.pools {
 		d := p.databaseStats()
-		for n := 2; slices.ContainsFunc(s.Databases, d.isNamed); n++ {
-			d.Name = fmt.Sprintf("%s (%d)", p.name, n) // other port or account
-		}
 		s.Databases = append(s.Databases, d)
 		s.Calls += d.Selects[len(d.Selects)-1].Count
 		s.Errors += d.Errors
@@ -1147,8 +1194,6 @@ func (m *MySQL) Stats() (s MySQLStats) {
 	}
 	return s
 }
-
-func (d *DatabaseStats) isNamed(other DatabaseStats) bool { return d.Name == other.Name }
 
 // databaseStats locks the mutex.
 func (p *pool) databaseStats() DatabaseStats {
@@ -2145,10 +2190,11 @@ type probe struct {
 	optional bool // the table may be missing
 }
 
-// Check tries every SELECT of the seven questions on every database, asking for
-// a mailbox that does not exist. It calls say with each outcome: the database,
-// what was asked for, how long it took, and the error or nil. The error that
-// Check returns is that of reading the configuration.
+// Check connects to every database, which may take 16 seconds for each. Then it
+// tries every SELECT of the seven questions there, asking for a mailbox that does
+// not exist. It calls say with each outcome: the database, what was asked for or
+// "connecting", how long it took, and the error or nil. The error that Check
+// returns is that of reading the configuration.
 func (m *MySQL) Check(
 	ctx context.Context, say func(database, what string, took time.Duration, err error),
 ) error {
@@ -2156,7 +2202,17 @@ func (m *MySQL) Check(
 	if err != nil {
 		return err
 	}
+	connected := make(map[*pool]bool) // those tried
 	try := func(p *pool, probes ...probe) {
+		if _, tried := connected[p]; !tried {
+			start := time.Now()
+			err := p.await(ctx)
+			say(p.name, "connecting", time.Since(start), err)
+			connected[p] = err == nil
+		}
+		if !connected[p] {
+			return
+		}
 		for _, one := range probes {
 			ctx, cancel := context.WithTimeout(ctx, deadline)
 			start := time.Now()

@@ -61,7 +61,7 @@ func TestDemo(t *testing.T) {
 		t.Fatal(started)
 	}
 	expectLines(t, out, append(sevenAnswers, "expired, from memory  A User", "unavailable, try again later", "looked up             Postmaster",
-		`queries_total{type="passwd"}`, "cache_stale_total                            1\n", "mysql_errors_total")...)
+		`queries_total{type="passwd"}`, "cache_stale_total                            1\n", "database_errors_total")...)
 	if strings.Contains(out, "\x1b") {
 		t.Error("escape sequences where there is no terminal")
 	}
