@@ -2244,6 +2244,21 @@ func (m *MySQL) Check(
 	return nil
 }
 
+// DistributedDomains returns the domains whose users are on several mail stores.
+func (m *MySQL) DistributedDomains() ([]string, error) {
+	c, err := m.current()
+	if err != nil {
+		return nil, err
+	}
+	var domains []string
+	for _, s := range c.stores {
+		if s.distributed {
+			domains = append(domains, s.domain)
+		}
+	}
+	return domains, nil
+}
+
 // A Location says where MySQL would look an address up.
 type Location struct {
 	RealDomain  string
