@@ -333,6 +333,13 @@ func newGate(t testing.TB, addr string, db *mariadb.DB) *gate {
 
 func (g *gate) port() string { _, port, _ := net.SplitHostPort(g.addr); return port }
 
+// came returns how many connections there have been.
+func (g *gate) came() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.number
+}
+
 func (g *gate) reopen() {
 	g.t.Helper()
 	l, err := net.Listen("tcp", g.addr)
@@ -423,7 +430,7 @@ func (g *gate) relay(n int, client *net.TCPConn, server net.Conn) {
 func (g *gate) resolver(host string) *inlookup.MySQL {
 	s := newSite(g.t, nil)
 	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = host, g.port(), "secret"
-	return &inlookup.MySQL{Getenv: s.getenv}
+	return s.resolver()
 }
 
 // An admin is one session of the administrator. It was there before any setting was made, so none

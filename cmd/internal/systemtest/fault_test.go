@@ -275,23 +275,22 @@ func TestFailover(t *testing.T) {
 		n := answered() + 200
 		eventually(t, "more answers", func() bool { return answered() >= n })
 	}
-	came := func(g *gate) int { g.mu.Lock(); defer g.mu.Unlock(); return g.number }
 	load("the first goes", 0, func(answered func() int64) {
 		more(answered)
-		if came(a) == 0 || came(b) != 0 {
-			t.Errorf("%d and %d connections, want all to the first host", came(a), came(b))
+		if a.came() == 0 || b.came() != 0 {
+			t.Errorf("%d and %d connections, want all to the first host", a.came(), b.came())
 		}
 		a.close()
 		more(answered)
 		a.reopen()
 		more(answered)
 	})
-	n := came(a)
+	n := a.came()
 	load("the second goes", 0, func(answered func() int64) {
 		more(answered)
 		b.close()
 		more(answered)
-		if came(a) == n {
+		if a.came() == n {
 			t.Error("the first host has not been asked again")
 		}
 		b.reopen()

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
-	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // answersAt reports whether a server answers over the request FIFO of that name.
@@ -159,10 +158,10 @@ func (s *site) killed(args ...string) {
 	<-p.done
 }
 
-// requestFIFOs returns the names in the directory of request FIFOs.
-func (s *site) requestFIFOs() (names []string) {
+// names returns what lies in a directory.
+func (s *site) names(dir string) (names []string) {
 	s.t.Helper()
-	entries, err := os.ReadDir(s.env["INFIFODIR"])
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -172,32 +171,52 @@ func (s *site) requestFIFOs() (names []string) {
 	return names
 }
 
-// A killed server with more instances leaves FIFOs that nobody reads. Clients
-// choose evenly among all, so the next server removes those.
+func (s *site) requestFIFOs() []string { return s.names(s.env["INFIFODIR"]) }
+
+func (s *site) replyFIFOs() []string { return s.names(s.env["FIFOTMPDIR"]) }
+
+// What a killed server left answers nobody, and hinders no other server, with as
+// many instances or others. Clients choose evenly among the FIFOs that there are:
+// so the next server removes those beyond its own.
 func TestKilledInstances(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		before, after string
 		want          []string
 	}{
+		{"1", "1", []string{"infifo"}},
+		{"3", "3", []string{"infifo.1", "infifo.2", "infifo.3"}},
 		{"5", "2", []string{"infifo.1", "infifo.2"}},
 		{"3", "1", []string{"infifo"}},
 		{"1", "2", []string{"infifo.1", "infifo.2"}},
 	} {
+		what := fmt.Sprintf("-i %s after -i %s", test.after, test.before)
 		s := goldenSite(t, database(t))
 		s.killed("-i", test.before)
-		s.serve("-i", test.after)
+		if len(s.requestFIFOs()) == 0 {
+			t.Fatal("no FIFO is left: this test tests nothing")
+		}
+		if _, err := s.client().Resolve(t.Context(), hit); err == nil {
+			t.Error("an answer from a dead server")
+		}
+		p := s.serve("-i", test.after)
 		for range 40 {
 			a, err := s.short(patience).Resolve(t.Context(), hit)
 			if err != nil || a.Code() != hitCode {
-				t.Fatalf("-i %s after -i %s: code %d, %v", test.after, test.before, a.Code(), err)
+				t.Fatalf("%s: code %d, %v", what, a.Code(), err)
 			}
 		}
-		names := slices.DeleteFunc(s.requestFIFOs(), func(name string) bool {
+		left := slices.DeleteFunc(s.requestFIFOs(), func(name string) bool {
 			return test.after != "1" && name == "infifo" // no client chooses it
 		})
-		if !slices.Equal(names, test.want) {
-			t.Errorf("-i %s after -i %s: %q, want %q", test.after, test.before, names, test.want)
+		if !slices.Equal(left, test.want) {
+			t.Errorf("%s: %q, want %q", what, left, test.want)
+		}
+		p.terminate()
+		for _, name := range test.want {
+			if exists(s.fifo(name)) {
+				t.Errorf("%s: %s is left", what, name)
+			}
 		}
 	}
 }
@@ -229,19 +248,6 @@ func TestOthersFIFOsStay(t *testing.T) {
 	if text, err := os.ReadFile(s.fifo("infifo.5")); string(text) != "precious" || err != nil {
 		t.Errorf("infifo.5: %q, %v", text, err)
 	}
-}
-
-// replyFIFOs returns what lies in the directory of reply FIFOs.
-func (s *site) replyFIFOs() (names []string) {
-	s.t.Helper()
-	entries, err := os.ReadDir(s.env["FIFOTMPDIR"])
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
 }
 
 // A Client leaves nothing behind, whatever becomes of its question.
@@ -296,44 +302,4 @@ func TestKilledClient(t *testing.T) {
 		}
 	}
 	p.signal(syscall.SIGCONT)
-}
-
-// Under tcpserver each question has a process of its own, which asks the running
-// server; and each client does, under tcpclient.
-func TestTCPLeavesNothing(t *testing.T) {
-	t.Parallel()
-	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
-	s := goldenSite(t, database(t))
-	s.serve()
-	s.env["QUERY_CACHE"] = "1"
-	tcpserver := s.startCommand(s.command("tcpserver", "-1", "-H", "-R", "-l0", "127.0.0.1", "0",
-		bin+"/inlookup"))
-	defer tcpserver.cmd.Process.Kill()
-	port := ""
-	eventually(t, "tcpserver says its port", func() bool {
-		port = strings.TrimSpace(tcpserver.stdout.String())
-		return port != ""
-	})
-	client := newSite(t, nil)
-	client.env["TCPCLIENT"] = "1"
-	for range 5 {
-		status, _, stderr := client.run("tcpclient", "-H", "-R", "-l0", "127.0.0.1", port,
-			bin+"/inquerytest", "-q", "1", "-i", "", "user@example.com")
-		if status != 0 {
-			t.Fatalf("exit %d, %s", status, stderr)
-		}
-	}
-	if names := client.replyFIFOs(); len(names) > 0 {
-		t.Errorf("the clients left %q", names)
-	}
-	var names []string // the servers' processes may be about to end
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		names = s.replyFIFOs()
-		if len(names) == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
-	if len(names) > 0 {
-		t.Error(fmt.Sprint("the processes of tcpserver left ", names))
-	}
 }

@@ -161,20 +161,6 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// Who is refused a FIFO learns which process has it.
-func TestHolder(t *testing.T) {
-	t.Parallel()
-	if !exists("/proc/locks") {
-		testmain.Skip(t, "this system does not show locks as Linux does")
-	}
-	s := newSite(t, nil)
-	p := s.serve()
-	status, _, stderr := s.run("inlookup")
-	if want := fmt.Sprintf("%s: another server holds this FIFO: process %d (inlookup) holds it\n", s.fifo("infifo"), p.cmd.Process.Pid); status != 111 || !strings.HasSuffix(stderr, want) {
-		t.Errorf("exit %d, stderr %q, want %q", status, stderr, want)
-	}
-}
-
 // What inlookup.service and run say about groups.
 func TestGroups(t *testing.T) {
 	t.Parallel()
