@@ -510,3 +510,31 @@ func connections(t *testing.T, db *mariadb.DB, user string) (ids []int) {
 	}
 	return ids
 }
+
+// installed returns the path of a file of the installation.
+func installed(t testing.TB, name string) string {
+	t.Helper()
+	return filepath.Join(mariadbtest.Golden(t), "installation", name)
+}
+
+// loadInstallation makes the tables anew and fills them with the installation's rows. It undoes
+// whatever a test did to tables, and stamps the relay rows with the time of now.
+func loadInstallation(t testing.TB, db *mariadb.DB) {
+	t.Helper()
+	// DROP DATABASE leaves its session without a database, and only that session.
+	const anew = "DROP DATABASE indimail; CREATE DATABASE indimail; USE indimail;"
+	if err := db.Exec(anew + mariadb.Schema); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Load(installed(t, "data.sql")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// installationDB returns a MariaDB of the test's own with the installation's rows.
+func installationDB(t testing.TB, options ...string) *mariadb.DB {
+	t.Helper()
+	db := mariadbtest.ForTest(t, options...)
+	loadInstallation(t, db)
+	return db
+}

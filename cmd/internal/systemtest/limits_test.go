@@ -1,7 +1,7 @@
 package systemtest
 
-// Values that mean nothing, and too few descriptors or too little memory: the
-// server says so at once, and counts what it cannot do.
+// Too few descriptors or too little memory: the server says so at once, and counts
+// what it cannot do.
 
 import (
 	"fmt"
@@ -16,45 +16,6 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
-
-// With CACHE_TTL=0 nothing is kept: the next question is asked again, and while
-// the database is away there is no answer.
-func TestNothingKept(t *testing.T) {
-	t.Parallel()
-	db := database(t)
-	addUser(t, db, "none", "example.com", "old")
-	for _, value := range []string{"0", "0s"} {
-		g := newGate(t, "127.0.0.1:0", db)
-		s := newSite(t, nil)
-		s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", g.port(), "secret"
-		s.env["CACHE_TTL"] = value
-		s.serve()
-		c := s.short(patience)
-		const asked = "3 none@example.com"
-		setPasswd(t, db, "none", "example.com", "old")
-		if got := show(t, c, asked); got != "none@example.com old 0" {
-			t.Fatal(got)
-		}
-		setPasswd(t, db, "none", "example.com", "new")
-		if got := show(t, c, asked); got != "none@example.com new 0" {
-			t.Errorf("CACHE_TTL=%s: %s", value, got)
-		}
-		if n := s.counts()[`cache_entries{kind="present"}`]; n != 0 {
-			t.Errorf("CACHE_TTL=%s: %v entries", value, n)
-		}
-		g.close()
-		if got := show(t, c, asked); got != "unavailable" {
-			t.Errorf("CACHE_TTL=%s, without the database: %s", value, got)
-		}
-	}
-	s := goldenSite(t, db)
-	s.env["CACHE_NEGATIVE_TTL"] = "0"
-	s.serve()
-	show(t, s.short(patience), "1 nobody@example.com")
-	if n := s.counts()[`cache_entries{kind="absent"}`]; n != 0 {
-		t.Errorf("CACHE_NEGATIVE_TTL=0: %v entries", n)
-	}
-}
 
 // limited returns our command under limits of its own, as ulimit(1) sets them:
 // the hard ones too, since the Go runtime raises soft ones of descriptors.

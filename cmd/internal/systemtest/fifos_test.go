@@ -1,13 +1,16 @@
 package systemtest
 
-// What lies about: a request FIFO that somebody removed under the server, FIFOs
-// that a killed server left, reply FIFOs of clients that were killed.
+// The request FIFOs: who may serve them, how many there are and their modes; what
+// happens when somebody removes them, or a killed server leaves them. And what
+// clients leave.
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -302,4 +305,139 @@ func TestKilledClient(t *testing.T) {
 		}
 	}
 	p.signal(syscall.SIGCONT)
+}
+
+// A second server on the same FIFO is refused, and learns which process has it.
+// The first one does not notice.
+func TestHeldFIFO(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	p := s.serve("-i", "2")
+	holder := "another server holds this FIFO"
+	if exists("/proc/locks") { // Linux shows locks
+		holder += fmt.Sprintf(": process %d (inlookup) holds it\n", p.cmd.Process.Pid)
+	}
+	for _, args := range [][]string{{"-i", "2"}, {"-f", s.fifo("infifo.2")}, {"-f", "infifo.1"}} {
+		status, stdout, stderr := s.run("inlookup", args...)
+		right := strings.Contains(stderr, s.fifo("infifo.")) && strings.Contains(stderr, holder)
+		if status != 111 || stdout != "" || !right || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q, want %q", args, status, stdout, stderr, holder)
+		}
+	}
+	if a, err := s.ask("infifo.2", inlookup.Query{Type: inlookup.TypeUser, Email: "over@example.com"}); a.Code() != 3 || err != nil {
+		t.Errorf("the first server: %x, %v", a, err)
+	}
+	file := filepath.Join(s.dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := s.run("inlookup", "-f", file)
+	if text, err := os.ReadFile(file); status != 111 || !strings.Contains(stderr, file) || string(text) != "precious" || err != nil {
+		t.Errorf("-f file: exit %d, stderr %q, the file %q, %v", status, stderr, text, err)
+	}
+}
+
+// A client chooses among the instances evenly.
+func TestInstances(t *testing.T) {
+	s := goldenSite(t, database(t))
+	p := s.serve("-i", "3", "-v")
+	for name, want := range map[string]bool{"infifo": false, "infifo.1": true, "infifo.2": true, "infifo.3": true, "infifo.4": false} {
+		if exists(s.fifo(name)) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
+	}
+	d := s.directory()
+	const asked = 300
+	for range asked {
+		if status, err := d.Status(t.Context(), "over@example.com"); status != inlookup.StatusOverQuota || err != nil {
+			t.Fatalf("%v, %v", status, err)
+		}
+	}
+	counts, total := make(map[string]int), 0
+	lines := bufio.NewScanner(strings.NewReader(p.written()))
+	for lines.Scan() {
+		if name, _, _ := strings.Cut(lines.Text(), "->"); strings.Contains(lines.Text(), "User over@example.com") {
+			counts[name]++
+			total++
+		}
+	}
+	for _, name := range []string{"infifo.1", "infifo.2", "infifo.3"} {
+		if counts[name] <= 50 { // of 100: a standard deviation is 8
+			t.Errorf("%d of %d questions over %s", counts[name], asked, name)
+		}
+	}
+	if total != asked {
+		t.Errorf("%d of %d questions in debug lines", total, asked)
+	}
+	p.terminate()
+	if left, err := filepath.Glob(s.fifo("*")); left != nil || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// With one instance the FIFO is NAME alone, and clients find it.
+func TestOneInstance(t *testing.T) {
+	t.Parallel()
+	for _, infifo := range []string{"", "name", "path"} {
+		s := goldenSite(t, database(t))
+		want := s.fifo("infifo")
+		switch infifo {
+		case "name":
+			s.env["INFIFO"], want = "other", s.fifo("other")
+		case "path":
+			want = filepath.Join(s.dir, "far", "away", "fifo")
+			s.env["INFIFO"] = want
+		}
+		p := s.serve("-i", "1")
+		s.env["QUERY_CACHE"] = "1"
+		if status, stdout, stderr := s.run("inquerytest", "-q", "1", "over@example.com"); status != 0 ||
+			stdout != "over@example.com is Overquota on this domain (#5.2.2)\n" {
+			t.Errorf("INFIFO=%s: exit %d, stdout %q, stderr %q", s.env["INFIFO"], status, stdout, stderr)
+		}
+		if !exists(want) || exists(want+".1") {
+			t.Errorf("%s: %v, %s.1: %v", want, exists(want), want, exists(want+".1"))
+		}
+		p.terminate()
+		if exists(want) {
+			t.Errorf("%s is left", want)
+		}
+	}
+}
+
+// Modes do not depend on the umask, nor on what lies there already.
+func TestModes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		umask, mode, old string
+		want             os.FileMode
+	}{
+		{"077", "", "", 0o660},
+		{"000", "", "", 0o660},
+		{"077", "622", "", 0o622},
+		{"022", "0666", "", 0o666},
+		{"022", "", "0600", 0o660},
+		{"022", "0640", "0666", 0o640},
+	} {
+		s := newSite(t, nil)
+		s.env["INFIFODIR"] = filepath.Join(s.dir, "missing", "both")
+		if test.old != "" {
+			if out, err := exec.Command("sh", "-c", `mkdir -p "$1" && mkfifo "$1/infifo" && chmod "$2" "$1/infifo"`, "sh", s.env["INFIFODIR"], test.old).CombinedOutput(); err != nil {
+				t.Fatalf("%v %s", err, out)
+			}
+		}
+		if test.mode != "" {
+			s.env["FIFO_MODE"] = test.mode
+		}
+		p := s.startCommand(s.command("/bin/sh", "-c", "umask "+test.umask+`; exec "$0"`, filepath.Join(bin, "inlookup")))
+		s.answers(p)
+		if st, err := os.Lstat(s.fifo("infifo")); err != nil || st.Mode() != os.ModeNamedPipe|test.want {
+			t.Errorf("%+v: %v, %v", test, st.Mode(), err)
+		}
+		for _, dir := range []string{s.env["INFIFODIR"], filepath.Dir(s.env["INFIFODIR"])} {
+			if st, err := os.Stat(dir); test.old == "" && (err != nil || st.Mode().Perm() != 0o775) {
+				t.Errorf("%+v: directory %v, %v", test, st.Mode(), err)
+			}
+		}
+		p.terminate()
+	}
 }

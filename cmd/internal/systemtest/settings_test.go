@@ -1,7 +1,8 @@
 package systemtest
 
-// Where the database is: what host.mysql, host.cntrl and the variables say, and which of them wins.
-// Fake servers note who comes to them.
+// Settings: where the database is, which of host.mysql, host.cntrl and the
+// variables wins, and what becomes of values that are wrong or of no use. Fake
+// servers note who comes to them.
 
 import (
 	"cmp"
@@ -378,5 +379,56 @@ func TestUselessSettings(t *testing.T) {
 			}
 			p.terminate()
 		}
+	}
+}
+
+// A site with nothing but the environment: both commands, as a newcomer starts them.
+func TestNoControlFiles(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	s := newSite(t, db)
+	if err := os.Remove(s.env["CONTROLDIR"]); err != nil {
+		t.Fatal(err)
+	}
+	delete(s.env, "DEFAULT_DOMAIN")
+	for _, cached := range []bool{false, true} {
+		if cached {
+			s.env["QUERY_CACHE"] = "1"
+			s.serve()
+		}
+		for _, args := range []string{"-q 1 over@example.com", "-q 3 user@example.com", "-q 6 example.com", "-q 4 user@example.com", "-q 7 example.com"} {
+			if status, stdout, stderr := s.run("inquerytest", strings.Fields(args)...); status != 0 || stdout == "" || stderr != "" {
+				t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
+			}
+		}
+		if status, stdout, _ := s.run("inquerytest", "-q", "3", "missing@example.com"); status != 1 || stdout != "" {
+			t.Errorf("a missing user: exit %d, stdout %q", status, stdout)
+		}
+	}
+}
+
+// A file that holds a password and that all may read deserves a warning; the password is in none.
+func TestReadableByAll(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	for _, name := range []string{"host.mysql", "mcdinfo"} {
+		if err := os.Chmod(filepath.Join(s.env["CONTROLDIR"], name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := s.serve().startLines()
+	for name, want := range map[string]bool{
+		"host.mysql": true, "mcdinfo": true, "host.cntrl": false, "smtproutes": false,
+	} {
+		path := filepath.Join(s.env["CONTROLDIR"], name)
+		if got := strings.Contains(log, "warning: "+path+": "); got != want {
+			t.Errorf("a warning about %s: %v", name, got)
+		}
+		if got := strings.Contains(log, "chgrp indimail "+path+" && chmod 640 "+path+"\n"); got != want {
+			t.Errorf("advice about %s: %v", name, got)
+		}
+	}
+	if strings.Contains(log, "secret") {
+		t.Error("the password is in the log")
 	}
 }
