@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -64,6 +65,8 @@ func (a *admin) statistics(w io.Writer) {
 		float64(total)/seconds)
 }
 
+const defaultCacheSize = 256 << 20 // what Cache takes for a Size of 0
+
 // labels name the types 1 to 7.
 var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit", "domain"}
 
@@ -77,10 +80,10 @@ func (a *admin) status() string {
 		lost = a.lost()
 	}
 	var w exposition
-	w.add("build_info", "gauge", "the version", `version="`+build.Version()+`"`, 1)
+	w.add("build_info", "gauge", "the version", label("version", build.Version()), 1)
 	w.add("start_time_seconds", "gauge", "when the server started, Unix time", "", s.Started.Unix())
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
-		w.add("queries_total", "counter", "requests read", `type="`+labels[t]+`"`, s.Queries[t])
+		w.add("queries_total", "counter", "requests read", label("type", labels[t]), s.Queries[t])
 	}
 	w.add("waiting", "gauge", "requests that wait for an answer", "", s.Waiting)
 	w.add("refused_bytes_total", "counter",
@@ -108,11 +111,22 @@ func (a *admin) status() string {
 	w.add("cache_bytes", "gauge", "bytes of heap that entries take",
 		`kind="present"`, c.Present.Bytes)
 	w.add("cache_bytes", "gauge", "", `kind="absent"`, c.Absent.Bytes)
+	if a.cache != nil {
+		w.add("cache_entries_limit", "gauge", "entries that the cache keeps at most; 0: no limit",
+			"", a.cache.MaxEntries)
+		w.add("cache_bytes_limit", "gauge", "bytes of heap that entries take at most",
+			"", max(0, cmp.Or(a.cache.Size, defaultCacheSize)))
+	}
 	w.add("mysql_errors_total", "counter", "SELECTs that failed", "", m.Errors)
 	w.addTo("mysql_select_seconds", "_sum", "summary", "how long SELECTs took", "",
 		m.Time.Seconds())
 	w.addTo("mysql_select_seconds", "_count", "summary", "", "", m.Calls)
 	return w.String()
+}
+
+// label returns name="value", with the escapes of the text format.
+func label(name, value string) string {
+	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
 }
 
 // An exposition collects the values of metrics.
