@@ -36,6 +36,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,6 +118,30 @@ type BatchResolver interface {
 func askMany(ctx context.Context, r BatchResolver, batch []Query) (answers []Answer, err error) {
 	defer rescue(&err)
 	return r.ResolveMany(ctx, batch)
+}
+
+var errPanic = errors.New("panic")
+
+// rescue, deferred, turns a panic into an error that says where it was. Of a
+// value that is no text it tells only the type, because that may hold a hash.
+func rescue(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	what := fmt.Sprintf("%T", v)
+	switch v.(type) {
+	case error, string:
+		what = fmt.Sprint(v)
+	}
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	f, _ := frames.Next()
+	for strings.HasPrefix(f.Function, "runtime.") {
+		f, _ = frames.Next()
+	}
+	// Not %w for the value: a panic with ErrNotFound says nothing about a user.
+	*err = fmt.Errorf("%w: %w: %s (%s:%d)", ErrUnavailable, errPanic, what, f.File, f.Line)
 }
 
 // A Cache answers from memory if it can, and asks Resolver if it cannot. It

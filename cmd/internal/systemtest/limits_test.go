@@ -1,7 +1,7 @@
 package systemtest
 
-// Values that mean nothing, and too few descriptors or too little memory: the
-// server says so at once, and counts what it cannot do.
+// Too few descriptors or too little memory: the server says so at once, and counts
+// what it cannot do.
 
 import (
 	"fmt"
@@ -16,124 +16,6 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
-
-// With CACHE_TTL=0 nothing is kept: the next question is asked again, and while
-// the database is away there is no answer.
-func TestNothingKept(t *testing.T) {
-	t.Parallel()
-	db := database(t)
-	addUser(t, db, "none", "example.com", "old")
-	for _, value := range []string{"0", "0s"} {
-		g := newGate(t, "127.0.0.1:0", db)
-		s := newSite(t, nil)
-		s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", g.port(), "secret"
-		s.env["CACHE_TTL"] = value
-		s.serve()
-		c := s.short(patience)
-		const asked = "3 none@example.com"
-		setPasswd(t, db, "none", "example.com", "old")
-		if got := show(t, c, asked); got != "none@example.com old 0" {
-			t.Fatal(got)
-		}
-		setPasswd(t, db, "none", "example.com", "new")
-		if got := show(t, c, asked); got != "none@example.com new 0" {
-			t.Errorf("CACHE_TTL=%s: %s", value, got)
-		}
-		if n := s.counts()[`cache_entries{kind="present"}`]; n != 0 {
-			t.Errorf("CACHE_TTL=%s: %v entries", value, n)
-		}
-		g.close()
-		if got := show(t, c, asked); got != "unavailable" {
-			t.Errorf("CACHE_TTL=%s, without the database: %s", value, got)
-		}
-	}
-	s := goldenSite(t, db)
-	s.env["CACHE_NEGATIVE_TTL"] = "0"
-	s.serve()
-	show(t, s.short(patience), "1 nobody@example.com")
-	if n := s.counts()[`cache_entries{kind="absent"}`]; n != 0 {
-		t.Errorf("CACHE_NEGATIVE_TTL=0: %v entries", n)
-	}
-}
-
-// What does not fit is an error at the start, for the server and for its check.
-func TestValuesThatDoNotFit(t *testing.T) {
-	t.Parallel()
-	// In nanoseconds each of the numbers is out of range; the first, in 64 bits,
-	// comes to 0.29 s. So do the minutes.
-	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s", "3000000h", "1e3", "x"}
-	for name, values := range map[string][]string{
-		"CACHE_TTL": seconds, "CACHE_NEGATIVE_TTL": seconds, "CACHE_STALE": seconds,
-		"CACHE_SIZE":          {"99999999999999999999", "-1", "x", "1e3"},
-		"RELAY_CLEAR_MINUTES": {"-1", "99999999999999999999", "9223372036854775807", "307445734562"},
-	} {
-		for _, value := range values {
-			s := newSite(t, nil)
-			s.env[name] = value
-			if said := s.refuses(); !strings.Contains(said, name) {
-				t.Errorf("%s=%s: %s", name, value, said)
-			}
-			status, lines := s.check()
-			if status != 100 || !regexp.MustCompile(`(?m)^wrong .*`+name).MatchString(lines) {
-				t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
-			}
-		}
-	}
-}
-
-// What the C program takes as well is a warning when it does not fit, for the server and for its
-// check.
-func TestValuesOfTheCProgram(t *testing.T) {
-	t.Parallel()
-	db := database(t)
-	for _, setting := range [][2]string{
-		{"MAX_BTREE_COUNT", "99999999999999999999"}, {"MAX_BTREE_COUNT", "-1"},
-		{"MAX_BTREE_COUNT", "x"}, {"MAX_BTREE_COUNT", "1e3"},
-		{"USE_BTREE", "x"}, {"USE_BTREE", "yes"},
-	} {
-		name, value := setting[0], setting[1]
-		s := newSite(t, db)
-		s.env[name] = value
-		status, lines := s.check()
-		if status != 0 || !regexp.MustCompile(`(?m)^warning  cache +`+name+`: `).MatchString(lines) {
-			t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
-		}
-		log := s.serve().startLines()
-		if !strings.Contains(log, "inlookup: warning: "+name+": ") {
-			t.Errorf("%s=%s: no warning\n%s", name, value, log)
-		}
-		const asked = "1 over@example.com"
-		all(t, s.client(), name+"="+value, map[string]string{asked: "over quota"})
-		if n := s.counts()[`cache_entries{kind="present"}`]; n != 1 {
-			t.Errorf("%s=%s: %v entries, want the cache on and no limit", name, value, n)
-		}
-	}
-}
-
-// refuses starts a server that is to end at once, with 111 and without a FIFO. It
-// returns what the server said, or what it did instead.
-func (s *site) refuses() string {
-	s.t.Helper()
-	p := s.start("inlookup")
-	runs := false
-	eventually(s.t, "the server runs or has ended", func() bool {
-		runs = exists(s.fifo("infifo"))
-		select {
-		case <-p.done:
-			return true
-		default:
-			return runs
-		}
-	})
-	if runs {
-		p.cmd.Process.Kill()
-		return "the server runs"
-	}
-	if status := p.wait(); status != 111 {
-		return fmt.Sprint("exit ", status)
-	}
-	return p.stderr.String()
-}
 
 // limited returns our command under limits of its own, as ulimit(1) sets them:
 // the hard ones too, since the Go runtime raises soft ones of descriptors.

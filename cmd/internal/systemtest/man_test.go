@@ -1,12 +1,11 @@
 package systemtest
 
-// The manual pages, held against the commands themselves: their -h, their output and the text in
-// the built programs. The examples in the pages are run.
+// The manual pages, held against the commands themselves: their usage, their
+// output, and the text in the built programs. The examples in the pages are run.
 
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -261,6 +260,8 @@ var (
 		`inquerytest -F ""`:                                     {want: " entries flushed\n"},
 		"inquerytest -s | grep hits":                            {want: "inlookup_cache_hits_total"},
 		"inquerytest -s >/dev/null || exit 2":                   {quiet: true},
+		"inquerytest -watch":                                    {want: "questions a second: "},
+		"inquerytest -s -listen 127.0.0.1:9177":                 {left: true}, // TestScrape
 		"QUERY_CACHE=1 inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {
 			want: "queries/s", load: true},
 		"inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {
@@ -387,30 +388,19 @@ func TestManualProgram(t *testing.T) {
 	ask("inactive@example.com", "inactive")
 }
 
-// freePort returns a TCP port on which nobody listens at the moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
-// reachable reports whether somebody reads the FIFO or, for the name tcp, listens on the port.
-func reachable(fifo, port string) bool {
-	if filepath.Base(fifo) == "tcp" {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			conn.Close()
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for _, args := range []string{"-z", "-i 0", "-i -1", "-i x", "-i 1001", "-i", "-c -1", "-c 3000000000", "-c x", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {
+		status, stdout, stderr := s.run("inlookup", strings.Fields(args)...)
+		if status != 100 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "inlookup: ") {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
 		}
-		return err == nil
 	}
-	f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err == nil {
-		f.Close()
+	for _, arg := range []string{"-h", "-help", "--help"} {
+		status, stdout, stderr := s.run("inlookup", arg)
+		if status != 0 || !strings.Contains(stdout, "usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]") || stderr != "" {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q", arg, status, stdout, stderr)
+		}
 	}
-	return err == nil
 }

@@ -1,9 +1,10 @@
 package systemtest
 
-// What the database does to us: it hangs up in mid-sentence, falls silent, speaks one byte at a time, refuses. The
-// same for all of it: never a wrong answer, "unavailable" and not "absent" when there is none, each in the time that
-// clients wait, and all is well again when the database is. And what becomes of those who ask when the server itself
-// is killed.
+// What a database does to us: it goes and comes back, hangs up in mid-sentence,
+// falls silent, speaks one byte at a time, refuses. The same for all of it: never
+// a wrong answer; "unavailable" and not "absent" when there is none, each in the
+// time that clients wait; and all is well again when the database is. And what
+// becomes of those who ask when the server itself is killed.
 
 import (
 	"context"
@@ -17,7 +18,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,148 +33,6 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
-const (
-	inTime  = 10 * time.Second // clients wait 4 s; the rest is for a busy machine
-	recover = 8 * time.Second  // 2 s are meant; the rest is for a busy machine
-)
-
-// A weather is what the gate makes of what the database says.
-type weather struct {
-	pass func(conn int) int // so many bytes of it reach us over the connection with that number, from 0; nil: all
-	hang bool               // then comes silence, else the end
-	drip time.Duration      // between bytes
-}
-
-// A gate stands between us and the database.
-type gate struct {
-	t       testing.TB
-	addr    string
-	to      string
-	weather atomic.Pointer[weather]
-
-	mu     sync.Mutex // guards what follows
-	open   net.Listener
-	conns  []net.Conn
-	number int
-	said   [][]byte // by the database, over each connection
-}
-
-// newGate opens one at addr, port 0 being a free one.
-func newGate(t testing.TB, addr string, db *mariadb.DB) *gate {
-	t.Helper()
-	g := &gate{t: t, addr: addr, to: net.JoinHostPort("127.0.0.1", strconv.Itoa(db.Port))}
-	g.weather.Store(&weather{})
-	g.reopen()
-	t.Cleanup(g.close)
-	return g
-}
-
-func (g *gate) port() string { _, port, _ := net.SplitHostPort(g.addr); return port }
-
-func (g *gate) reopen() {
-	g.t.Helper()
-	l, err := net.Listen("tcp", g.addr)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.mu.Lock()
-	g.open, g.addr = l, l.Addr().String()
-	g.mu.Unlock()
-	go g.serve(l)
-}
-
-// close refuses connections and ends those that there are.
-func (g *gate) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open.Close()
-	for _, c := range g.conns {
-		c.Close()
-	}
-	g.conns = nil
-}
-
-func (g *gate) serve(l net.Listener) {
-	for {
-		client, err := l.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", g.to)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		g.mu.Lock()
-		n := g.number
-		g.number++
-		g.conns, g.said = append(g.conns, client, server), append(g.said, nil)
-		g.mu.Unlock()
-		go g.relay(n, client.(*net.TCPConn), server)
-	}
-}
-
-func (g *gate) relay(n int, client *net.TCPConn, server net.Conn) {
-	gone := make(chan struct{})
-	go func() {
-		io.Copy(server, client)
-		close(gone)
-	}()
-	defer server.Close()
-	defer client.Close()
-	if n%2 == 0 {
-		client.SetLinger(0) // a reset; else an orderly end
-	}
-	buf := make([]byte, 32<<10)
-	for sent := 0; ; {
-		got, err := server.Read(buf)
-		if err != nil {
-			return
-		}
-		for b := buf[:got]; len(b) > 0; {
-			w, size := g.weather.Load(), len(b)
-			if w.drip > 0 {
-				time.Sleep(w.drip)
-				size = 1
-			}
-			if w.pass != nil {
-				size = min(size, w.pass(n)-sent)
-			}
-			if size <= 0 && w.hang {
-				<-gone
-			}
-			if size <= 0 {
-				return
-			}
-			g.mu.Lock()
-			g.said[n] = append(g.said[n], b[:size]...) // before it is: who has the answer finds all of it here
-			g.mu.Unlock()
-			if _, err := client.Write(b[:size]); err != nil {
-				return
-			}
-			sent, b = sent+size, b[size:]
-		}
-	}
-}
-
-// resolver asks over the gate, with nothing but the environment.
-func (g *gate) resolver(host string) *inlookup.MySQL {
-	s := newSite(g.t, nil)
-	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = host, g.port(), "secret"
-	return &inlookup.MySQL{Getenv: s.getenv}
-}
-
-// timed shows the answer to q, which must come in time.
-func timed(t *testing.T, r inlookup.Resolver, q string) string {
-	t.Helper()
-	start := time.Now()
-	got := show(t, r, q)
-	if took := time.Since(start); took > inTime {
-		t.Errorf("%s: %s after %v", q, got, took)
-	}
-	return got
-}
-
 // atLeast sets max to d if it is smaller.
 func atLeast(max *atomic.Int64, d time.Duration) {
 	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
@@ -186,31 +44,6 @@ func bit(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-// rightOrNone asks q, of which nothing but the answer is an answer, and reports whether it came.
-func rightOrNone(t *testing.T, r inlookup.Resolver, q, want string) bool {
-	t.Helper()
-	got := timed(t, r, q)
-	if got != want && got != "unavailable" {
-		t.Errorf("%s: %s, want %s, or nothing", q, got, want)
-	}
-	return got == want
-}
-
-// recovers waits until all questions are answered rightly, and logs how long that took.
-func recovers(t *testing.T, r inlookup.Resolver, when string, questions map[string]string) {
-	t.Helper()
-	start := time.Now()
-	within(t, recover, when, func() bool {
-		for q, want := range questions {
-			if !rightOrNone(t, r, q, want) {
-				return false
-			}
-		}
-		return true
-	})
-	t.Logf("%s: all is well after %v", when, time.Since(start).Round(time.Millisecond))
 }
 
 // several are questions to a site without control files whose answers come in one row and in many.
@@ -438,23 +271,22 @@ func TestFailover(t *testing.T) {
 		n := answered() + 200
 		eventually(t, "more answers", func() bool { return answered() >= n })
 	}
-	came := func(g *gate) int { g.mu.Lock(); defer g.mu.Unlock(); return g.number }
 	load("the first goes", 0, func(answered func() int64) {
 		more(answered)
-		if came(a) == 0 || came(b) != 0 {
-			t.Errorf("%d and %d connections, want all to the first host", came(a), came(b))
+		if a.came() == 0 || b.came() != 0 {
+			t.Errorf("%d and %d connections, want all to the first host", a.came(), b.came())
 		}
 		a.close()
 		more(answered)
 		a.reopen()
 		more(answered)
 	})
-	n := came(a)
+	n := a.came()
 	load("the second goes", 0, func(answered func() int64) {
 		more(answered)
 		b.close()
 		more(answered)
-		if came(a) == n {
+		if a.came() == n {
 			t.Error("the first host has not been asked again")
 		}
 		b.reopen()
@@ -627,15 +459,7 @@ func (r *refusedPair) missingColumn(t *testing.T) {
 }
 
 func (r *refusedPair) lockedTable(t *testing.T) {
-	lock, err := r.db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	_, err = lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE, aliasdomain READ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, r.db, "indimail")
 	var clients sync.WaitGroup
 	for i := range 60 {
 		q := fmt.Sprintf("%d locked%d@example.com", []int{1, 3, 4, 6}[i%4], i)
@@ -648,9 +472,7 @@ func (r *refusedPair) lockedTable(t *testing.T) {
 	clients.Wait()
 	all(t, r.cached, "behind a lock", r.remembered)
 	t.Logf("%d connections wait for a lock", len(connections(t, r.db, "indimail")))
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	recovers(t, r.plain, "the lock is gone", known)
 }
 
@@ -776,18 +598,6 @@ func (r *refusedPair) checkLog(t *testing.T) {
 	}
 }
 
-// stopped reports whether every thread of a process stands still, where the kernel tells.
-func stopped(pid int) bool {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, thread := range threads {
-		text, err := os.ReadFile(thread)
-		if _, state, ok := strings.Cut(string(text), ") "); err == nil && ok && state[0] != 'T' {
-			return false
-		}
-	}
-	return err == nil
-}
-
 // askKnown has clients ask all that is known until end, and counts the answers.
 func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
 	right, none *atomic.Int64, end func()) {
@@ -795,7 +605,7 @@ func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
 	right, none = new(atomic.Int64), new(atomic.Int64)
 	var askers sync.WaitGroup
 	for range clients {
-		c := &inlookup.Client{Getenv: s.getenv, Timeout: timeout}
+		c := s.short(timeout)
 		askers.Go(func() {
 			for ctx.Err() == nil {
 				for q, want := range known {
@@ -849,4 +659,223 @@ func TestKilledServer(t *testing.T) {
 	}
 	end()
 	t.Logf("%d answered, %d not", right.Load(), none.Load())
+}
+
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+
+	// None is there when the server starts.
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s := goldenSite(t, db)
+	p := s.serve()
+	all(t, s.client(), "no database at the start", unknown)
+	plain := newSite(t, db) // where the user's row is the first thing looked up
+	plain.serve()
+	all(t, plain.client(), "no database, no control files", map[string]string{"1 user@example.com": "unavailable", "3 user@example.com": "unavailable",
+		"4 user@example.com": "unavailable", "5 alias@example.com": "unavailable", "6 user@example.com": "unavailable", "6 example.com": "unavailable",
+		"2 user@example.com 192.0.2.10": "unavailable", "7 example.com": "example.com"})
+	s.env["QUERY_CACHE"] = "1"
+	for _, typ := range []string{"1", "3", "5", "6"} {
+		if status, stdout, stderr := s.run("inquerytest", "-q", typ, "user@example.com"); status != 111 || stdout != "" || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("inquerytest -q %s: exit %d, stdout %q, stderr %q", typ, status, stdout, stderr)
+		}
+	}
+	restart := func() {
+		t.Helper()
+		if err := db.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 2*time.Second, "the server recovers", func() bool {
+			return show(t, s.client(), "2 user@example.com 192.0.2.10") == "true" // never kept
+		})
+	}
+	restart()
+	all(t, s.client(), "a database comes", known)
+
+	testDatabaseKilled(t, s, db, restart)
+
+	// It stands still.
+	testPaused(t, s, db.Pause, db.Continue)
+	p.terminate()
+	if text := p.stderr.String(); strings.Contains(text, "secret") || strings.Contains(text, "$5$") || !strings.Contains(text, "indimail") {
+		t.Errorf("the log shall name the database, and no secret:\n%s", text)
+	}
+}
+
+// testDatabaseKilled kills it while it is in use. The answers are in the cache, above all those of
+// a second server, where all will have expired, and of a third, which may not give what has expired.
+func testDatabaseKilled(t *testing.T, s *site, db *mariadb.DB, restart func()) {
+	t.Helper()
+	short, strict := goldenSite(t, db), goldenSite(t, db)
+	short.env["CACHE_TTL"], short.env["CACHE_NEGATIVE_TTL"] = "200ms", "200ms"
+	strict.env["CACHE_TTL"], strict.env["CACHE_NEGATIVE_TTL"], strict.env["CACHE_STALE"] = "200ms", "200ms", "0"
+	short.serve()
+	strict.serve()
+	all(t, short.client(), "short lives", known)
+	all(t, strict.client(), "short lives", known)
+	cached, stale := make(map[string]string), make(map[string]string)
+	for q, want := range known {
+		if q[0] != '2' {
+			cached[q] = want
+		}
+		if stale[q] = want; q[0] == '2' || want == "absent" || want == "[]" {
+			stale[q] = "unavailable"
+		}
+	}
+	expired := time.Now().Add(250 * time.Millisecond)
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, "all has expired", func() bool { return time.Now().After(expired) })
+	start := time.Now()
+	all(t, s.client(), "killed", cached)
+	if took := time.Since(start); took > inTime {
+		t.Errorf("%d answers from memory took %v", len(cached), took)
+	}
+	all(t, s.client(), "killed", map[string]string{"1 new@example.com": "unavailable", "3 new@example.com": "unavailable",
+		"5 alias@example.com": "unavailable", "2 user@example.com 192.0.2.10": "unavailable", "4 over@example.com": "unavailable"})
+	all(t, short.client(), "killed and expired", stale)
+	if n := short.counts()["cache_stale_total"]; n < 5 {
+		t.Errorf("%v stale answers counted", n)
+	}
+	all(t, strict.client(), "killed, expired and CACHE_STALE=0", unknown)
+	restart()
+	all(t, s.client(), "back", map[string]string{"1 new@example.com": "absent", "5 missing@example.com": "[]", "2 user@example.com 192.0.2.10": "true"})
+	within(t, 2*time.Second, "those with short lives recover", func() bool {
+		return show(t, short.client(), "2 user@example.com 192.0.2.10") == "true" && show(t, strict.client(), "3 missing@example.com") == "absent"
+	})
+	all(t, short.client(), "back", known)
+	all(t, strict.client(), "back", known)
+}
+
+func testPaused(t *testing.T, s *site, pause, resume func() error) {
+	t.Helper()
+	if err := pause(); err != nil {
+		t.Fatal(err)
+	}
+	const asked = 200 // more than are resolved at a time
+	var replies []*reply
+	start := time.Now()
+	for i := range asked {
+		replies = append(replies, newReply(t, s.env["FIFOTMPDIR"]))
+		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("paused%d@example.com", i), replies[i].path, ""))
+	}
+	hit := time.Now()
+	if got := show(t, s.client(), "3 user@example.com"); got != known["3 user@example.com"] || time.Since(hit) > 2*time.Second {
+		t.Errorf("a cached answer: %s after %v", got, time.Since(hit))
+	}
+	for i, r := range replies {
+		if b, err := r.read(time.Until(start.Add(inTime))); inlookup.WireAnswer(string(b)).Code() != -1 || err != nil {
+			t.Fatalf("question %d of a database that stands still: %x, %v", i, b, err)
+		}
+	}
+	t.Logf("%d errors after %v", asked, time.Since(start))
+	if err := resume(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 2*time.Second, "the server recovers", func() bool { return show(t, s.client(), "1 resumed@example.com") == "absent" })
+}
+
+// A host that lets everybody in and then refuses what they ask, as a Galera node without the majority does, is left for
+// one that answers.
+func TestHostThatRefuses(t *testing.T) {
+	t.Parallel()
+	db, refusing := database(t), mariadbtest.ForTest(t)
+	if err := refusing.Exec("SET GLOBAL init_connect='SELECT no_such_column'"); err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(t, fmt.Sprint("127.0.0.2:", db.Port), refusing)
+	mysql := g.resolver("127.0.0.2,127.0.0.1")
+	for _, q := range []string{"1 over@example.com", "3 user@example.com"} {
+		if got := show(t, mysql, q); got != known[q] && got != "over quota" {
+			t.Errorf("%s with a first host that refuses: %s", q, got)
+		}
+	}
+}
+
+// Connections that MariaDB ends are not a fault that anybody sees.
+func TestKilledConnections(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	mustExec(t, db, "CREATE USER victim@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO victim@localhost", "DROP USER victim@localhost")
+	s := newSite(t, db)
+	s.env["MYSQL_USER"] = "victim"
+	mysql := s.resolver()
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	var answered atomic.Int64
+	for range 8 {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				if got := show(t, mysql, "1 over@example.com"); got != "over quota" {
+					t.Errorf("while connections are killed: %s", got)
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	killed, again := 0, int64(0)
+	eventually(t, "20 connections are killed", func() bool {
+		if answered.Load() < again { // a question whose connection dies twice may fail
+			return false
+		}
+		again = answered.Load() + 100
+		for _, id := range connections(t, db, "victim") {
+			if db.Exec(fmt.Sprintf("KILL CONNECTION %d", id)) == nil { // else it has gone meanwhile
+				killed++
+			}
+		}
+		return killed >= 20
+	})
+	cancel()
+	askers.Wait()
+}
+
+// Connections that hang cost the questions that meet them half their time, and are then done with.
+func TestHangingConnections(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+	g := newGate(t, "127.0.0.1:0", db)
+	mysql := g.resolver("127.0.0.1")
+	ask := func(when string, n int) {
+		var askers sync.WaitGroup
+		for i := range n { // over as many connections
+			askers.Go(func() {
+				q := fmt.Sprintf("2 user%d@example.com 192.0.2.10", i)
+				got := show(t, mysql, q)
+				if got != "false" && when != "locked" { // then it may be told too late
+					t.Errorf("%s: %s: %s", when, q, got)
+				}
+			})
+		}
+		askers.Wait()
+	}
+	const many = 12
+	hung := 0
+	for _, n := range []int{1, many} {
+		unlock := lockTables(t, db, "indimail") // until each question has a connection of its own
+		var first sync.WaitGroup
+		first.Go(func() { ask("locked", many) })
+		eventually(t, "a connection for each question", func() bool { return g.came() >= hung+many })
+		unlock()
+		first.Wait()
+		// As if a firewall had forgotten those that there are. New ones work.
+		old := g.came()
+		g.weather.Store(&weather{hang: true, pass: func(conn int) int {
+			if conn < old {
+				return 0
+			}
+			return math.MaxInt
+		}})
+		hung = old
+		ask("hung", n) // one must not try the other connections in turn
+		failed := mysql.Stats().Errors
+		ask("after that", many)
+		if more := mysql.Stats().Errors - failed; more > 0 {
+			t.Errorf("after that %d questions met connections that hang", more)
+		}
+	}
 }
