@@ -137,7 +137,7 @@ var centralPlaces = []struct {
 func whoIsAsked(t *testing.T, seen *visits, s *site, email string) string {
 	t.Helper()
 	l := s.lookup()
-	unavailable(t, "the fakes refuse everybody", l.Directory, email)
+	all(t, l.Resolver, "the fakes refuse everybody", answers{"1 " + email: "unavailable"})
 	l.mysql.Close()
 	return seen.String()
 }
