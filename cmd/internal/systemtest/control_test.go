@@ -68,7 +68,7 @@ var routeCases = []struct {
 	{"other.example:a:smtp\nexample.com:b:1002\n", "1002", []int{1}},
 }
 
-func TestRoutes(t *testing.T) {
+func TestRoutesGiveThePort(t *testing.T) {
 	db := database(t)
 	for i, test := range routeCases {
 		s := newSite(t, db)
@@ -93,7 +93,7 @@ func TestRoutes(t *testing.T) {
 }
 
 // ROUTES chooses the file. Unset, it is qmtproutes if that exists.
-func TestRoutesFile(t *testing.T) {
+func TestROUTESChoosesTheFile(t *testing.T) {
 	db := database(t)
 	mustExec(t, db, "INSERT INTO hostcntrl (pw_name,pw_domain,pw_passwd,host) VALUES"+
 		" ('r','far.example.net','','mda2.example.net')", "DELETE FROM hostcntrl WHERE pw_name='r'")
@@ -134,7 +134,7 @@ func block(domain, mdahost string, db *mariadb.DB) string {
 		"\nuse_ssl 0\ndatabase indimail\nuser indimail\npass secret\n"
 }
 
-func TestMcdinfo(t *testing.T) {
+func TestMcdinfoInAnyForm(t *testing.T) {
 	db := database(t)
 	entry := block("example.com 0", "192.0.2.25", db)
 	spread := block("dist.example.net 1", "192.0.2.26", db)
@@ -168,7 +168,7 @@ func TestMcdinfo(t *testing.T) {
 }
 
 // An incomplete block is a warning, and an error for those who ask about its domain: nobody else's.
-func TestMcdinfoIncomplete(t *testing.T) {
+func TestIncompleteEntryIsAnErrorOfItsDomain(t *testing.T) {
 	db := database(t)
 	addUser(t, db, "local", "local.example.net", "hash")
 	entry := block("example.com 0", "192.0.2.25", db)
@@ -211,7 +211,7 @@ func TestMcdinfoIncomplete(t *testing.T) {
 }
 
 // MCDFILE names another file: a path, or a name in the control directory.
-func TestMcdfile(t *testing.T) {
+func TestMCDFILENamesAnotherFile(t *testing.T) {
 	db := database(t)
 	s := newSite(t, db)
 	s.control("mcdinfo", block("example.com 0", "192.0.2.1", db))
@@ -227,7 +227,7 @@ func TestMcdfile(t *testing.T) {
 
 const assignLine = "+example.com-:example.com:0:0:@DIR@:-::\n"
 
-func TestAssign(t *testing.T) {
+func TestOddLinesOfAssignAreSkipped(t *testing.T) {
 	db := database(t)
 	for name, test := range map[string]struct {
 		text string
@@ -270,7 +270,7 @@ func TestAssign(t *testing.T) {
 	all(t, s.resolver(), "no ASSIGNDIR", found)
 }
 
-func TestHostip(t *testing.T) {
+func TestHostipGivesTheAddress(t *testing.T) {
 	db := database(t)
 	for text, want := range map[string]string{
 		"192.0.2.77\n":             "192.0.2.77",
@@ -293,7 +293,7 @@ func TestHostip(t *testing.T) {
 
 // A domain that REAL_DOMAINS or ALIAS_DOMAINS names is taken for real, whatever table aliasdomain
 // says.
-func TestRealDomains(t *testing.T) {
+func TestRealDomainsAreNoAliases(t *testing.T) {
 	db := database(t)
 	const alias = "alias.example.org"
 	for name, want := range map[string]string{"": "example.com", "REAL_DOMAINS": alias,
@@ -322,7 +322,7 @@ var oddFiles = settings{
 
 // Odd files, one by one and all together, stop neither a start nor a SIGHUP, and inlookup -t says
 // what they are.
-func TestOddFiles(t *testing.T) {
+func TestOddFilesStopNothing(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	addUser(t, db, "odd", "example.com", "one")

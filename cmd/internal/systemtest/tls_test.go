@@ -179,7 +179,7 @@ var tlsCases = []struct {
 		"MYSQL_OPT_SSL_CA": "@OTHER@"}, false, false},
 }
 
-func TestTLS(t *testing.T) {
+func TestTLSGoesByTheAuthority(t *testing.T) {
 	t.Parallel()
 	db := newSecureDB(t)
 	named := false
@@ -259,7 +259,7 @@ func testSystemAuthorities(t *testing.T, db *secureDB) {
 }
 
 // A server that knows TLS 1.1 at best is refused.
-func TestTLSVersion(t *testing.T) {
+func TestOldTLSIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ours := newAuthority(t, dir, "ours")
