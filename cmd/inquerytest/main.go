@@ -635,7 +635,7 @@ func (from source) silence(q inlookup.Query) string {
 	if overTCP(from.getenv) {
 		return why
 	}
-	dir := cmp.Or(from.getenv("FIFOTMPDIR"), "/tmp")
+	dir := cmp.Or(from.getenv("FIFOTMPDIR"), from.getenv("REPLYDIR"), "/tmp")
 	return fmt.Sprintf("%s, or cannot write into a FIFO in %s of group %s and mode %s: "+
 		"set FIFOTMPDIR to the server's REPLYDIR, or to a directory with a group of the "+
 		"server (chgrp, chmod g+s), or ask as a user in such a group",
