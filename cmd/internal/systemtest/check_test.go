@@ -58,7 +58,7 @@ func snapshot(t *testing.T, dir string) (list string) {
 	return list
 }
 
-func TestCheckRight(t *testing.T) {
+func TestCheckOfARightSite(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	before := snapshot(t, s.dir) + snapshot(t, s.env["CONTROLDIR"])
@@ -78,7 +78,7 @@ func TestCheckRight(t *testing.T) {
 }
 
 // Beside a live server: it is named, and does not notice.
-func TestCheckLive(t *testing.T) {
+func TestCheckBesideAServer(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")

@@ -61,7 +61,7 @@ func (s *site) daemontools(control string, gid int) (service string) {
 
 // The file run, under daemontools' own programs. Of it only the account is another, one that every
 // machine has, and the directory is the test's own.
-func TestDaemontools(t *testing.T) {
+func TestRunFileUnderDaemontools(t *testing.T) {
 	t.Parallel()
 	testmain.Need(t, "daemontools", "supervise", "svc", "svok", "svstat", "envdir", "setuidgid")
 	db := database(t)
