@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -64,6 +65,8 @@ func (a *admin) statistics(w io.Writer) {
 		float64(total)/seconds)
 }
 
+const defaultCacheSize = 256 << 20 // what Cache takes for a Size of 0
+
 // labels name the types 1 to 7.
 var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit", "domain"}
 
@@ -76,10 +79,10 @@ func (a *admin) status() string {
 		lost = a.lost()
 	}
 	var w exposition
-	w.add("build_info", "gauge", "the version", `version="`+build.Version()+`"`, 1)
+	w.add("build_info", "gauge", "the version", label("version", build.Version()), 1)
 	w.add("start_time_seconds", "gauge", "when the server started, Unix time", "", s.Started.Unix())
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
-		w.add("queries_total", "counter", "requests read", `type="`+labels[t]+`"`, s.Queries[t])
+		w.add("queries_total", "counter", "requests read", label("type", labels[t]), s.Queries[t])
 	}
 	w.add("waiting", "gauge", "requests that wait for an answer", "", s.Waiting)
 	w.add("refused_bytes_total", "counter",
@@ -107,17 +110,14 @@ func (a *admin) status() string {
 	w.add("cache_bytes", "gauge", "bytes of heap that entries take",
 		`kind="present"`, c.Present.Bytes)
 	w.add("cache_bytes", "gauge", "", `kind="absent"`, c.Absent.Bytes)
+	w.addLimits(a.cache)
 	w.addDatabases(a.mysql.Stats().Databases)
 	return w.String()
 }
 
 // addDatabases adds the metrics of each database.
 func (w *exposition) addDatabases(databases []inlookup.DatabaseStats) {
-	label := func(d inlookup.DatabaseStats) string {
-		// Inside quotes a backslash stands before these three.
-		escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-		return `database="` + escape.Replace(d.Name) + `"`
-	}
+	label := func(d inlookup.DatabaseStats) string { return label("database", d.Name) }
 	for _, d := range databases {
 		up := 0
 		if d.Up {
@@ -157,6 +157,24 @@ func (w *exposition) addDatabases(databases []inlookup.DatabaseStats) {
 		w.addTo(name, "_sum", kind, help, label(d), d.Time.Seconds())
 		w.addTo(name, "_count", kind, help, label(d), total)
 	}
+}
+
+// addLimits adds the bounds of the cache, which may be nil.
+func (w *exposition) addLimits(cache *inlookup.Cache) {
+	if cache == nil {
+		return
+	}
+	w.add("cache_entries_limit", "gauge", "entries that the cache keeps at most; 0: no limit",
+		"", cache.MaxEntries)
+	w.add("cache_bytes_limit", "gauge", "bytes of heap that entries take at most",
+		"", max(0, cmp.Or(cache.Size, defaultCacheSize)))
+}
+
+// label returns name="value". Inside quotes a backslash stands before these
+// three.
+func label(name, value string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+	return name + `="` + escape.Replace(value) + `"`
 }
 
 // An exposition collects the values of metrics.

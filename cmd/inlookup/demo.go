@@ -272,12 +272,12 @@ func (d demonstration) ask(q inlookup.Query) {
 // zero.
 func (d demonstration) status() {
 	d.heading("What the server has counted, of all that inquerytest -s prints:")
-	a, err := d.client.Resolve(d.ctx, inlookup.Query{Type: inlookup.TypeStatus})
+	text, err := d.client.Status(d.ctx)
 	if err != nil {
 		d.say("  %s\n", d.colour(red, err.Error()))
 		return
 	}
-	for line := range strings.Lines(a.Data()) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "#") {
 			continue
