@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -695,18 +696,15 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 
 func (c *Client) configure() error {
 	e := environ{c.Getenv}
-	var timeoutErr, modeErr error
-	c.timeout = c.Timeout
-	if c.timeout == 0 {
-		c.timeout, timeoutErr = e.seconds("timeoutread", 4*time.Second)
-	}
-	c.mode, modeErr = e.fifoMode()
-	return errors.Join(timeoutErr, modeErr)
+	c.timeout = cmp.Or(c.Timeout, e.seconds("timeoutread", 4*time.Second))
+	var err error
+	c.mode, _, err = e.fifoMode()
+	return err
 }
 
 func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 	e := environ{c.Getenv}
-	if e.set("TCPCLIENT") && e.set("TCPREMOTEIP") {
+	if e.get("TCPCLIENT", "") != "" && e.get("TCPREMOTEIP", "") != "" {
 		return c.askTCP(ctx, q)
 	}
 	in, err := makeReplyFIFO(e.get("FIFOTMPDIR", "/tmp"), c.mode)
@@ -857,8 +855,15 @@ func (e environ) get(name, def string) string {
 	return cmp.Or(e.getenv(name), def)
 }
 
-// set reports whether a variable is set to something.
-func (e environ) set(name string) bool { return e.get(name, "") != "" }
+// set reports whether a variable is set, even to nothing. A getenv cannot tell
+// "set to nothing" from "unset". With one, such a variable is not set.
+func (e environ) set(name string) bool {
+	if e.getenv == nil {
+		_, set := os.LookupEnv(name)
+		return set
+	}
+	return e.getenv(name) != ""
+}
 
 // ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
 func ControlFile(getenv func(string) string, name string) string {
@@ -886,15 +891,24 @@ func (e environ) value(name, def string) (string, error) {
 	return cmp.Or(strings.TrimSpace(line), def), err
 }
 
-// seconds returns the whole seconds in a control file, or def.
-func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
-	text, err := e.value(name, "")
-	if text == "" || err != nil {
-		return def, err
+// seconds returns the whole seconds in a control file. It returns def if they
+// are no positive number, since a client has nowhere to write a warning.
+func (e environ) seconds(name string, def time.Duration) time.Duration {
+	text, _ := e.value(name, "")
+	n, _ := leadingNumber(text, 10)
+	if n < 1 {
+		return def
 	}
-	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil || n == 0 {
-		return def, fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), text)
-	}
-	return time.Duration(n) * time.Second, nil
+	return time.Duration(min(n, math.MaxInt32)) * time.Second
+}
+
+// leadingNumber returns the number at the beginning of text, as strtol(3) does:
+// what follows the digits does not count. A number beyond int64 becomes the
+// nearest one. It reports whether there is a number.
+func leadingNumber(text string, base int) (n int64, ok bool) {
+	text = strings.TrimSpace(text)
+	rest := strings.TrimLeft(text, "+-")
+	rest = strings.TrimLeft(rest, "0123456789"[:base])
+	n, err := strconv.ParseInt(strings.TrimSuffix(text, rest), base, 64)
+	return n, !errors.Is(err, strconv.ErrSyntax)
 }
