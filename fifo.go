@@ -37,6 +37,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -698,9 +699,10 @@ func (r *reader) answer(req request) {
 	if !extension {
 		s.count(&s.stats.Queries[req.typ], 1)
 	}
-	if s.Tracing.Load() && s.Trace != nil {
-		q := Query{Type: req.typ, Email: string(req.email), IP: string(req.ip)}
-		s.Trace(r.name, string(req.replyPath), q, hit)
+	if err := r.trace(req, hit); err != nil {
+		a := s.fail(req.typ, err)
+		s.reply(req.replyPath, func() []byte { return []byte(a) })
+		return
 	}
 	switch {
 	case hit:
@@ -711,6 +713,15 @@ func (r *reader) answer(req request) {
 	default:
 		s.miss(req)
 	}
+}
+
+func (r *reader) trace(req request, hit bool) (err error) {
+	if r.s.Tracing.Load() && r.s.Trace != nil {
+		defer rescue(&err)
+		q := Query{Type: req.typ, Email: string(req.email), IP: string(req.ip)}
+		r.s.Trace(r.name, string(req.replyPath), q, hit)
+	}
+	return nil
 }
 
 // queue puts a question about the server into its lane.
@@ -763,20 +774,26 @@ func (s *Server) miss(r request) {
 func (s *Server) resolve(ctx context.Context, q Query) Answer {
 	a, err := s.lookUp(ctx, q)
 	if err != nil {
-		s.count(&s.stats.Unavailable, 1)
-		s.logf("%v", err)
-		return errorAnswer(q.Type)
+		return s.fail(q.Type, err)
 	}
 	return a
 }
 
-func (s *Server) lookUp(ctx context.Context, q Query) (Answer, error) {
+// fail counts and logs an error, and returns the answer that tells it.
+func (s *Server) fail(t Type, err error) Answer {
+	s.count(&s.stats.Unavailable, 1)
+	s.logf("%v", err)
+	return errorAnswer(t)
+}
+
+func (s *Server) lookUp(ctx context.Context, q Query) (a Answer, err error) {
 	if !q.Type.extension() {
 		return askResolver(ctx, s.Resolver, q)
 	}
 	if s.Admin == nil {
 		return "", fmt.Errorf("%w: %v", ErrInvalid, q.Type)
 	}
+	defer rescue(&err)
 	text, err := s.Admin(ctx, q)
 	return NewData(q.Type, text), err
 }
@@ -890,4 +907,31 @@ func (s *Server) logLine(format string, args ...any) {
 	if s.Log != nil {
 		s.Log.Printf(format, args...)
 	}
+}
+
+// rescue, deferred, turns a panic into an error: what is wrong, and the lines
+// that led there, the innermost first. Of a value that is no text only the type
+// is told, because it may hold a password hash.
+func rescue(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	what := fmt.Sprintf("%T", v)
+	switch v.(type) {
+	case error, string:
+		what = fmt.Sprint(v)
+	}
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	var places []string
+	for more := true; more && len(places) < 3; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		if !strings.HasPrefix(f.Function, "runtime.") {
+			places = append(places, filepath.Base(f.File)+":"+strconv.Itoa(f.Line))
+		}
+	}
+	// Not %w for the value: a panic with ErrNotFound says nothing about a user.
+	*err = fmt.Errorf("%w: panic: %s (%s)", ErrUnavailable, what, strings.Join(places, ", "))
 }

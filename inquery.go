@@ -61,12 +61,13 @@ type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
 
-// askResolver asks r, which may be nil.
-func askResolver(ctx context.Context, r Resolver, q Query) (Answer, error) {
+// askResolver asks r, which may be nil, or panic.
+func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error) {
 	if r == nil {
 		return "", errNoResolver
 	}
-	a, err := r.Resolve(ctx, q)
+	defer rescue(&err)
+	a, err = r.Resolve(ctx, q)
 	if errors.Is(err, ErrNotFound) {
 		return Absent(q), nil
 	}

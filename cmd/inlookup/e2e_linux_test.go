@@ -1,5 +1,0 @@
-package main_test
-
-import "syscall"
-
-func init() { dieWithParent = func(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL } }

@@ -1,5 +1,0 @@
-//go:build ops
-
-package main_test
-
-func init() { operations = true }

@@ -1,0 +1,5 @@
+package systemtest
+
+import "syscall"
+
+func init() { dieWithParent = func(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL } }

@@ -1,0 +1,852 @@
+package systemtest
+
+// What the database does to us: it hangs up in mid-sentence, falls silent, speaks one byte at a time, refuses. The
+// same for all of it: never a wrong answer, "unavailable" and not "absent" when there is none, each in the time that
+// clients wait, and all is well again when the database is. And what becomes of those who ask when the server itself
+// is killed.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb"
+	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
+)
+
+const (
+	inTime  = 10 * time.Second // clients wait 4 s; the rest is for a busy machine
+	recover = 8 * time.Second  // 2 s are meant; the rest is for a busy machine
+)
+
+// A weather is what the gate makes of what the database says.
+type weather struct {
+	pass func(conn int) int // so many bytes of it reach us over the connection with that number, from 0; nil: all
+	hang bool               // then comes silence, else the end
+	drip time.Duration      // between bytes
+}
+
+// A gate stands between us and the database.
+type gate struct {
+	t       testing.TB
+	addr    string
+	to      string
+	weather atomic.Pointer[weather]
+
+	mu     sync.Mutex // guards what follows
+	open   net.Listener
+	conns  []net.Conn
+	number int
+	said   [][]byte // by the database, over each connection
+}
+
+// newGate opens one at addr, port 0 being a free one.
+func newGate(t testing.TB, addr string, db *mariadb.DB) *gate {
+	t.Helper()
+	g := &gate{t: t, addr: addr, to: net.JoinHostPort("127.0.0.1", strconv.Itoa(db.Port))}
+	g.weather.Store(&weather{})
+	g.reopen()
+	t.Cleanup(g.close)
+	return g
+}
+
+func (g *gate) port() string { _, port, _ := net.SplitHostPort(g.addr); return port }
+
+func (g *gate) reopen() {
+	g.t.Helper()
+	l, err := net.Listen("tcp", g.addr)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.mu.Lock()
+	g.open, g.addr = l, l.Addr().String()
+	g.mu.Unlock()
+	go g.serve(l)
+}
+
+// close refuses connections and ends those that there are.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open.Close()
+	for _, c := range g.conns {
+		c.Close()
+	}
+	g.conns = nil
+}
+
+func (g *gate) serve(l net.Listener) {
+	for {
+		client, err := l.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", g.to)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		g.mu.Lock()
+		n := g.number
+		g.number++
+		g.conns, g.said = append(g.conns, client, server), append(g.said, nil)
+		g.mu.Unlock()
+		go g.relay(n, client.(*net.TCPConn), server)
+	}
+}
+
+func (g *gate) relay(n int, client *net.TCPConn, server net.Conn) {
+	gone := make(chan struct{})
+	go func() {
+		io.Copy(server, client)
+		close(gone)
+	}()
+	defer server.Close()
+	defer client.Close()
+	if n%2 == 0 {
+		client.SetLinger(0) // a reset; else an orderly end
+	}
+	buf := make([]byte, 32<<10)
+	for sent := 0; ; {
+		got, err := server.Read(buf)
+		if err != nil {
+			return
+		}
+		for b := buf[:got]; len(b) > 0; {
+			w, size := g.weather.Load(), len(b)
+			if w.drip > 0 {
+				time.Sleep(w.drip)
+				size = 1
+			}
+			if w.pass != nil {
+				size = min(size, w.pass(n)-sent)
+			}
+			if size <= 0 && w.hang {
+				<-gone
+			}
+			if size <= 0 {
+				return
+			}
+			g.mu.Lock()
+			g.said[n] = append(g.said[n], b[:size]...) // before it is: who has the answer finds all of it here
+			g.mu.Unlock()
+			if _, err := client.Write(b[:size]); err != nil {
+				return
+			}
+			sent, b = sent+size, b[size:]
+		}
+	}
+}
+
+// resolver asks over the gate, with nothing but the environment.
+func (g *gate) resolver(host string) *inlookup.MySQL {
+	s := newSite(g.t, nil)
+	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = host, g.port(), "secret"
+	return &inlookup.MySQL{Getenv: s.getenv}
+}
+
+// timed shows the answer to q, which must come in time.
+func timed(t *testing.T, r inlookup.Resolver, q string) string {
+	t.Helper()
+	start := time.Now()
+	got := show(t, r, q)
+	if took := time.Since(start); took > inTime {
+		t.Errorf("%s: %s after %v", q, got, took)
+	}
+	return got
+}
+
+// atLeast sets max to d if it is smaller.
+func atLeast(max *atomic.Int64, d time.Duration) {
+	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
+	}
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// rightOrNone asks q, of which nothing but the answer is an answer, and reports whether it came.
+func rightOrNone(t *testing.T, r inlookup.Resolver, q, want string) bool {
+	t.Helper()
+	got := timed(t, r, q)
+	if got != want && got != "unavailable" {
+		t.Errorf("%s: %s, want %s, or nothing", q, got, want)
+	}
+	return got == want
+}
+
+// recovers waits until all questions are answered rightly, and logs how long that took.
+func recovers(t *testing.T, r inlookup.Resolver, when string, questions map[string]string) {
+	t.Helper()
+	start := time.Now()
+	within(t, recover, when, func() bool {
+		for q, want := range questions {
+			if !rightOrNone(t, r, q, want) {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("%s: all is well after %v", when, time.Since(start).Round(time.Millisecond))
+}
+
+// several are questions to a site without control files whose answers come in one row and in many.
+var several = map[string]string{
+	"3 user@example.com":  known["3 user@example.com"],
+	"5 alias@example.com": "[&other@remote.example &user@example.com /home/mail/A2E/example.com/user/Maildir/]",
+}
+
+// cuts returns the places in what the database said where to stop: where each packet begins and ends, and within.
+func cuts(said []byte) (at []int) {
+	for i := 0; i+4 <= len(said); {
+		size := int(said[i]) | int(said[i+1])<<8 | int(said[i+2])<<16
+		at = append(at, i, i+1, i+4, i+4+size/2, i+3+size)
+		i += 4 + size
+	}
+	slices.Sort(at)
+	return slices.DeleteFunc(slices.Compact(at), func(i int) bool { return i >= len(said) })
+}
+
+// conversation returns what the database says while q is asked twice over one new connection, and how much of that
+// comes with the first answer.
+func conversation(t *testing.T, db *mariadb.DB, q string) (said []byte, first int) {
+	g := newGate(t, "127.0.0.1:0", db)
+	m := g.resolver("127.0.0.1")
+	defer m.Close()
+	for range 2 {
+		if got := show(t, m, q); got != several[q] {
+			t.Fatalf("%s: %s", q, got)
+		}
+		g.mu.Lock()
+		first, said = len(said), slices.Clone(g.said[0])
+		g.mu.Unlock()
+	}
+	return said, first
+}
+
+// The first connection ends, or falls silent, after any number of bytes: nobody notices. All of them do: there is no
+// answer, and above all not the first of several rows, unless a new connection has room for one.
+func TestCutConnections(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	for q, want := range several {
+		said, first := conversation(t, db, q)
+		places := cuts(said)
+		var askers sync.WaitGroup
+		var slowest atomic.Int64
+		ask := func(at int, all, hang bool) {
+			g := newGate(t, "127.0.0.1:0", db)
+			defer g.close()
+			g.weather.Store(&weather{hang: hang, pass: func(conn int) int {
+				if conn == 0 || all {
+					return at
+				}
+				return math.MaxInt
+			}})
+			m := g.resolver("127.0.0.1")
+			defer m.Close()
+			start, right := time.Now(), 0
+			for range 2 {
+				if rightOrNone(t, m, q, want) {
+					right++
+				}
+			}
+			atLeast(&slowest, time.Since(start)/2)
+			if want := 2 * bit(!all || at >= first); right != want {
+				t.Errorf("%s: connections stop after %d bytes (all: %v, silence: %v): %d of 2 questions are answered, want %d", q, at, all, hang, right, want)
+			}
+			g.weather.Store(&weather{})
+			if all {
+				within(t, recover, "an answer when connections are whole", func() bool { return rightOrNone(t, m, q, want) })
+			}
+		}
+		turns := make(chan struct{}, 4)
+		for _, at := range places {
+			for _, all := range []bool{false, true} {
+				turns <- struct{}{}
+				askers.Go(func() {
+					ask(at, all, false)
+					<-turns
+				})
+			}
+		}
+		askers.Wait()
+		t.Logf("%s: cut at %d places of %d, the slowest answer after %v", q, len(places), places[len(places)-1]+1, time.Duration(slowest.Swap(0)))
+		for i, at := range places {
+			for _, all := range []bool{false, true} {
+				if i%4 == 0 {
+					askers.Go(func() { ask(at, all, true) })
+				}
+			}
+		}
+		askers.Wait()
+		t.Logf("%s: silent at %d places, the slowest answer after %v", q, len(places)/4, time.Duration(slowest.Load()))
+	}
+}
+
+// One byte at a time: too slow for any answer, but never quite silent. Whoever asks is told in time.
+func TestDrip(t *testing.T) {
+	t.Parallel()
+	g := newGate(t, "127.0.0.1:0", database(t))
+	g.weather.Store(&weather{drip: 30 * time.Millisecond})
+	m := g.resolver("127.0.0.1")
+	defer m.Close()
+	r := &inlookup.Cache{Resolver: m, TTL: -1, NegativeTTL: -1, Stale: -1}
+	ask := func(when string) {
+		var askers sync.WaitGroup
+		start := time.Now()
+		for i := range 40 {
+			askers.Go(func() {
+				for q := range several {
+					if i%2 == 0 {
+						q = fmt.Sprintf("1 drip%d@example.com", i)
+					}
+					if got := timed(t, r, q); got != "unavailable" {
+						t.Errorf("%s: %s: %s", when, q, got)
+					}
+				}
+			})
+		}
+		askers.Wait()
+		t.Logf("%s: 80 errors after %v", when, time.Since(start))
+	}
+	ask("from the start")
+	g.weather.Store(&weather{})
+	recovers(t, r, "no more drip", several)
+	g.weather.Store(&weather{drip: time.Second})
+	ask("with connections that worked")
+	g.weather.Store(&weather{})
+	recovers(t, r, "no more drip", several)
+}
+
+// Nobody accepts: connecting takes for ever, as behind a firewall that drops what comes.
+func TestUnacceptedConnections(t *testing.T) {
+	t.Parallel()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprint("127.0.0.1:", name.(*syscall.SockaddrInet4).Port)
+	full := false
+	for range 16 { // the queue is soon full; what does not fit is not answered
+		conn, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+		if full = err != nil; full {
+			break
+		}
+		defer conn.Close()
+	}
+	if !full {
+		testmain.Skip(t, "a queue of this system never fills")
+	}
+	m := (&gate{t: t, addr: addr}).resolver("127.0.0.1")
+	defer m.Close()
+	var askers sync.WaitGroup
+	for q := range known {
+		if q[0] == '7' {
+			continue // needs no database here
+		}
+		askers.Go(func() {
+			if got := timed(t, m, q); got != "unavailable" {
+				t.Errorf("%s: %s", q, got)
+			}
+		})
+	}
+	askers.Wait()
+}
+
+// underLoad has 8 clients ask q while meanwhile runs. So many questions may be without an answer.
+func underLoad(t *testing.T, m inlookup.Resolver, q, when string, without int64,
+	meanwhile func(answered func() int64)) {
+	t.Helper()
+	var askers sync.WaitGroup
+	var answered, none, slowest atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 8 {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				start := time.Now()
+				if rightOrNone(t, m, q, "true") {
+					answered.Add(1)
+				} else {
+					none.Add(1)
+				}
+				atLeast(&slowest, time.Since(start))
+			}
+		})
+	}
+	meanwhile(answered.Load)
+	cancel()
+	askers.Wait()
+	if none.Load() > without {
+		t.Errorf("%s: %d questions without an answer", when, none.Load())
+	}
+	t.Logf("%s: %d answered, %d not, the slowest after %v", when, answered.Load(), none.Load(),
+		time.Duration(slowest.Load()).Round(time.Millisecond))
+}
+
+// Two hosts with the same data: either may go, come back, and the other go.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	if l, err := net.Listen("tcp", "127.0.0.2:0"); err != nil {
+		testmain.Skip(t, "no second address to listen at:", err)
+	} else {
+		l.Close()
+	}
+	a := newGate(t, "127.0.0.1:0", db)
+	b := newGate(t, "127.0.0.2:"+a.port(), db)
+	m := a.resolver("127.0.0.1,127.0.0.2")
+	defer m.Close()
+	const q = "2 user@example.com 192.0.2.10"
+	load := func(when string, without int64, meanwhile func(answered func() int64)) {
+		t.Helper()
+		underLoad(t, m, q, when, without, meanwhile)
+	}
+	more := func(answered func() int64) {
+		t.Helper()
+		n := answered() + 200
+		eventually(t, "more answers", func() bool { return answered() >= n })
+	}
+	came := func(g *gate) int { g.mu.Lock(); defer g.mu.Unlock(); return g.number }
+	load("the first goes", 0, func(answered func() int64) {
+		more(answered)
+		if came(a) == 0 || came(b) != 0 {
+			t.Errorf("%d and %d connections, want all to the first host", came(a), came(b))
+		}
+		a.close()
+		more(answered)
+		a.reopen()
+		more(answered)
+	})
+	n := came(a)
+	load("the second goes", 0, func(answered func() int64) {
+		more(answered)
+		b.close()
+		more(answered)
+		if came(a) == n {
+			t.Error("the first host has not been asked again")
+		}
+		b.reopen()
+		more(answered)
+	})
+	// One falls silent: its connections hang, and new ones too. That takes most of the time there is for a question, and
+	// on a busy machine all of it.
+	a.weather.Store(&weather{pass: func(int) int { return 0 }, hang: true})
+	load("the one in use falls silent", 8, more)
+	a.weather.Store(&weather{})
+
+	for _, first := range []*gate{a, b} { // whichever of them comes back
+		a.close()
+		b.close()
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			if got := timed(t, m, q); got != "unavailable" {
+				t.Errorf("no host: %s", got)
+			}
+		}
+		first.reopen()
+		recovers(t, m, "one host of two comes back", map[string]string{q: "true"})
+		(map[*gate]*gate{a: b, b: a})[first].reopen()
+	}
+}
+
+// A refusedPair is two servers with one database that refuses. plain has no cache; cached has had all
+// the answers before.
+type refusedPair struct {
+	db         *mariadb.DB
+	site       *site // of the server without a cache
+	server     *process
+	plain      inlookup.Resolver
+	cached     inlookup.Resolver
+	remembered map[string]string // what cached answers whatever happens
+}
+
+// TestRefusals is what a database may have against us although it is there.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+	withoutCache, withCache := goldenSite(t, db), goldenSite(t, db)
+	withoutCache.env["USE_BTREE"] = "0"
+	r := &refusedPair{
+		db:     db,
+		site:   withoutCache,
+		server: withoutCache.serve(),
+		// Its client tells the server's "error" from no answer in time.
+		plain:      &inlookup.Client{Getenv: withoutCache.getenv, Timeout: patience},
+		cached:     withCache.client(),
+		remembered: maps.Clone(known),
+	}
+	withCache.serve()
+	delete(r.remembered, "2 user@example.com 192.0.2.10") // what is always asked
+	all(t, r.plain, "at first", known)
+	all(t, r.cached, "at first", known)
+	t.Run("read only", r.readOnly)
+	t.Run("missing table", r.missingTable)
+	t.Run("missing table that may be", r.optionalTable)
+	t.Run("missing column", r.missingColumn)
+	t.Run("locked table", r.lockedTable)
+	t.Run("password", r.password)
+	t.Run("locked account", r.lockedAccount)
+	t.Run("no rights", r.noRights)
+	t.Run("too many connections", r.tooManyConnections)
+	r.checkLog(t)
+}
+
+func (r *refusedPair) exec(t *testing.T, script string) {
+	t.Helper()
+	if err := r.db.Exec(script); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused expects errors as soon as connections are new.
+func (r *refusedPair) refused(t *testing.T, when string) {
+	t.Helper()
+	all(t, r.plain, when+", connections that are there", known)
+	r.server.signal(syscall.SIGINT)
+	eventually(t, "new connections are refused", func() bool {
+		return !rightOrNone(t, r.plain, "3 missing@example.com", "absent")
+	})
+	start := time.Now()
+	all(t, r.plain, when, unknown)
+	t.Logf("%s: %d errors after %v", when, len(unknown), time.Since(start).Round(time.Millisecond))
+	all(t, r.cached, when, r.remembered)
+}
+
+func (r *refusedPair) readOnly(t *testing.T) {
+	conn, err := r.db.SQL().Conn(t.Context()) // a lock goes with its connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, script := range [][2]string{
+		{"SET GLOBAL read_only=1", "SET GLOBAL read_only=0"},
+		{"FLUSH TABLES WITH READ LOCK", "UNLOCK TABLES"},
+	} {
+		for i, statement := range script {
+			if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+			// New connections, at the second.
+			r.server.signal([]os.Signal{syscall.SIGUSR1, syscall.SIGINT}[i])
+			all(t, r.plain, statement, known)
+		}
+	}
+}
+
+// away takes a table away while f runs.
+func (r *refusedPair) away(t *testing.T, table string, f func()) {
+	t.Helper()
+	r.exec(t, "RENAME TABLE "+table+" TO away")
+	f()
+	all(t, r.cached, "without "+table, r.remembered)
+	r.exec(t, "RENAME TABLE away TO "+table)
+	recovers(t, r.plain, table+" is back", known)
+}
+
+// Without a table of users nobody is absent.
+func (r *refusedPair) missingTable(t *testing.T) {
+	for table, questions := range map[string][]string{
+		"indimail": {
+			"1 user@example.com", "1 missing@example.com", "3 user@example.com",
+			"3 missing@example.com", "4 missing@example.com", "6 missing@example.com",
+			"1 duser@dist.example.net",
+		},
+		"indibak":    {"3 missing@example.com"},
+		"hostcntrl":  {"1 duser@dist.example.net", "3 missing@dist.example.net"},
+		"host_table": {"1 duser@dist.example.net"},
+	} {
+		r.away(t, table, func() {
+			for _, q := range questions {
+				if got := timed(t, r.plain, q); got != "unavailable" {
+					t.Errorf("without %s: %s: %s", table, q, got)
+				}
+			}
+			for q, want := range known {
+				rightOrNone(t, r.plain, q, want)
+			}
+		})
+	}
+}
+
+// The C programs make these tables when they first write to them: one that is missing is empty.
+func (r *refusedPair) optionalTable(t *testing.T) {
+	for table, changed := range map[string]map[string]string{
+		"valias":  {"1 alias@example.com": "absent", "5 alias@example.com": "[]"},
+		"vlimits": {"6 example.com": "absent", "6 user@example.com": "-1 of type 1"},
+		"relay":   {"2 user@example.com 192.0.2.10": "false"},
+		"aliasdomain": {
+			"7 alias.example.org":      "alias.example.org",
+			"1 user@alias.example.org": "absent",
+		},
+		"smtp_port": {"4 duser@dist.example.net": "dist.example.net:192.0.2.26:25"},
+	} {
+		want := maps.Clone(known)
+		maps.Copy(want, changed)
+		r.away(t, table, func() { all(t, r.plain, "without "+table, want) })
+	}
+}
+
+func (r *refusedPair) missingColumn(t *testing.T) {
+	r.exec(t, "ALTER TABLE indimail RENAME COLUMN scram TO other")
+	all(t, r.plain, "without a column", map[string]string{
+		"1 missing@example.com": "unavailable", "3 missing@example.com": "unavailable",
+	})
+	r.exec(t, "ALTER TABLE indimail RENAME COLUMN other TO scram")
+	recovers(t, r.plain, "the column is back", known)
+}
+
+func (r *refusedPair) lockedTable(t *testing.T) {
+	lock, err := r.db.SQL().Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	_, err = lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE, aliasdomain READ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients sync.WaitGroup
+	for i := range 60 {
+		q := fmt.Sprintf("%d locked%d@example.com", []int{1, 3, 4, 6}[i%4], i)
+		clients.Go(func() {
+			if got := timed(t, r.plain, q); got != "unavailable" {
+				t.Errorf("behind a lock: %s", got)
+			}
+		})
+	}
+	clients.Wait()
+	all(t, r.cached, "behind a lock", r.remembered)
+	t.Logf("%d connections wait for a lock", len(connections(t, r.db, "indimail")))
+	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
+		t.Fatal(err)
+	}
+	recovers(t, r.plain, "the lock is gone", known)
+}
+
+func (r *refusedPair) setPassword(t *testing.T, text string) {
+	t.Helper()
+	r.exec(t, fmt.Sprintf("ALTER USER indimail@'%%' IDENTIFIED BY '%s',"+
+		" indimail@localhost IDENTIFIED BY '%[1]s'", text))
+}
+
+func (r *refusedPair) password(t *testing.T) {
+	r.setPassword(t, "changed")
+	r.refused(t, "another password")
+	r.setPassword(t, "secret")
+	recovers(t, r.plain, "the old password", known)
+
+	r.setPassword(t, "new")
+	r.refused(t, "a new password")
+	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo"} {
+		text, err := os.ReadFile(filepath.Join(r.site.env["CONTROLDIR"], name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.site.control(name, strings.ReplaceAll(string(text), "secret", "new"))
+		defer r.site.control(name, string(text))
+	}
+	r.server.signal(syscall.SIGINT)
+	recovers(t, r.plain, "the new password in the control files", known)
+	r.setPassword(t, "secret")
+}
+
+func (r *refusedPair) lockedAccount(t *testing.T) {
+	r.server.signal(syscall.SIGINT) // the password is the old one again
+	recovers(t, r.plain, "all as it was", known)
+	account := func(state string) {
+		r.exec(t, "ALTER USER indimail@'%' ACCOUNT "+state+"; ALTER USER indimail@localhost ACCOUNT "+state)
+	}
+	account("LOCK")
+	r.refused(t, "a locked account")
+	account("UNLOCK")
+	recovers(t, r.plain, "the account is unlocked", known)
+}
+
+// Rights to a database are looked at when a connection is made.
+func (r *refusedPair) noRights(t *testing.T) {
+	r.exec(t, "REVOKE ALL ON indimail.* FROM indimail@'%', indimail@localhost")
+	r.refused(t, "without rights")
+	r.exec(t, "GRANT ALL ON indimail.* TO indimail@'%', indimail@localhost")
+	recovers(t, r.plain, "rights again", known)
+}
+
+// takeConnections takes all that the database gives, until release.
+func (r *refusedPair) takeConnections(t *testing.T) (release func()) {
+	t.Helper()
+	connector, err := mysql.MySQLDriver{}.OpenConnector(
+		"indimail:secret@unix(" + r.db.Socket + ")/indimail")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var taken []io.Closer
+	release = func() {
+		for _, c := range taken {
+			c.Close()
+		}
+		taken = nil
+	}
+	t.Cleanup(release)
+	for {
+		c, err := connector.Connect(context.Background())
+		if err != nil && strings.Contains(err.Error(), "1040") {
+			return release
+		}
+		if err != nil {
+			t.Fatal("connections are refused for another reason:", err)
+		}
+		taken = append(taken, c)
+	}
+}
+
+func (r *refusedPair) tooManyConnections(t *testing.T) {
+	r.exec(t, "SET GLOBAL max_connections=10")
+	defer r.exec(t, "SET GLOBAL max_connections=500")
+	release := r.takeConnections(t)
+	late := goldenSite(t, r.db)
+	late.serve()
+	all(t, late.client(), "who comes too late", unknown)
+	all(t, r.plain, "who has connections", known)
+	all(t, r.cached, "who remembers", r.remembered)
+	var clients sync.WaitGroup
+	var right, none atomic.Int64
+	for range 16 {
+		clients.Go(func() {
+			for q, want := range known {
+				if rightOrNone(t, r.plain, q, want) {
+					right.Add(1)
+				} else {
+					none.Add(1)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	t.Logf("16 clients with no connections to be had: %d answered, %d not", right.Load(), none.Load())
+	if none.Load() > 0 {
+		t.Error("those that are there suffice, one question after the other")
+	}
+	release()
+	recovers(t, late.client(), "connections again", known)
+	recovers(t, r.plain, "connections again", known)
+}
+
+// checkLog expects that the log says which database it is about, and no secret.
+func (r *refusedPair) checkLog(t *testing.T) {
+	text := r.server.stderr.String()
+	if strings.Contains(text, "Hash") || strings.Contains(text, "secret") {
+		t.Errorf("a secret is in the log:\n%s", text)
+	}
+	// MySQL's own text names the database in which a table is missing.
+	named := regexp.MustCompile(`database indimail on |Table 'indimail\.`)
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "unavailable") && !named.MatchString(line) {
+			t.Errorf("which database? %s", line)
+		}
+	}
+}
+
+// stopped reports whether every thread of a process stands still, where the kernel tells.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if _, state, ok := strings.Cut(string(text), ") "); err == nil && ok && state[0] != 'T' {
+			return false
+		}
+	}
+	return err == nil
+}
+
+// askKnown has clients ask all that is known until end, and counts the answers.
+func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
+	right, none *atomic.Int64, end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	right, none = new(atomic.Int64), new(atomic.Int64)
+	var askers sync.WaitGroup
+	for range clients {
+		c := &inlookup.Client{Getenv: s.getenv, Timeout: timeout}
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				for q, want := range known {
+					if rightOrNone(t, c, q, want) {
+						right.Add(1)
+					} else {
+						none.Add(1)
+					}
+				}
+			}
+		})
+	}
+	return right, none, func() {
+		cancel()
+		askers.Wait()
+	}
+}
+
+// A server that is killed takes what it was asked with it. Who asks then is told nothing, never something wrong, and
+// is answered when there is a server again; what lies in a FIFO that somebody has kept open is answered even so.
+func TestKilledServer(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	p := s.serve()
+	right, none, end := s.askKnown(t, 8, time.Second)
+	for range 4 {
+		p.signal(syscall.SIGSTOP) // so that questions lie in the FIFO
+		eventually(t, "the server stands still", func() bool { return stopped(p.cmd.Process.Pid) })
+		held, err := os.OpenFile(s.fifo("infifo"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newReply(t, s.env["FIFOTMPDIR"])
+		if _, err := held.Write(frame(inlookup.TypeUser, "over@example.com", r.path, "")); err != nil {
+			t.Fatal(err)
+		}
+		p.cmd.Process.Kill()
+		<-p.done
+		if got, open := r.drain(); got != nil || open {
+			t.Errorf("an answer from a dead server: %x", got)
+		}
+		start := time.Now()
+		p = s.serve()
+		if got, err := r.read(patience); inlookup.Answer(got) != inlookup.NewAnswer(int(inlookup.StatusOverQuota)) || err != nil {
+			t.Errorf("what lay in the FIFO: %x, %v", got, err)
+		}
+		held.Close()
+		n := right.Load() + 100
+		within(t, recover, "answers again", func() bool { return right.Load() >= n })
+		t.Logf("100 answers %v after the start", time.Since(start).Round(time.Millisecond))
+	}
+	end()
+	t.Logf("%d answered, %d not", right.Load(), none.Load())
+}

@@ -1,0 +1,5 @@
+//go:build ops
+
+package systemtest
+
+func init() { operations = true }
