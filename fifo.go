@@ -90,22 +90,20 @@ func defaultDir() string {
 	return before
 }
 
-// fifoMode returns the mode for FIFOs that either end makes. Text without a
-// number stands for the default, with a warning. A mode with which the owner
-// could not open the FIFO is an error, before one is made.
-func (e environ) fifoMode() (mode fs.FileMode, warning string, err error) {
+// fifoMode returns the mode for FIFOs that either end makes. Text that is no
+// octal number stands for the default. A mode with which the owner could not
+// open the FIFO is an error, before one is made.
+func (e environ) fifoMode() (fs.FileMode, error) {
 	const def, ownerBoth = 0o660, 0o600
-	text := e.get("FIFO_MODE", "660")
-	n, ok := leadingNumber(text, 8)
+	n, ok := leadingNumber(e.get("FIFO_MODE", ""), 8)
 	if !ok || n < 0 {
-		return def, "FIFO_MODE: want an octal mode: 0660 is used", nil
+		return def, nil
 	}
-	mode = fs.FileMode(n) & fs.ModePerm
+	mode := fs.FileMode(n) & fs.ModePerm
 	if mode&ownerBoth != ownerBoth {
-		return 0, "", fmt.Errorf("FIFO_MODE: %04o: the server itself must read and write: want 0660",
-			uint32(mode))
+		return 0, fmt.Errorf("FIFO_MODE: %04o: its owner must read and write: want 0660", n)
 	}
-	return mode, "", nil
+	return mode, nil
 }
 
 // indimail returns the user and the group to which root gives the FIFOs and
@@ -442,14 +440,13 @@ type ServerSettings struct {
 	FIFOs    []string    // paths of the request FIFOs
 	Mode     fs.FileMode // of those that are made
 	ReplyDir string      // the only directory for reply FIFOs; "": any
-	Warnings []string    // of variables that are not used, because they make no sense
 }
 
 // Settings returns what Listen goes by. An error names the variable that is
 // wrong.
 func (s *Server) Settings() (ServerSettings, error) {
 	e := environ{s.Getenv}
-	mode, modeWarning, err := e.fifoMode()
+	mode, err := e.fifoMode()
 	if err != nil {
 		return ServerSettings{}, err
 	}
@@ -460,9 +457,6 @@ func (s *Server) Settings() (ServerSettings, error) {
 	}
 	path := e.requestFIFO(s.Infifo)
 	settings := ServerSettings{FIFOs: []string{path}, Mode: mode, ReplyDir: dir}
-	if modeWarning != "" {
-		settings.Warnings = append(settings.Warnings, modeWarning)
-	}
 	if s.Instances > 1 {
 		settings.FIFOs = nil
 		for n := range s.Instances {
@@ -485,9 +479,6 @@ func (s *Server) Listen() error {
 		return err
 	}
 	s.settings = settings
-	for _, warning := range settings.Warnings {
-		s.logLine("warning: %s", warning)
-	}
 	s.asRoot = os.Geteuid() == 0
 	if limit, few := FewDescriptors(); few {
 		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+

@@ -23,7 +23,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -698,8 +697,8 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 func (c *Client) configure() error {
 	e := environ{c.Getenv}
 	c.timeout = cmp.Or(c.Timeout, e.seconds("timeoutread", 4*time.Second))
-	var err error
-	c.mode, _, err = e.fifoMode()
+	mode, err := e.fifoMode()
+	c.mode = mode
 	return err
 }
 
@@ -859,11 +858,8 @@ func (e environ) get(name, def string) string {
 // set reports whether a variable is set, even to nothing. A getenv cannot tell
 // "set to nothing" from "unset". With one, such a variable is not set.
 func (e environ) set(name string) bool {
-	if e.getenv == nil {
-		_, set := os.LookupEnv(name)
-		return set
-	}
-	return e.getenv(name) != ""
+	_, set := os.LookupEnv(name)
+	return e.get(name, "") != "" || e.getenv == nil && set
 }
 
 // ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
@@ -896,20 +892,9 @@ func (e environ) value(name, def string) (string, error) {
 // are no positive number, since a client has nowhere to write a warning.
 func (e environ) seconds(name string, def time.Duration) time.Duration {
 	text, _ := e.value(name, "")
-	n, _ := leadingNumber(text, 10)
-	if n < 1 {
-		return def
+	const most = 1 << 30 // beyond it a Duration would overflow
+	if n, _ := leadingNumber(text, 10); n > 0 {
+		return time.Duration(min(n, most)) * time.Second
 	}
-	return time.Duration(min(n, math.MaxInt32)) * time.Second
-}
-
-// leadingNumber returns the number at the beginning of text, as strtol(3) does:
-// what follows the digits does not count. A number beyond int64 becomes the
-// nearest one. It reports whether there is a number.
-func leadingNumber(text string, base int) (n int64, ok bool) {
-	text = strings.TrimSpace(text)
-	rest := strings.TrimLeft(text, "+-")
-	rest = strings.TrimLeft(rest, "0123456789"[:base])
-	n, err := strconv.ParseInt(strings.TrimSuffix(text, rest), base, 64)
-	return n, !errors.Is(err, strconv.ErrSyntax)
+	return def
 }
