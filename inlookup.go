@@ -873,15 +873,19 @@ func isThisMachine(host string) bool {
 	})
 }
 
-// usualSocket returns the socket on which a server of this machine listens.
+// usualSockets are where a server of this machine listens, Debian's first.
+var usualSockets = []string{
+	"/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock",
+}
+
+// usualSocket returns the one that is there, else Debian's.
 func usualSocket() string {
-	const debian = "/run/mysqld/mysqld.sock"
-	for _, path := range []string{debian, "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"} {
+	for _, path := range usualSockets {
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
 	}
-	return debian
+	return usualSockets[0]
 }
 
 // tlsConfig returns how a server must prove its identity. With MYSQL_OPT_SSL_CA
@@ -1245,8 +1249,11 @@ func (c *config) relayTable() string { return c.table("RELAY_TABLE", "relay") }
 
 // table returns the name of a table, quoted. It can be "database.table".
 func (c *config) table(variable, def string) string {
-	names := strings.Split(strings.ReplaceAll(c.get(variable, def), "`", ""), ".")
-	return "`" + strings.Join(names, "`.`") + "`"
+	names := strings.Split(c.get(variable, def), ".")
+	for i, name := range names {
+		names[i] = "`" + strings.ReplaceAll(strings.Trim(name, "`"), "`", "``") + "`"
+	}
+	return strings.Join(names, ".")
 }
 
 // The columns of userSQL.

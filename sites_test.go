@@ -158,7 +158,7 @@ func TestAssign(t *testing.T) {
 func TestTableOfDatabase(t *testing.T) {
 	for name, want := range map[string]string{
 		"": "`indimail`", "users": "`users`", "central.users": "`central`.`users`",
-		"`central`.`users`": "`central`.`users`", "a`; DROP TABLE b": "`a; DROP TABLE b`",
+		"`central`.`users`": "`central`.`users`", "a`; DROP TABLE b": "`a``; DROP TABLE b`",
 	} {
 		c := &config{environ: environ{environment("MYSQL_TABLE", name)}}
 		if got := c.table("MYSQL_TABLE", "indimail"); got != want {
@@ -362,5 +362,74 @@ func TestFIFOMode(t *testing.T) {
 		if left := names(t, dir); len(left) > 0 {
 			t.Errorf("%s: it made %q", text, left)
 		}
+	}
+}
+
+// TestUsualSocket: the first socket that is there, else the first of all.
+func TestUsualSocket(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
+	defer func(before []string) { usualSockets = before }(usualSockets)
+	usualSockets = []string{first, second, filepath.Join(dir, "third")}
+	for _, c := range []struct{ make, want string }{{"", first}, {second, second}, {first, first}} {
+		if c.make != "" {
+			writeFile(t, c.make, "")
+		}
+		if network, got := (database{}).address("localhost"); got != c.want || network != "unix" {
+			t.Errorf("%s %s, want %s", network, got, c.want)
+		}
+	}
+}
+
+// TestSMTPPort: a row for this machine comes before one for all, in whatever order they are.
+func TestSMTPPort(t *testing.T) {
+	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo, "hostip": "192.0.2.1"}))
+	tabs := newTables(t, m)
+	tabs.rows["hostcntrl"] = []tableRow{
+		{"pw_name": "user", "pw_domain": "dist.example.net", "host": "mda"}}
+	tabs.rows["host_table"] = []tableRow{{"host": "mda", "ipaddr": "192.0.2.26"}}
+	row := func(host, domain, from, port string) tableRow {
+		return tableRow{"host": host, "domain": domain, "src_host": from, "port": port}
+	}
+	own := row("mda", "dist.example.net", "192.0.2.1", "1025")
+	all := row("mda", "dist.example.net", "*", "2025")
+	for _, c := range []struct {
+		rows []tableRow
+		want string
+	}{
+		{nil, "25"},
+		{[]tableRow{all}, "2025"},
+		{[]tableRow{own, all}, "1025"},
+		{[]tableRow{all, own}, "1025"},
+		{[]tableRow{row("mda", "dist.example.net", "192.0.2.1", "0"), all}, "2025"},
+		{[]tableRow{all.without("port")}, "25"},
+		{[]tableRow{row("other", "dist.example.net", "*", "1")}, "25"},
+		{[]tableRow{row("mda", "other.example", "*", "1")}, "25"},
+		{[]tableRow{row("mda", "dist.example.net", "*", "x")}, ""},
+	} {
+		tabs.rows["smtp_port"] = c.rows
+		got, err := Directory{m}.Host(context.Background(), "user@dist.example.net")
+		want := "dist.example.net:192.0.2.26:" + c.want
+		if c.want == "" && err == nil || c.want != "" && (got != want || err != nil) {
+			t.Errorf("%v: %q, %v", c.rows, got, err)
+		}
+	}
+}
+
+// TestLinkReaderBound: so many reads can hang at once. The next is an error, and takes no thread.
+func TestLinkReaderBound(t *testing.T) {
+	l := &linkReader{reads: make(map[string]*linkRead)}
+	for i := range maxLinks {
+		l.reads[strconv.Itoa(i)] = &linkRead{start: time.Now(), done: make(chan struct{})}
+	}
+	dir := t.TempDir()
+	_, err := l.read(context.Background(), dir)
+	if err == nil || !strings.Contains(err.Error(), dir) || len(l.reads) != maxLinks {
+		t.Errorf("%v, %d reads", err, len(l.reads))
+	}
+	delete(l.reads, "0")
+	_, err = l.read(context.Background(), filepath.Join(dir, "none"))
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("with room: %v", err)
 	}
 }
