@@ -15,7 +15,7 @@ import (
 
 // passwdEntry answers everything with a password entry of the usual length.
 var passwdEntry = always(NewPasswd(Passwd{
-	"user@example.com", "$6$" + strings.Repeat("x", 103), 555, 555, "Some User",
+	"user@example.com", NewSecret("$6$" + strings.Repeat("x", 103)), 555, 555, "Some User",
 	"/home/mail/A2E/example.com/user", "50000000S", false,
 }))
 
@@ -165,7 +165,7 @@ func BenchmarkServer(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		for got := 0; got < batch*len(a); {
+		for got := 0; got < batch*len(a.Wire()); {
 			n, err := syscall.Read(in.fd, answers)
 			if err != nil && err != syscall.EINTR {
 				b.Fatal(err)

@@ -33,6 +33,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,7 @@ type Cache struct {
 	tree    tree[entry]
 	rings   [2]ring[entry] // by kind; most recently used first
 	flights map[string]*flight
+	flushes uint64 // calls of Flush
 	stats   CacheStats
 }
 
@@ -74,7 +76,7 @@ const (
 
 // An entry is the value of a node. It takes 32 bytes.
 type entry struct {
-	answer Answer
+	wire   string        // of the answer
 	loaded time.Duration // since epoch
 	// unrenewed is the second in which renewing it last failed; 0: never.
 	unrenewed uint32
@@ -174,11 +176,11 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	return b
 }
 
-// peek returns the answer if it is in memory and may be given at once. An
+// peek returns the bytes of the answer if it is in memory and may be given at once. An
 // expired one may be if renewing it has failed in this second. This is all that
 // a hit costs. So peek allocates nothing for an ASCII address: *key is the
 // caller's scratch space.
-func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
+func (c *Cache) peek(key *[]byte, t Type, email []byte) (wire string, ok bool) {
 	if !t.isCacheable() {
 		return "", false
 	}
@@ -198,7 +200,7 @@ func (c *Cache) peek(key *[]byte, t Type, email []byte) (Answer, bool) {
 		return "", false
 	}
 	c.rings[e.kind].toFront(n)
-	return e.answer, true
+	return e.wire, true
 }
 
 // patience is how long a question waits for a new answer if an expired one will
@@ -216,8 +218,8 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		return askResolver(ctx, c.Resolver, q)
 	}
 	var key []byte
-	if a, ok := c.peek(&key, q.Type, email); ok {
-		return a, nil
+	if wire, ok := c.peek(&key, q.Type, email); ok {
+		return WireAnswer(wire), nil
 	}
 	a, f, late := c.join(string(key), q)
 	if f == nil {
@@ -228,11 +230,11 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		case <-f.done:
 			return f.answer, f.err
 		case <-late:
-			if a := c.takeStale(string(key), q.Type); a != "" {
+			if a := c.takeStale(string(key), q.Type); !a.isZero() {
 				return a, nil
 			}
 		case <-ctx.Done():
-			return "", fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+			return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 		}
 	}
 }
@@ -246,7 +248,7 @@ func (c *Cache) join(key string, q Query) (a Answer, f *flight, late <-chan time
 	if n := c.tree.find([]byte(key)); n != nil {
 		if c.isAlive(&n.value) {
 			c.stats.Hits++
-			return n.value.answer, nil, nil
+			return WireAnswer(n.value.wire), nil, nil
 		}
 		if c.isUsable(q.Type, &n.value) {
 			late = time.After(patience)
@@ -255,12 +257,12 @@ func (c *Cache) join(key string, q Query) (a Answer, f *flight, late <-chan time
 	f = c.flights[key]
 	if f != nil {
 		c.stats.Coalesced++
-		return "", f, late
+		return Answer{}, f, late
 	}
 	c.stats.Misses++
 	f = c.begin(key)
 	go c.load(f, key, q, c.keepFront)
-	return "", f, late
+	return Answer{}, f, late
 }
 
 // begin returns a new flight. The caller holds the mutex.
@@ -273,18 +275,18 @@ func (c *Cache) begin(key string) *flight {
 	return f
 }
 
-// takeStale returns the expired answer if it may be given, else "". It notes
+// takeStale returns the expired answer if it may be given, else none. It notes
 // that renewing the entry failed.
 func (c *Cache) takeStale(key string, t Type) Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.tree.find([]byte(key))
 	if n == nil || !c.isUsable(t, &n.value) {
-		return ""
+		return Answer{}
 	}
 	n.value.unrenewed = second()
 	c.stats.StaleHits++
-	return n.value.answer
+	return WireAnswer(n.value.wire)
 }
 
 // load gets the answer for a flight, and has it kept. It has a context of its
@@ -292,18 +294,17 @@ func (c *Cache) takeStale(key string, t Type) Answer {
 // flush has taken the flight out of the map meanwhile, the answer goes to those
 // that wait for it and is not kept.
 func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
-	timeout := cmp.Or(c.LoadTimeout, deadline-200*time.Millisecond)
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.loadTimeout())
 	defer cancel()
 	e := entry{loaded: sinceEpoch()}
 	answer, err := askResolver(ctx, c.Resolver, q)
-	e.answer = answer
-	if answer == Absent(q) {
+	e.wire = answer.Wire()
+	if answer.Equal(Absent(q)) {
 		e.kind = absent
 	}
 	f.answer, f.err = answer, err
 	if isOutage(err) {
-		if old := c.takeStale(key, q.Type); old != "" {
+		if old := c.takeStale(key, q.Type); !old.isZero() {
 			f.answer, f.err = old, nil
 		}
 	}
@@ -328,6 +329,10 @@ func (c *Cache) load(f *flight, key string, q Query, keep func(string, entry)) {
 	}
 }
 
+func (c *Cache) loadTimeout() time.Duration {
+	return cmp.Or(c.LoadTimeout, deadline-200*time.Millisecond)
+}
+
 // isOutage reports whether err says that Resolver is unavailable. A row that
 // has grown too long, or that is not understood, is no outage.
 func isOutage(err error) bool {
@@ -345,9 +350,9 @@ func (c *Cache) keepFront(key string, e entry) {
 // insert puts e into the tree, on no ring yet. Key and answer share one
 // allocation. There must be no entry with this key.
 func (c *Cache) insert(key string, e entry) *node[entry] {
-	both := key + string(e.answer)
+	both := key + e.wire
 	n, _ := c.tree.insert(both[:len(key)])
-	e.answer = Answer(both[len(key):])
+	e.wire = both[len(key):]
 	n.value = e
 	u := c.usage(e.kind)
 	u.Entries++
@@ -367,7 +372,7 @@ func (c *Cache) usage(k kind) *Usage {
 // a multiple of 16 up to 256 bytes, of 32 up to 512, and so on.
 func cost(n *node[entry]) int64 {
 	const nodeSize = 96
-	size := int64(len(n.key) + len(n.value.answer))
+	size := int64(len(n.key) + len(n.value.wire))
 	unit := int64(16)
 	for unit*16 < size {
 		unit *= 2
@@ -435,6 +440,7 @@ func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.flushes++
 	for key := range c.flights {
 		if strings.HasPrefix(key, prefix) {
 			delete(c.flights, key)
@@ -474,17 +480,47 @@ func flushPrefix(email string) string {
 	return lower(email[i+1:]) + "\x00" + lower(email[:i]) + "\x00"
 }
 
+// A BatchResolver is a Resolver that answers many questions for less than one
+// by one costs. Cache.Preload makes use of it.
+//
+// ResolveMany gets at most 500 questions of TypePasswd, each about another
+// address, in lower case. It returns as many answers in the same order. The
+// zero Answer means that Resolve must be asked this one: about an odd row, or a
+// user who needs a look elsewhere. With an error Resolve is asked all of them.
+// An answer that is kept must be what Resolve would say. ResolveMany must
+// return soon after ctx is done. Two goroutines call it at once.
+type BatchResolver interface {
+	Resolver
+	ResolveMany(ctx context.Context, questions []Query) ([]Answer, error)
+}
+
 const (
-	preloaders      = 4  // questions that Preload asks at a time
-	preloadFailures = 20 // this many in a row end it
+	preloaders      = 4   // questions that Preload asks at a time
+	preloadFailures = 20  // this many in a row end it
+	batchers        = 2   // batches that it asks at a time: clients have the rest
+	batchSize       = 500 // questions in one
+	batchTries      = 3   // for a batch into which flushes come
 )
+
+// A preload is a call of Preload.
+type preload struct {
+	c        *Cache
+	many     BatchResolver           // nil: Resolver is none
+	end      context.CancelCauseFunc // ends it early
+	added    atomic.Int64
+	failures atomic.Int64 // in a row
+}
 
 // Preload asks for the password entries of these addresses, until ctx is done
 // or the cache is full. The addresses most likely to be asked for come first.
 // The entries never evict others, and are evicted before others, the last ones
-// first. Each is loaded as for a question, so a flush holds for it as well.
-// Preload returns how many entries it added, and the error that ended it early.
-// That is the error of ctx, or of a load after many in a row have failed.
+// first. A flush holds for them as for the answers to clients. Preload returns
+// how many entries it added, and the error that ended it early. That is the
+// error of ctx, or of a load after many in a row have failed.
+//
+// If Resolver is a BatchResolver it is asked in batches. A batch is thrown away
+// and asked again if a flush came meanwhile. What it does not answer is asked
+// one by one.
 func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.Resolver == nil {
 		return 0, errNoResolver
@@ -492,33 +528,26 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if c.life(present) < 0 {
 		return 0, nil
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	var next, added, failures atomic.Int64 // failures in a row
-	keep := func(key string, e entry) {
-		if e.kind == absent {
-			return
-		}
-		if c.keepBack(key, e) {
-			added.Add(1)
-		} else {
-			end(errFull)
-		}
+	p := &preload{c: c}
+	ctx, p.end = context.WithCancelCause(ctx)
+	defer p.end(nil)
+	atATime := preloaders
+	size := 1
+	p.many, _ = c.Resolver.(BatchResolver)
+	if p.many != nil {
+		atATime = batchers
+		size = batchSize
 	}
+	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range preloaders {
+	for range atATime {
 		workers.Go(func() {
 			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
+				i := int(next.Add(int64(size))) - size
 				if i >= len(emails) {
 					return
 				}
-				err := c.preload(emails[i], keep)
-				if err == nil {
-					failures.Store(0)
-				} else if failures.Add(1) >= preloadFailures {
-					end(err)
-				}
+				p.load(ctx, emails[i:min(i+size, len(emails))])
 			}
 		})
 	}
@@ -527,24 +556,129 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	if err == errFull {
 		err = nil
 	}
-	return int(added.Load()), err
+	return int(p.added.Load()), err
 }
 
 var errFull = errors.New("the cache is full")
 
-// preload loads one password entry, if it is neither there nor on its way.
-func (c *Cache) preload(email string, keep func(string, entry)) error {
-	q := Query{Type: TypePasswd, Email: lower(email)}
-	key := string(c.appendKey(nil, q.Type, []byte(q.Email)))
+// load loads what is not there yet, as a batch if it can, else one by one.
+func (p *preload) load(ctx context.Context, emails []string) {
+	var open []Query
+	for _, email := range emails {
+		open = append(open, Query{Type: TypePasswd, Email: lower(email)})
+	}
+	again := p.many != nil
+	for tries := 0; again && tries < batchTries; tries++ {
+		open, again = p.loadBatch(ctx, open)
+	}
+	for _, q := range open {
+		if ctx.Err() != nil {
+			return
+		}
+		p.loadOne(q)
+	}
+}
+
+// loadBatch asks for a batch and keeps the answers. It returns the questions
+// that are still open, and whether the reason is a flush. Each entry is kept in
+// a critical section of its own, so that hits need not wait.
+func (p *preload) loadBatch(ctx context.Context, batch []Query) (open []Query, flushed bool) {
+	batch = slices.DeleteFunc(batch, func(q Query) bool {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		return !p.c.lacks(p.key(q))
+	})
+	if len(batch) == 0 {
+		return nil, false
+	}
+	before := p.c.countFlushes() // first: a flush from here on fences the batch off
+	loaded := sinceEpoch()
+	ctx, cancel := context.WithTimeout(ctx, p.c.loadTimeout())
+	defer cancel()
+	answers, err := askMany(ctx, p.many, batch)
+	if err != nil || len(answers) != len(batch) {
+		return batch, false
+	}
+	p.failures.Store(0)
+	for i, a := range answers {
+		q := batch[i]
+		switch {
+		case a.isError(q.Type):
+			open = append(open, q)
+		case a.Equal(Absent(q)):
+		case !p.keepUnlessFlushed(q, entry{wire: a.Wire(), loaded: loaded}, before):
+			return append(open, batch[i:]...), true
+		}
+	}
+	return open, false
+}
+
+// askMany asks r, which may panic.
+func askMany(ctx context.Context, r BatchResolver, batch []Query) (answers []Answer, err error) {
+	defer rescue(&err)
+	return r.ResolveMany(ctx, batch)
+}
+
+// keepUnlessFlushed keeps e at the back, and reports whether there was no flush
+// since before. What is there or on its way is newer, and stays.
+func (p *preload) keepUnlessFlushed(q Query, e entry, before uint64) bool {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if p.c.flushes != before {
+		return false
+	}
+	if key := p.key(q); p.c.lacks(key) {
+		p.keep(key, e)
+	}
+	return true
+}
+
+// keep keeps e at the back, or ends the preload. The caller holds the mutex.
+func (p *preload) keep(key string, e entry) {
+	switch {
+	case e.kind == absent:
+	case p.c.keepBack(key, e):
+		p.added.Add(1)
+	default:
+		p.end(errFull)
+	}
+}
+
+// loadOne loads an entry as for a question, if it is neither there nor on its
+// way.
+func (p *preload) loadOne(q Query) {
+	c := p.c
+	key := p.key(q)
 	c.mu.Lock()
-	if c.tree.find([]byte(key)) != nil || c.flights[key] != nil {
+	if !c.lacks(key) {
 		c.mu.Unlock()
-		return nil
+		return
 	}
 	f := c.begin(key)
 	c.mu.Unlock()
-	c.load(f, key, q, keep)
-	return f.err
+	c.load(f, key, q, p.keep)
+	if f.err == nil {
+		p.failures.Store(0)
+	} else if p.failures.Add(1) >= preloadFailures {
+		p.end(f.err)
+	}
+}
+
+func (p *preload) key(q Query) string {
+	return string(p.c.appendKey(nil, q.Type, []byte(q.Email)))
+}
+
+// lacks reports whether an entry is neither there nor on its way. The caller
+// holds the mutex.
+func (c *Cache) lacks(key string) bool {
+	return c.tree.find([]byte(key)) == nil && c.flights[key] == nil
+}
+
+// countFlushes returns how many flushes there have been.
+func (c *Cache) countFlushes() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flushes
 }
 
 // keepBack keeps e as the least recently used, and reports whether there was

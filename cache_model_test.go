@@ -52,7 +52,7 @@ func (e modelEntry) usable(typ Type) bool {
 	if typ == TypeUser || typ == TypePasswd {
 		most = time.Hour
 	}
-	return e.answer != "" && e.kind == 0 && time.Since(e.loaded) < e.life()+most
+	return !e.answer.isZero() && e.kind == 0 && time.Since(e.loaded) < e.life()+most
 }
 
 func (m *cacheModel) drop(key string) {
@@ -100,9 +100,9 @@ func (m *cacheModel) ask(q Query, resolverDown bool, next Answer) (want Answer, 
 		return e.answer, true
 	}
 	if resolverDown {
-		return "", true
+		return Answer{}, true
 	}
-	kind := bit(next == absentAnswer(q))
+	kind := bit(next.Equal(absentAnswer(q)))
 	m.put(key, modelEntry{answer: next, loaded: time.Now(), kind: kind})
 	return next, true
 }
@@ -131,7 +131,7 @@ func (m *cacheModel) preload(q Query, resolverDown bool, next Answer) (kept, cal
 		return 0, 0
 	}
 	full := m.max > 0 && len(m.entries) >= m.max
-	if resolverDown || full || next == absentAnswer(q) {
+	if resolverDown || full || next.Equal(absentAnswer(q)) {
 		return 0, 1
 	}
 	m.entries[key] = modelEntry{answer: next, loaded: time.Now()}
@@ -223,7 +223,7 @@ func (r *modelRun) ask(q Query) {
 	got, err := r.cache.Resolve(context.Background(), q)
 	synctest.Wait() // for a load that nobody waits for
 	calls := r.fake.calls() - before
-	if got != want || (err != nil) != (want == "") || calls != bit(load) {
+	if !got.Equal(want) || (err != nil) != want.isZero() || calls != bit(load) {
 		r.t.Fatalf("%s: %v: %q, %v after %d questions to the Resolver, want %q, %v",
 			r.where, q, got, err, calls, want, load)
 	}
@@ -278,9 +278,9 @@ func (r *modelRun) compareRings() {
 		i := 0
 		for n := head.next; n != nil && n != head; n = n.next {
 			want := r.model.entries[r.model.lists[k][i]].answer
-			if n.value.answer != want {
+			if n.value.wire != want.Wire() {
 				r.t.Fatalf("%s: number %d of ring %d is %q, want %q",
-					r.where, i, k, n.value.answer, want)
+					r.where, i, k, n.value.wire, want.Wire())
 			}
 			i++
 		}

@@ -122,11 +122,11 @@ func checkLife(t *testing.T, c *Cache, f *fake, typ Type, email string, life tim
 	first := expect(t, c, f, typ, email, 1)
 	expect(t, c, f, typ, email, 0)
 	time.Sleep(life - 1)
-	if a := expect(t, c, f, typ, email, 0); a != first {
+	if a := expect(t, c, f, typ, email, 0); !a.Equal(first) {
 		t.Errorf("%v %s: %q, want %q", typ, email, a, first)
 	}
 	time.Sleep(time.Nanosecond)
-	if a := expect(t, c, f, typ, email, 1); a == first && email[0] != 'n' {
+	if a := expect(t, c, f, typ, email, 1); a.Equal(first) && email[0] != 'n' {
 		t.Errorf("%v %s: the old answer", typ, email)
 	}
 }
@@ -206,7 +206,7 @@ func TestNeverCached(t *testing.T) {
 func TestNoResolver(t *testing.T) {
 	for _, typ := range append(cached, TypeRelay, TypeStatus) {
 		a, err := new(Cache).Resolve(context.Background(), Query{Type: typ, Email: "user@example.com"})
-		if a != "" || !errors.Is(err, ErrInvalid) {
+		if !a.isZero() || !errors.Is(err, ErrInvalid) {
 			t.Errorf("%v: %q, %v", typ, a, err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestReplacedByNothing(t *testing.T) {
 		err    error
 	}{
 		{Absent(Query{Type: TypePasswd, Email: "user@example.com"}), nil},
-		{"", fmt.Errorf("%w: %w", ErrUnavailable, ErrInvalid)},
+		{Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, ErrInvalid)},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			answer, err := NewPasswd(Passwd{Email: "user@example.com"}), error(nil)
@@ -231,7 +231,7 @@ func TestReplacedByNothing(t *testing.T) {
 			time.Sleep(11 * time.Minute)
 			answer, err = now.answer, now.err
 			c.Resolve(context.Background(), Query{Type: TypePasswd, Email: "user@example.com"})
-			answer, err = "", errDown
+			answer, err = Answer{}, errDown
 			unavailableFor(t, c, TypePasswd, "user@example.com")
 			synctest.Wait()
 			consistent(t, c)
@@ -243,7 +243,7 @@ func TestReplacedByNothing(t *testing.T) {
 func TestPreloadOfNothing(t *testing.T) {
 	c := &Cache{TTL: -1, Resolver: resolverFunc(func(context.Context, Query) (Answer, error) {
 		t.Error("asked")
-		return "", nil
+		return Answer{}, nil
 	})}
 	if n, err := c.Preload(context.Background(), []string{"user@example.com"}); n != 0 || err != nil {
 		t.Errorf("%d, %v", n, err)
@@ -254,17 +254,17 @@ func TestPreloadOfNothing(t *testing.T) {
 // Directory.
 func TestNotFound(t *testing.T) {
 	r := resolverFunc(func(context.Context, Query) (Answer, error) {
-		return "", fmt.Errorf("%w: a Resolver's own words", ErrNotFound)
+		return Answer{}, fmt.Errorf("%w: a Resolver's own words", ErrNotFound)
 	})
 	c := &Cache{Resolver: r}
 	s := &Server{Resolver: r}
 	for _, typ := range []Type{TypeUser, TypeRelay, TypePasswd, TypeHost, TypeAlias, TypeLimit, TypeDomain} {
 		q := Query{Type: typ, Email: "user@example.com"}
 		a, err := c.Resolve(context.Background(), q)
-		if a != Absent(q) || err != nil {
+		if !a.Equal(Absent(q)) || err != nil {
 			t.Errorf("%v: a Cache answers %q, %v", typ, a, err)
 		}
-		if a := s.resolve(context.Background(), q); a != Absent(q) {
+		if a := s.resolve(context.Background(), q); !a.Equal(Absent(q)) {
 			t.Errorf("%v: a Server answers %q", typ, a)
 		}
 	}
@@ -350,7 +350,7 @@ func checkStale(t *testing.T, typ Type, stale, bound time.Duration) {
 	unavailableFor(t, c, typ, "nobody"+at) // "absent" is never stale
 	time.Sleep(10*time.Minute - 20*time.Second + bound - 1)
 	before := c.Stats().StaleHits
-	if a := resolve(t, c, typ, "user"+at); a != first {
+	if a := resolve(t, c, typ, "user"+at); !a.Equal(first) {
 		t.Errorf("%v within %v: %q", typ, bound, a)
 	}
 	if n := c.Stats().StaleHits - before; (n > 0) != (bound > 0) {
@@ -421,7 +421,7 @@ func TestOneIsUnavailable(t *testing.T) {
 		c := &Cache{Resolver: resolverFunc(func(_ context.Context, q Query) (Answer, error) {
 			asked++
 			if q.Email == "bad@example.com" && asked > 1 {
-				return "", errDown
+				return Answer{}, errDown
 			}
 			return numbered(q.Type, asked), nil
 		})}
@@ -430,7 +430,7 @@ func TestOneIsUnavailable(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		for range 50 {
 			resolve(t, c, TypePasswd, "bad@example.com")
-			if a := resolve(t, c, TypePasswd, "user@example.com"); a == old {
+			if a := resolve(t, c, TypePasswd, "user@example.com"); a.Equal(old) {
 				t.Fatal("an expired answer, although the Resolver has a new one")
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -637,7 +637,7 @@ func (m *mailHost) Resolve(_ context.Context, q Query) (Answer, error) {
 				":" + text(64, 64) + ":" + text(64, 64) + "," + hash
 		}
 		dir := "/home/mail/" + text(3, 3) + "/" + domain + "/" + local
-		return NewPasswd(Passwd{q.Email, hash, 555, 555, text(3, 30), dir, "50000000S", false}), nil
+		return NewPasswd(Passwd{q.Email, NewSecret(hash), 555, 555, text(3, 30), dir, "50000000S", false}), nil
 	case TypeAlias:
 		line := "&" + text(5, 20) + "@" + text(8, 20) + "\n"
 		return NewData(q.Type, strings.Repeat(line, m.rnd.IntN(20))), nil
@@ -716,7 +716,7 @@ func checkCoalescing(t *testing.T, fault error) {
 		}
 		go func() {
 			a, err := c.Resolve(context.Background(), q)
-			if !errors.Is(err, fault) || fault == nil && a != numbered(q.Type, 1) {
+			if !errors.Is(err, fault) || fault == nil && !a.Equal(numbered(q.Type, 1)) {
 				t.Errorf("%q, %v, want %v", a, err, fault)
 			}
 		}()
@@ -796,14 +796,14 @@ func checkFlushDuringLoad(t *testing.T, flush string, oldLast bool) {
 		close(release[i])
 		synctest.Wait()
 	}
-	if a := <-before; a != numbered(TypePasswd, 1) {
+	if a := <-before; !a.Equal(numbered(TypePasswd, 1)) {
 		t.Errorf("flush %q: %q before", flush, a)
 	}
-	if a := <-after; a != numbered(TypePasswd, 2) {
+	if a := <-after; !a.Equal(numbered(TypePasswd, 2)) {
 		t.Errorf("flush %q: %q after", flush, a)
 	}
 	a := resolve(t, c, TypePasswd, "user@example.com")
-	if a != numbered(TypePasswd, 2) || calls.Load() != 2 {
+	if !a.Equal(numbered(TypePasswd, 2)) || calls.Load() != 2 {
 		t.Errorf("flush %q: %q was kept", flush, a)
 	}
 	consistent(t, c)
@@ -996,7 +996,7 @@ func TestSpellings(t *testing.T) {
 				if user == "nobody" {
 					want = absentAnswer(q)
 				}
-				if a := resolve(t, c, typ, email); a != want {
+				if a := resolve(t, c, typ, email); !a.Equal(want) {
 					t.Errorf("%v %s: %q, want %q", typ, email, a, want)
 				}
 			}
@@ -1016,7 +1016,7 @@ func TestSpellings(t *testing.T) {
 	// A limits query without a separator is about a domain; a domain query always is.
 	for _, typ := range []Type{TypeLimit, TypeDomain} {
 		for _, email := range []string{"user", "example.com", "user@example.com", "user%example.com"} {
-			if a := resolve(t, c, typ, email); a != NewData(typ, email) {
+			if a := resolve(t, c, typ, email); !a.Equal(NewData(typ, email)) {
 				t.Errorf("%v %s: %q", typ, email, a)
 			}
 		}
@@ -1058,7 +1058,7 @@ func TestPreload(t *testing.T) {
 	if len(there) != 6 || there[5] >= 6+preloaders {
 		t.Errorf("there are %v, want about the first six", there)
 	}
-	if a := expect(t, c, f, TypePasswd, userAt(0), 0); a != first {
+	if a := expect(t, c, f, TypePasswd, userAt(0), 0); !a.Equal(first) {
 		t.Errorf("what was there is now %q", a)
 	}
 	expect(t, c, f, TypePasswd, userAt(there[3]), 0) // its first use brings it to the front
@@ -1125,7 +1125,7 @@ func TestPreloadFails(t *testing.T) {
 	var calls atomic.Int32
 	c := &Cache{Resolver: resolverFunc(func(_ context.Context, q Query) (Answer, error) {
 		if calls.Add(1)%4 > 0 {
-			return "", errDown
+			return Answer{}, errDown
 		}
 		return NewData(q.Type, "entry"), nil
 	})}
@@ -1205,7 +1205,7 @@ func TestPeekDoesNotAllocate(t *testing.T) {
 		b := []byte(email)
 		var key []byte
 		a, ok := c.peek(&key, TypePasswd, b)
-		if ok != known || ok && a != resolve(t, c, TypePasswd, email) {
+		if ok != known || ok && a != resolve(t, c, TypePasswd, email).Wire() {
 			t.Errorf("%s: %q, %v", email, a, ok)
 		}
 		n := testing.AllocsPerRun(100, func() { c.peek(&key, TypePasswd, b) })

@@ -91,15 +91,15 @@ func (s *cServer) start(t testing.TB, dir, infifo string) (stop func()) {
 
 func (s *cServer) reply(r request) {
 	a := s.answer(r)
-	if a == "" {
+	if a.isZero() {
 		return
 	}
 	out, err := os.OpenFile(string(r.replyPath), os.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return
 	}
-	io.WriteString(out, string(a[:headerSize]))
-	io.WriteString(out, string(a[headerSize:]))
+	io.WriteString(out, string(a.Wire()[:headerSize]))
+	io.WriteString(out, string(a.Wire()[headerSize:]))
 	if s.unlinkFirst && !s.keep {
 		os.Remove(string(r.replyPath))
 	}
@@ -214,7 +214,7 @@ func TestLateAnswer(t *testing.T) {
 		asked <- string(r.replyPath)
 		<-late
 		if err == nil {
-			io.WriteString(out, string(NewData(r.typ, "late")))
+			io.WriteString(out, NewData(r.typ, "late").Wire())
 			out.Close()
 		}
 		return NewData(r.typ, "late")
@@ -241,7 +241,7 @@ func TestLateAnswer(t *testing.T) {
 
 func TestClientCancel(t *testing.T) {
 	dir := t.TempDir()
-	silent := &cServer{keep: true, answer: func(r request) Answer { return "" }}
+	silent := &cServer{keep: true, answer: func(r request) Answer { return Answer{} }}
 	silent.start(t, dir, "infifo.1")
 	full := filepath.Join(t.TempDir(), "full")
 	mkfifo(t, full, 0o600)
@@ -265,7 +265,7 @@ func TestClientCancel(t *testing.T) {
 			time.AfterFunc(50*time.Millisecond, cancel)
 		}
 		a, err := c.Resolve(ctx, Query{Type: TypeHost, Email: "silent@example.com"})
-		if a != "" || !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		if !a.isZero() || !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %q, %v", what, a, err)
 		}
 		cancel()
@@ -300,7 +300,7 @@ func TestNoServer(t *testing.T) {
 		c.Infifo = path
 		for range 2 {
 			a, err := c.Resolve(context.Background(), q)
-			if a != "" || !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), path) {
+			if !a.isZero() || !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s: %q, %v", path, a, err)
 			}
 		}
@@ -336,17 +336,17 @@ func TestClientErrors(t *testing.T) {
 		{TypeHost, NewAnswer(1 << 30), ErrInvalid},
 		{TypeHost, NewData(TypeHost, strings.Repeat("x", 4095)), nil},
 		{TypeUser, NewAnswer(4), nil}, // no data follows a status
-		{TypeUser, NewAnswer(0) + "more", nil},
-		{TypeHost, NewData(TypeHost, "d:h:25") + "x", nil},
+		{TypeUser, WireAnswer(NewAnswer(0).Wire() + "more"), nil},
+		{TypeHost, WireAnswer(NewData(TypeHost, "d:h:25").Wire() + "x"), nil},
 		{TypeStatus, NewData(TypeStatus, strings.Repeat("x", 50000)), nil},
 		{TypeStatus, NewAnswer(1 << 20), ErrInvalid},
 	} {
 		answer.Store(e.answer)
 		a, err := c.Resolve(context.Background(), Query{Type: e.typ, Email: "user@example.com"})
-		if !errors.Is(err, e.want) || e.want != nil && a != "" {
+		if !errors.Is(err, e.want) || e.want != nil && !a.isZero() {
 			t.Errorf("%v %.20q: %.20q, %v", e.typ, e.answer, a, err)
 		}
-		if e.want == nil && (a == "" || !strings.HasPrefix(string(e.answer), string(a))) {
+		if e.want == nil && (a.isZero() || !strings.HasPrefix(e.answer.Wire(), a.Wire())) {
 			t.Errorf("%v %.20q: %.20q", e.typ, e.answer, a)
 		}
 	}
@@ -416,7 +416,7 @@ func TestRestart(t *testing.T) {
 func TestClientTimeout(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	(&cServer{answer: func(request) Answer { return "" }}).start(t, dir, "infifo")
+	(&cServer{answer: func(request) Answer { return Answer{} }}).start(t, dir, "infifo")
 	q := Query{Type: TypeUser, Email: "u@d"}
 	for content, want := range map[string]time.Duration{"1\n": time.Second, "": 4 * time.Second} {
 		control := controls(t, map[string]string{"timeoutread": content})
@@ -495,7 +495,7 @@ func TestTCP(t *testing.T) {
 	got := child(t, "twice", files,
 		"QUERY_CACHE=1", "TCPCLIENT=1", "TCPREMOTEIP=192.0.2.1", "INFIFODIR=/nowhere")
 	first, second, _ := strings.Cut(got, "\n")
-	if want := fmt.Sprintf("%q <nil>", string(NewData(TypeDomain, "example.com"))); first != want {
+	if want := fmt.Sprintf("%q <nil>", NewData(TypeDomain, "example.com").Wire()); first != want {
 		t.Errorf("got %s\nwant %s", first, want)
 	}
 	if !strings.HasPrefix(second, `"" `) || !strings.Contains(second, "one question") {

@@ -19,6 +19,7 @@ import (
 	"math/big"
 	"net"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -684,12 +685,12 @@ func TestStatus(t *testing.T) {
 func TestPasswdRows(t *testing.T) {
 	m := configured(t, t.TempDir())
 	tabs := newTables(t, m)
-	plain := Passwd{"user@example.com", "hash", 1, 0, "A User", "/home/user", "NOQUOTA", false}
+	plain := Passwd{"user@example.com", NewSecret("hash"), 1, 0, "A User", "/home/user", "NOQUOTA", false}
 	inactive := plain
 	inactive.Inactive = true
 	scram := plain
-	scram.Passwd = "{SCRAM-SHA-256}1,s,k,v:a:b,hash"
-	empty := Passwd{Email: "user@example.com", Passwd: "hash"}
+	scram.Passwd = NewSecret("{SCRAM-SHA-256}1,s,k,v:a:b,hash")
+	empty := Passwd{Email: "user@example.com", Passwd: NewSecret("hash")}
 	bare := tableRow{"pw_name": "user", "pw_domain": "example.com", "pw_passwd": "hash"}
 	for _, c := range []struct {
 		name     string
@@ -710,8 +711,8 @@ func TestPasswdRows(t *testing.T) {
 	} {
 		tabs.rows = map[string][]tableRow{c.table: {c.row}}
 		got, err := Directory{m}.Passwd(context.Background(), "User@Example.com")
-		wantError := c.want == Passwd{}
-		if got != c.want || (err != nil) != wantError {
+		wantError := reflect.DeepEqual(c.want, Passwd{})
+		if !reflect.DeepEqual(got, c.want) || (err != nil) != wantError {
 			t.Errorf("%s: %v, %v, want %v", c.name, got, err, c.want)
 		}
 		if wantError && errors.Is(err, ErrNotFound) != c.notFound {
@@ -1025,7 +1026,7 @@ func TestUserError(t *testing.T) {
 	}
 	for typ := TypeUser; typ <= TypeLimit; typ++ {
 		a, err := m.Resolve(context.Background(), Query{typ, "user@example.com", "192.0.2.1"})
-		if a != "" || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
+		if !a.isZero() || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
 			t.Errorf("%v: %q, %v", typ, a, err)
 		}
 		if !strings.Contains(fmt.Sprint(err), "indimail on db.example") {

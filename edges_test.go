@@ -152,7 +152,7 @@ func TestPanicIsAnErrorOfOneQuestion(t *testing.T) {
 		})
 	}
 	s.Tracing.Store(false)
-	if a, err := ask(c, inlookup.TypeUser, "user@d"); err != nil || a != inlookup.NewAnswer(0) {
+	if a, err := ask(c, inlookup.TypeUser, "user@d"); err != nil || !a.Equal(inlookup.NewAnswer(0)) {
 		t.Errorf("afterwards: %v, %v", a, err)
 	}
 	if found := logged.with("secret"); len(found) > 0 {

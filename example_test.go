@@ -18,7 +18,7 @@ type routes map[string]string
 
 func (r routes) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
 	if q.Type != inlookup.TypeHost {
-		return "", fmt.Errorf("%w: this one knows only routes", inlookup.ErrUnavailable)
+		return inlookup.Answer{}, fmt.Errorf("%w: this one knows only routes", inlookup.ErrUnavailable)
 	}
 	if route, ok := r[q.Email]; ok {
 		return inlookup.NewData(q.Type, route), nil
@@ -170,18 +170,20 @@ type accounts struct{ db *sql.DB }
 
 func (a accounts) Resolve(ctx context.Context, q inlookup.Query) (inlookup.Answer, error) {
 	if q.Type != inlookup.TypePasswd {
-		return "", fmt.Errorf("%w: this one knows only passwords", inlookup.ErrUnavailable)
+		return inlookup.Answer{}, fmt.Errorf("%w: this one knows only passwords", inlookup.ErrUnavailable)
 	}
 	local, domain := q.Split("example.com")
 	entry := inlookup.Passwd{Email: local + "@" + domain, Shell: "/bin/false"}
 	const text = "SELECT hash, uid, gid, home FROM accounts WHERE name = ? AND domain = ?"
+	var hash string
 	err := a.db.QueryRowContext(ctx, text, local, domain).
-		Scan(&entry.Passwd, &entry.UID, &entry.GID, &entry.Dir)
+		Scan(&hash, &entry.UID, &entry.GID, &entry.Dir)
+	entry.Passwd = inlookup.NewSecret(hash)
 	if errors.Is(err, sql.ErrNoRows) {
 		return inlookup.Absent(q), nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", inlookup.ErrUnavailable, err)
+		return inlookup.Answer{}, fmt.Errorf("%w: %w", inlookup.ErrUnavailable, err)
 	}
 	return inlookup.NewPasswd(entry), nil
 }

@@ -681,10 +681,10 @@ type reader struct {
 // answer answers a hit, and hands any other request on.
 func (r *reader) answer(req request) {
 	s := r.s
-	var a Answer
+	var wire string
 	hit := false
 	if r.cache != nil {
-		a, hit = r.cache.peek(&r.key, req.typ, req.email)
+		wire, hit = r.cache.peek(&r.key, req.typ, req.email)
 	}
 	extension := req.typ.extension()
 	if !extension {
@@ -692,12 +692,12 @@ func (r *reader) answer(req request) {
 	}
 	if err := r.trace(req, hit); err != nil {
 		a := s.fail(req.typ, err)
-		s.reply(req.replyPath, func() []byte { return []byte(a) })
+		s.reply(req.replyPath, func() []byte { return []byte(a.Wire()) })
 		return
 	}
 	switch {
 	case hit:
-		r.out = append(r.out[:0], a...)
+		r.out = append(r.out[:0], wire...)
 		s.reply(req.replyPath, func() []byte { return r.out })
 	case extension:
 		s.queue(req)
@@ -728,7 +728,7 @@ func (s *Server) queue(r request) {
 func (s *Server) rejectBusy(r request) {
 	s.count(&s.stats.Busy, 1)
 	s.logf("too many questions wait: a %v is answered with an error", r.typ)
-	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ)) })
+	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ).Wire()) })
 }
 
 // administer answers the questions of one lane. The pause keeps a flood of them
@@ -738,7 +738,7 @@ func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
 		limited, cancel := context.WithTimeout(ctx, adminTime)
 		a := s.resolve(limited, r.q) // even if nobody waits: a flush must not be lost
 		cancel()
-		s.reply(r.replyPath, func() []byte { return []byte(a) })
+		s.reply(r.replyPath, func() []byte { return []byte(a.Wire()) })
 		time.Sleep(adminPause)
 	}
 }
@@ -757,7 +757,7 @@ func (s *Server) miss(r request) {
 		defer func() { <-s.slots }()
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
-		s.reply(path, func() []byte { return []byte(s.resolve(ctx, q)) })
+		s.reply(path, func() []byte { return []byte(s.resolve(ctx, q).Wire()) })
 	})
 }
 
@@ -782,7 +782,7 @@ func (s *Server) lookUp(ctx context.Context, q Query) (a Answer, err error) {
 		return askResolver(ctx, s.Resolver, q)
 	}
 	if s.Admin == nil {
-		return "", fmt.Errorf("%w: %v", ErrInvalid, q.Type)
+		return Answer{}, fmt.Errorf("%w: %v", ErrInvalid, q.Type)
 	}
 	defer rescue(&err)
 	text, err := s.Admin(ctx, q)
@@ -871,7 +871,7 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 			return fmt.Errorf("%w: what came is no request", ErrInvalid)
 		}
 		if size > 0 {
-			_, err := io.WriteString(w, string(s.resolve(ctx, req.query())))
+			_, err := io.WriteString(w, s.resolve(ctx, req.query()).Wire())
 			return err
 		}
 		n, err := r.Read(b[have:])

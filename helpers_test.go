@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		q := Query{Type: TypeDomain, Email: "Example.com"}
 		a, err1 := Inquery(context.Background(), q)
 		b, err2 := Inquery(context.Background(), q)
-		fmt.Printf("%q %v\n%q %v", string(a), err1, string(b), err2)
+		fmt.Printf("%q %v\n%q %v", a.Wire(), err1, b.Wire(), err2)
 	case "kind":
 		fmt.Printf("%T", FromEnv())
 	}
@@ -193,11 +193,11 @@ func (f *fake) Resolve(ctx context.Context, q Query) (Answer, error) {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
-			return "", fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+			return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 		}
 	}
 	if down {
-		return "", errDown
+		return Answer{}, errDown
 	}
 	if strings.HasPrefix(q.Email, "no") {
 		return absentAnswer(q), nil

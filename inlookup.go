@@ -1478,7 +1478,7 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 		err = fmt.Errorf("the answer for %q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
+		return Answer{}, fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
 	}
 	return a, nil
 }
@@ -1486,13 +1486,13 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 func (m *MySQL) lookUp(ctx context.Context, q Query) (Answer, error) {
 	c, err := m.current()
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	if !q.Type.known() || q.Type.extension() {
-		return "", fmt.Errorf("%w: no database can answer this", ErrInvalid)
+		return Answer{}, fmt.Errorf("%w: no database can answer this", ErrInvalid)
 	}
 	if q.Type == TypeRelay && q.IP == "" {
-		return "", fmt.Errorf("%w: no IP address", ErrInvalid)
+		return Answer{}, fmt.Errorf("%w: no IP address", ErrInvalid)
 	}
 	local, domain := q.Split(c.defaultDomain)
 	if !isPlausible(local, domain) {
@@ -1593,7 +1593,7 @@ func (u *userRow) integer(column int, name string) (int, error) {
 func (c *config) status(ctx context.Context, box mailbox) (Answer, error) {
 	user, err := c.user(ctx, box)
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	if user == nil {
 		lines, err := aliasLines(ctx, box)
@@ -1622,18 +1622,18 @@ func (c *config) passwd(ctx context.Context, box mailbox, q Query) (Answer, erro
 	f := user.row
 	email := box.local + "@" + box.domain
 	if !f[userPasswd].Valid {
-		return "", fmt.Errorf("%w: pw_passwd of %s is NULL", ErrInvalid, email)
+		return Answer{}, fmt.Errorf("%w: pw_passwd of %s is NULL", ErrInvalid, email)
 	}
 	passwd := f[userPasswd].String
 	if f[userSCRAM].Valid {
 		passwd = f[userSCRAM].String + "," + passwd
 	}
 	if _, err := user.integer(userUID, "pw_uid"); err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	gid, err := c.gidWithLimits(ctx, box, user)
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	return newPasswd([]string{
 		email, passwd, f[userUID].String, gid,
@@ -1651,7 +1651,7 @@ func (c *config) gidWithLimits(ctx context.Context, box mailbox, user *userRow) 
 		return text, err
 	}
 	record, err := limitsOf(ctx, box.store.pool, box.realDomain)
-	if record == "" || err != nil {
+	if record.isZero() || err != nil {
 		return text, err
 	}
 	l, err := record.Limits()
@@ -1693,7 +1693,7 @@ func (c *config) relay(ctx context.Context, box mailbox, ip string) (Answer, err
 		}
 		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
 		if err != nil {
-			return "", fmt.Errorf("%w: table relay: timestamp of %s is no number",
+			return Answer{}, fmt.Errorf("%w: table relay: timestamp of %s is no number",
 				ErrInvalid, box.email())
 		}
 		if login > since {
@@ -1766,7 +1766,10 @@ func (c *config) limits(ctx context.Context, box mailbox) (Answer, error) {
 	p := box.store.pool
 	if box.local == "" {
 		a, err := limitsOf(ctx, p, box.domain, box.realDomain)
-		return cmp.Or(a, NewAnswer(0)), err
+		if a.isZero() {
+			a = NewAnswer(0)
+		}
+		return a, err
 	}
 	exists, err := c.exists(ctx, box)
 	if !exists || err != nil {
@@ -1774,16 +1777,19 @@ func (c *config) limits(ctx context.Context, box mailbox) (Answer, error) {
 	}
 	asked := box.local + "@" + box.domain
 	a, err := limitsOf(ctx, p, asked, box.email(), box.realDomain)
-	return cmp.Or(a, NewLimits(noLimits)), err
+	if a.isZero() && err == nil {
+		a = NewLimits(noLimits)
+	}
+	return a, err
 }
 
 // limitsOf returns the answer with the record of the first of these names that
-// has one, "" if none has.
+// has one, the zero Answer if none has.
 func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	for _, name := range slices.Compact(names) {
 		rows, err := p.optional(ctx, "vlimits", limitsSQL, name)
 		if err != nil {
-			return "", err
+			return Answer{}, err
 		}
 		for _, r := range rows {
 			if sameName(r[0].String, name) {
@@ -1791,7 +1797,7 @@ func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 			}
 		}
 	}
-	return "", nil
+	return Answer{}, nil
 }
 
 // noLimits is the record where there is none.
@@ -1819,7 +1825,7 @@ func limitsAnswer(r row) (Answer, error) {
 		}
 		n, err := parseLimit(text.String)
 		if err != nil {
-			return "", fmt.Errorf("table vlimits, column %d of %q: %w", i+2, r[0].String, err)
+			return Answer{}, fmt.Errorf("table vlimits, column %d of %q: %w", i+2, r[0].String, err)
 		}
 		switch field := field.(type) {
 		case *int64:
@@ -1949,6 +1955,21 @@ func (m *MySQL) Check(
 			probe{"ports", portSQL, 3, "smtp_port"})
 	}
 	return nil
+}
+
+// DistributedDomains returns the domains whose users are on several mail stores.
+func (m *MySQL) DistributedDomains() ([]string, error) {
+	c, err := m.current()
+	if err != nil {
+		return nil, err
+	}
+	var domains []string
+	for _, s := range c.stores {
+		if s.distributed {
+			domains = append(domains, s.domain)
+		}
+	}
+	return domains, nil
 }
 
 // A Location says where MySQL would look an address up.

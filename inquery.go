@@ -63,7 +63,7 @@ type Resolver interface {
 // askResolver asks r, which may be nil, or panic.
 func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error) {
 	if r == nil {
-		return "", errNoResolver
+		return Answer{}, errNoResolver
 	}
 	defer rescue(&err)
 	a, err = r.Resolve(ctx, q)
@@ -260,17 +260,65 @@ func parseRequest(b []byte) (r request, size int) {
 
 var nul = []byte{0}
 
-// An Answer is a reply as it travels: the code, and the data if it has any.
-type Answer string
+// A Secret is a text that fmt, log and encoding/json do not show, wherever it
+// lies: a password hash, or an Answer, which may hold one. They call no methods
+// of fields that are not exported, but neither do they follow a *string in one.
+// The zero Secret is the empty text.
+type Secret struct {
+	_    [0]func() // forbids ==, which would compare pointers
+	text *string
+}
+
+// NewSecret returns the Secret with that text.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{text: &text}
+}
+
+// Reveal returns the text.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
+
+// String returns the length of the text. GoString, for %#v, does the same.
+func (s Secret) String() string   { return fmt.Sprintf("a secret of %d bytes", len(s.Reveal())) }
+func (s Secret) GoString() string { return s.String() }
+
+// An Answer is a reply as it travels: the code, and the data if it has any. The
+// zero Answer is none. Two Answers are compared by Equal, not by ==.
+type Answer struct{ wire Secret }
+
+// WireAnswer returns the answer that travels as these bytes.
+func WireAnswer(wire string) Answer { return Answer{NewSecret(wire)} }
+
+// Wire returns the bytes of the answer as they travel.
+func (a Answer) Wire() string { return a.wire.Reveal() }
+
+// Equal reports whether two answers are the same bytes.
+func (a Answer) Equal(b Answer) bool { return a.Wire() == b.Wire() }
+
+func (a Answer) isZero() bool { return a.wire.text == nil }
 
 // String returns a description without the data, which may hold a password
-// hash.
-func (a Answer) String() string { return fmt.Sprintf("code %d, %d bytes", a.Code(), len(a)) }
+// hash. GoString, for %#v, does the same.
+func (a Answer) String() string {
+	return fmt.Sprintf("code %d, %d bytes", a.Code(), len(a.Wire()))
+}
+func (a Answer) GoString() string { return a.String() }
 
 // NewAnswer returns the answer with that code and no data. The code is a Status
 // for TypeUser, and 1 or 0 for TypeRelay.
 func NewAnswer(code int) Answer {
-	return Answer(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
+	return WireAnswer(wireCode(code))
+}
+
+func wireCode(code int) string {
+	return string(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
 }
 
 // NewData returns the answer with that data and a closing NUL. Data that is too
@@ -282,7 +330,7 @@ func NewData(t Type, data string) Answer {
 	} else if len(data) >= maxReply {
 		return NewAnswer(-1)
 	}
-	return NewAnswer(len(data)+1) + Answer(data) + "\x00"
+	return WireAnswer(wireCode(len(data)+1) + data + "\x00")
 }
 
 // errorAnswer returns the answer that says "error" to a client that asked for
@@ -301,18 +349,17 @@ func (a Answer) isError(t Type) bool {
 
 // Code returns the code, or -1 if a is shorter than one.
 func (a Answer) Code() int {
-	if len(a) < headerSize {
+	wire := a.Wire()
+	if len(wire) < headerSize {
 		return -1
 	}
-	return int(int32(binary.NativeEndian.Uint32([]byte(a[:headerSize]))))
+	return int(int32(binary.NativeEndian.Uint32([]byte(wire[:headerSize]))))
 }
 
 // Data returns the data without its closing NUL.
 func (a Answer) Data() string {
-	if len(a) < headerSize {
-		return ""
-	}
-	return strings.TrimSuffix(string(a[headerSize:]), "\x00")
+	wire := a.Wire()
+	return strings.TrimSuffix(wire[min(len(wire), headerSize):], "\x00")
 }
 
 // Absent returns the answer to q which says that there is no such thing. For
@@ -335,8 +382,9 @@ func Absent(q Query) Answer {
 // noValue returns the error for an answer that has no value of its type.
 func (a Answer) noValue() error {
 	code := a.Code()
-	if code > 0 || len(a) > headerSize {
-		return fmt.Errorf("%w: a reply of %d bytes with code %d", ErrInvalid, len(a), code)
+	size := len(a.Wire())
+	if code > 0 || size > headerSize {
+		return fmt.Errorf("%w: a reply of %d bytes with code %d", ErrInvalid, size, code)
 	}
 	if code == 0 {
 		return ErrNotFound
@@ -388,7 +436,7 @@ func (a Answer) Relay() (bool, error) {
 // there are SCRAM keys, they and a comma come before it.
 type Passwd struct {
 	Email    string // name@domain, the domain as it was asked for
-	Passwd   string
+	Passwd   Secret
 	UID, GID int
 	Gecos    string
 	Dir      string
@@ -426,7 +474,7 @@ const (
 // may hold a colon. With one in another field the entry decodes wrongly.
 func NewPasswd(p Passwd) Answer {
 	return newPasswd([]string{
-		p.Email, p.Passwd, strconv.Itoa(p.UID), strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell,
+		p.Email, p.Passwd.Reveal(), strconv.Itoa(p.UID), strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell,
 	}, p.Inactive)
 }
 
@@ -460,7 +508,7 @@ func (a Answer) Passwd() (Passwd, error) {
 	}
 	return Passwd{
 		Email:    f[fieldEmail],
-		Passwd:   f[fieldPasswd],
+		Passwd:   NewSecret(f[fieldPasswd]),
 		UID:      uid,
 		GID:      gid,
 		Gecos:    f[fieldGecos],
@@ -499,7 +547,7 @@ func number(field string) (int, error) { return strconv.Atoi(cmp.Or(field, "0"))
 // an extension.
 func (a Answer) Text() (string, error) {
 	code := a.Code()
-	if code < 1 || len(a) != headerSize+code {
+	if code < 1 || len(a.Wire()) != headerSize+code {
 		return "", a.noValue()
 	}
 	return a.Data(), nil
@@ -558,16 +606,17 @@ const (
 // NewLimits returns the answer with that record.
 func NewLimits(l Limits) Answer {
 	b, _ := binary.Append(nil, binary.NativeEndian, l) // no error: the size is fixed
-	return NewAnswer(len(b)) + Answer(b)
+	return WireAnswer(wireCode(len(b)) + string(b))
 }
 
 // Limits decodes an answer to TypeLimit.
 func (a Answer) Limits() (Limits, error) {
 	var l Limits
-	if a.Code() != limitsSize || len(a) != headerSize+limitsSize {
+	wire := a.Wire()
+	if a.Code() != limitsSize || len(wire) != headerSize+limitsSize {
 		return l, a.noValue()
 	}
-	_, err := binary.Decode([]byte(a[headerSize:]), binary.NativeEndian, &l)
+	_, err := binary.Decode([]byte(wire[headerSize:]), binary.NativeEndian, &l)
 	return l, err
 }
 
@@ -680,7 +729,7 @@ type Client struct {
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	c.init.Do(func() { c.initErr = c.configure() })
 	if c.initErr != nil {
-		return "", unavailable(c.initErr)
+		return Answer{}, unavailable(c.initErr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -689,7 +738,7 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 		err = errors.New("the server answers with an error")
 	}
 	if err != nil {
-		return "", fmt.Errorf("%v: %w", q.Type, unavailable(err))
+		return Answer{}, fmt.Errorf("%v: %w", q.Type, unavailable(err))
 	}
 	return a, nil
 }
@@ -709,16 +758,16 @@ func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 	}
 	in, err := makeReplyFIFO(e.get("FIFOTMPDIR", "/tmp"), c.mode)
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	defer os.Remove(in.Name())
 	defer in.Close()
 	frame, err := q.appendFrame(nil, in.Name())
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	if err := c.send(ctx, frame); err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	return receive(ctx, in, q.Type)
 }
@@ -729,10 +778,10 @@ func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	frame, err := q.appendFrame(nil, "socket")
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	if !c.tcpUsed.CompareAndSwap(false, true) {
-		return "", errors.New("tcpclient's connection is for one question")
+		return Answer{}, errors.New("tcpclient's connection is for one question")
 	}
 	syscall.SetNonblock(6, true) // so that reading can have a deadline
 	in := os.NewFile(6, "descriptor 6")
@@ -740,7 +789,7 @@ func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	out := os.NewFile(7, "descriptor 7")
 	defer out.Close()
 	if _, err := out.Write(frame); err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	return receive(ctx, in, q.Type)
 }
@@ -785,7 +834,7 @@ func sendTo(ctx context.Context, path string, frame []byte) error {
 			return os.NewSyscallError("write to "+path, err)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s is full: %w", path, ctx.Err())
+			return &fs.PathError{Op: "find room in", Path: path, Err: ctx.Err()}
 		}
 		time.Sleep(wait)
 	}
@@ -797,7 +846,7 @@ func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 	defer stop()
 	a, err := readAnswer(in, t)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return "", fmt.Errorf("no answer: %w", context.Cause(ctx))
+		return Answer{}, fmt.Errorf("no answer: %w", context.Cause(ctx))
 	}
 	return a, err
 }
@@ -811,12 +860,12 @@ func readAnswer(r io.Reader, t Type) (Answer, error) {
 	b := make([]byte, headerSize+longest)
 	got, err := io.ReadAtLeast(r, b, headerSize)
 	if err != nil {
-		return "", err
+		return Answer{}, err
 	}
 	size := headerSize
-	code := Answer(b[:headerSize]).Code()
+	code := WireAnswer(string(b[:headerSize])).Code()
 	if code > longest {
-		return "", fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
+		return Answer{}, fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
 	}
 	if code > 0 && t >= TypePasswd {
 		size += code
@@ -824,7 +873,7 @@ func readAnswer(r io.Reader, t Type) (Answer, error) {
 	if got < size {
 		_, err = io.ReadAtLeast(r, b[got:], size-got)
 	}
-	return Answer(b[:size]), err
+	return WireAnswer(string(b[:size])), err
 }
 
 // Inquery asks q as the C function of that name does, by FromEnv().Resolve.

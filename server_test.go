@@ -70,7 +70,7 @@ func (c *testClient) send(q Query) {
 func (c *testClient) ask(q Query, want Answer) {
 	c.t.Helper()
 	c.send(q)
-	if got := c.in.readN(c.t, len(want)); got != string(want) {
+	if got := c.in.readN(c.t, len(want.Wire())); got != want.Wire() {
 		c.t.Errorf("%v: %q, want %q", q, got, want)
 	}
 }
@@ -198,7 +198,7 @@ func TestServerGarbage(t *testing.T) {
 		wireInt(5), wireInt(-1), wireInt(40) + "\x03\x00a\x00b\x00", "\x00"} {
 		q := Query{Type: TypeHost, Email: userAt(i)}
 		post(t, c.fifo, append([]byte(junk), q.frame(t, c.in.path)...))
-		want := string(NewData(TypeHost, q.Email))
+		want := NewData(TypeHost, q.Email).Wire()
 		if got := c.in.readN(t, len(want)); got != want {
 			t.Errorf("after %q: %q, want %q", junk, got, want)
 		}
@@ -308,7 +308,7 @@ func TestLanes(t *testing.T) {
 		t.Errorf("%+v, %d are being answered", st, inside.Load())
 	}
 	close(release)
-	slow.in.readN(t, (1+adminQueue)*len(NewData(TypeStatus, "done")))
+	slow.in.readN(t, (1+adminQueue)*len(NewData(TypeStatus, "done").Wire()))
 }
 
 // TestDeadClients: clients that cannot be answered cost no question to the Resolver, and nobody's
@@ -507,7 +507,7 @@ func TestRenew(t *testing.T) {
 	if _, err := syscall.Write(old, q.frame(t, c.in.path)); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.in.readN(t, len(want)); got != string(want) {
+	if got := c.in.readN(t, len(want.Wire())); got != want.Wire() {
 		t.Errorf("over the old FIFO: %q", got)
 	}
 	remade(1)
@@ -742,16 +742,16 @@ func TestServeConn(t *testing.T) {
 		{"status", frame(Query{Type: TypeStatus, Email: "u@d"}), NewData(TypeStatus, "about u@d")},
 		{"the longest", frame(long), NewData(TypeHost, long.Email)},
 		{"two", frame(user) + "more", NewData(TypeUser, "u@d")},
-		{"nothing", "", ""},
-		{"half", frame(user)[:12], ""},
-		{"garbage", "GET / HTTP/1.0\r\n\r\n", ""},
-		{"too long", wireInt(4093) + strings.Repeat("x", 5000), ""},
-		{"a fault of the wire", wireInt(5) + "\x01\x01\x00\x00\x00", ""},
+		{"nothing", "", Answer{}},
+		{"half", frame(user)[:12], Answer{}},
+		{"garbage", "GET / HTTP/1.0\r\n\r\n", Answer{}},
+		{"too long", wireInt(4093) + strings.Repeat("x", 5000), Answer{}},
+		{"a fault of the wire", wireInt(5) + "\x01\x01\x00\x00\x00", Answer{}},
 	} {
 		for name, wrap := range readers {
 			var out bytes.Buffer
 			err := s.ServeConn(context.Background(), wrap(strings.NewReader(c.in)), &out)
-			if Answer(out.String()) != c.want || (err == nil) != (c.want != "") {
+			if out.String() != c.want.Wire() || (err == nil) != (!c.want.isZero()) {
 				t.Errorf("%s, %s: %q, %v, want %q", c.name, name, &out, err, c.want)
 			}
 		}
@@ -761,7 +761,7 @@ func TestServeConn(t *testing.T) {
 		var out bytes.Buffer
 		in := strings.NewReader(frame(Query{typ, "u@d", "192.0.2.1"}))
 		err := s.ServeConn(context.Background(), in, &out)
-		if err != nil || Answer(out.String()) != errorAnswer(typ) {
+		if err != nil || out.String() != errorAnswer(typ).Wire() {
 			t.Errorf("%v while down: %q, %v", typ, &out, err)
 		}
 	}

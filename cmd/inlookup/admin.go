@@ -31,7 +31,7 @@ func (a *admin) answer(ctx context.Context, q inlookup.Query) (string, error) {
 	case a.cache == nil:
 		return "there is no cache\n", nil
 	}
-	return fmt.Sprintf("%d entries flushed\n", a.cache.Flush(q.Email)), nil
+	return count(a.cache.Flush(q.Email), "entry", "entries") + " flushed\n", nil
 }
 
 func (a *admin) cacheStats() (s inlookup.CacheStats) {

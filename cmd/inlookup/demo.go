@@ -251,20 +251,25 @@ func (d demonstration) ask(q inlookup.Query) {
 	d.say("  %-20s %-28s %7d µs  %s %s\n", q.Type, asked, took.Microseconds(), from, answer)
 }
 
-// status asks the server for its counters, and prints those that are not zero.
+// status asks the server for its status, and prints the counters that are not
+// zero.
 func (d demonstration) status() {
-	d.heading("What the server has counted (inquerytest -s):")
+	d.heading("What the server has counted, of all that inquerytest -s prints:")
 	a, err := d.client.Resolve(d.ctx, inlookup.Query{Type: inlookup.TypeStatus})
 	if err != nil {
 		d.say("  %s\n", d.colour(red, err.Error()))
 		return
 	}
 	for line := range strings.Lines(a.Data()) {
-		line = strings.TrimSpace(strings.TrimPrefix(line, "inlookup_"))
-		name, value, _ := strings.Cut(line, " ")
-		if name != "#" && name != "start_time_seconds" && value != "0" {
-			d.say("  %-44s %s\n", name, value)
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		counter, _, _ := strings.Cut(name, "{")
+		if !strings.HasSuffix(counter, "_total") || value == "0" {
+			continue
 		}
+		if strings.Contains(counter, "errors") {
+			value += "  (while MariaDB was away)"
+		}
+		d.say("  %-40s %s\n", name, value)
 	}
 }
 
@@ -300,12 +305,27 @@ func show(t inlookup.Type, a inlookup.Answer) string {
 
 // invite says what to try, and waits until it is interrupted.
 func (d demonstration) invite(env map[string]string) {
-	ask := "  QUERY_CACHE=1 FIFOTMPDIR=" + env["FIFOTMPDIR"] +
-		" go run ./cmd/inquerytest -i " + env["INFIFO"]
+	ask := "  QUERY_CACHE=1 FIFOTMPDIR=" + env["FIFOTMPDIR"] + " " +
+		inquerytest() + " -i " + env["INFIFO"]
 	d.heading("The server goes on. Try in another terminal:")
 	d.say("%s -q 3 user@example.com\n%[1]s -x -q 3 user@example.com\n%[1]s -s\n"+
 		"Control-C ends it.\n", ask)
 	<-d.ctx.Done()
+}
+
+// inquerytest returns how to run that program: beside this one, in a clone, or
+// by its name.
+func inquerytest() string {
+	const source = "./cmd/inquerytest"
+	program, err := os.Executable()
+	beside := filepath.Join(filepath.Dir(program), "inquerytest")
+	if _, statErr := os.Stat(beside); err == nil && statErr == nil {
+		return beside
+	}
+	if _, err := os.Stat(source); err == nil {
+		return "go run " + source
+	}
+	return "inquerytest"
 }
 
 // builtIn is a small directory in place of a database.
@@ -328,7 +348,7 @@ func (builtIn) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, er
 	case inlookup.TypePasswd:
 		return inlookup.NewPasswd(inlookup.Passwd{
 			Email:  q.Email,
-			Passwd: "$5$demo$NotARealHash2",
+			Passwd: inlookup.NewSecret("$5$demo$NotARealHash2"),
 			UID:    1,
 			Gecos:  "A User",
 			Dir:    "/home/mail/example.com/user",

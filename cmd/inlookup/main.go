@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -84,6 +85,8 @@ exit status: 0; 100 wrong usage, or with -t a wrong configuration; 111 a
 temporary fault.
 
 If NOTIFY_SOCKET is set, the server tells the service manager when it is ready.
+
+All else is in the manual page inlookup(8): cmd/inlookup/inlookup.8.
 `
 
 func main() {
@@ -99,15 +102,20 @@ type options struct {
 	test      bool
 	version   bool
 	demo      demoFlag
+	warnings  []string
 }
 
+// instancesMost is what -i can be.
+const instancesMost = 1000
+
 func parse(args []string) (o options, err error) {
-	seconds := 0
+	instances, seconds := int64(1), int64(0)
 	flags := flag.NewFlagSet("inlookup", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.infifo, "f", "", "")
-	flags.IntVar(&o.instances, "i", 1, "")
-	flags.IntVar(&seconds, "c", 0, "")
+	const longest = int64(math.MaxInt64 / time.Second) // 292 years
+	flags.Func("i", "", o.number("-i", &instances, 1, instancesMost))
+	flags.Func("c", "", o.number("-c", &seconds, 0, longest))
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.test, "t", false, "")
 	flags.BoolVar(&o.version, "V", false, "")
@@ -115,18 +123,38 @@ func parse(args []string) (o options, err error) {
 	if err = flags.Parse(args); err != nil {
 		return o, err
 	}
+	o.instances = int(instances)
 	o.recent = time.Duration(seconds) * time.Second
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.instances < 1 || o.instances > 1000:
-		err = fmt.Errorf("-i %d: want 1 to 1000 instances", o.instances)
-	case seconds < 0 || seconds > math.MaxInt32:
-		err = fmt.Errorf("-c %d: want seconds", seconds)
 	case o.test && o.demo != "":
 		err = errors.New("-t and -demo exclude each other")
 	}
 	return o, err
+}
+
+// number returns a function that reads an option, which other text than a
+// number must not stop: then there is a warning, and the value stays. The next
+// option in place of a number is wrong usage: a variable in the run file was
+// empty.
+func (o *options) number(name string, to *int64, least, most int64) func(text string) error {
+	return func(text string) error {
+		n, ok := leadingNumber(text, 10)
+		if !ok && strings.HasPrefix(text, "-") {
+			return fmt.Errorf("%s got %q and no number: is its variable empty?", name, text)
+		}
+		if ok && n > most && name == "-c" { // "everybody", in a large number
+			n = most
+		}
+		if !ok || n < least || n > most {
+			o.warnings = append(o.warnings, fmt.Sprintf("%s got %q: want a number of at least %d, "+
+				"at most %d; %d is used", name, text, least, most, *to))
+			return nil
+		}
+		*to = n
+		return nil
+	}
 }
 
 func run(args []string, stdout, stderr *os.File) int {
@@ -139,7 +167,7 @@ func run(args []string, stdout, stderr *os.File) int {
 		fmt.Fprintf(stderr, "inlookup: %v (inlookup -h explains)\n", err)
 		return exitUsage
 	case o.version:
-		fmt.Fprintln(stdout, build.Version())
+		fmt.Fprintln(stdout, "inlookup", build.Version())
 		return 0
 	case o.demo != "":
 		return report(demo(o.demo, stdout), log.New(stderr, "inlookup: ", 0))
@@ -221,6 +249,9 @@ func serve(o options, out, errOut *lineWriter, logger *log.Logger) error {
 	// take less than 200 bytes each beyond key and answer.
 	debug.SetGCPercent(20)
 
+	for _, w := range slices.Concat(o.warnings, settingWarnings()) {
+		logger.Printf("warning: %s", w)
+	}
 	s := &service{options: o, out: out, logger: logger}
 	s.lost = func() uint64 {
 		if out == errOut {
@@ -261,12 +292,9 @@ func (s *service) listen() error {
 	if err := s.mysql.Reload(false); err != nil {
 		return err
 	}
-	cache, warnings, err := newCache(s.mysql)
+	cache, warnings := newCache(s.mysql)
 	for _, w := range warnings {
 		s.logger.Printf("warning: %s", w)
-	}
-	if err != nil {
-		return err
 	}
 	s.cache = cache
 	s.server = &inlookup.Server{
@@ -282,7 +310,8 @@ func (s *service) listen() error {
 	if cache != nil {
 		s.server.Resolver = cache
 	}
-	s.server.Tracing.Store(s.verbose || os.Getenv("DEBUG") != "")
+	_, debug := os.LookupEnv("DEBUG") // set to nothing counts too
+	s.server.Tracing.Store(s.verbose || debug)
 	return s.server.Listen()
 }
 
@@ -302,12 +331,14 @@ func (s *service) start(ctx context.Context) {
 	}
 	state := make(map[string]string)
 	s.mysql.Check(ctx, func(database, _ string, _ time.Duration, err error) {
-		if v, _ := remedy(err); v == wrong {
+		v, _ := remedy(err)
+		switch {
+		case err == nil || v == warning:
+			state[database] = cmp.Or(state[database], "answers")
+		case v == wrong:
 			state[database] = "answers with errors (see inlookup -t)"
-		} else if err != nil {
+		default:
 			state[database] = "does not answer"
-		} else if state[database] == "" {
-			state[database] = "answers"
 		}
 	})
 	var databases []string
@@ -328,12 +359,13 @@ func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal)
 	for {
 		select {
 		case <-interrupt:
-			s.reload(true)
+			s.reload(true, "SIGINT")
 		case <-hup:
 			cancel()
-			s.reload(false)
+			s.reload(false, "SIGHUP")
 			if s.cache != nil {
-				s.cache.Flush("") // after the reload: no answer from the old files stays
+				n := s.cache.Flush("") // after the reload: no answer from the old files stays
+				s.logger.Printf("SIGHUP: %s forgotten", count(n, "answer", "answers"))
 			}
 			cancel = s.preload(ctx)
 		}
@@ -341,10 +373,24 @@ func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal)
 }
 
 // reload applies changed control files, or logs what is wrong with them.
-func (s *service) reload(reconnect bool) {
-	if err := s.mysql.Reload(reconnect); err != nil {
+func (s *service) reload(reconnect bool, signal string) {
+	err := s.mysql.Reload(reconnect)
+	switch {
+	case err != nil:
 		s.logger.Printf("the configuration stays as it was: %v", err)
+	case reconnect:
+		s.logger.Printf("%s: control files read, connections to MySQL are made anew", signal)
+	default:
+		s.logger.Printf("%s: control files read", signal)
 	}
+}
+
+// count returns a number with its noun.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // preloadTime limits a preload.
@@ -370,7 +416,7 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		for _, fault := range problems(errors.Join(err, loadErr)) {
 			s.logger.Printf("loading recent users: %s", fault)
 		}
-		s.logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))
+		s.logger.Printf("%s loaded in %v", count(n, "user", "users"), time.Since(start).Round(time.Millisecond))
 	}()
 	return func() {
 		stop()

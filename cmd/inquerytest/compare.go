@@ -4,9 +4,10 @@ package main
 // differ. Use it before one server replaces another.
 //
 // One goroutine reads addresses. Each client takes one, asks types 1 to 6 about
-// it, then types 6 and 7 about its domain. Answers are decoded before they are
-// compared, and no password hash is printed. known.go lists where the C server
-// is wrong. Memory does not grow with the number of addresses.
+// it, then types 6 and 7 about its domain. In a cluster the order is another
+// one: see cluster.go. Answers are decoded before they are compared, and no
+// password hash is printed. known.go lists where the C server is wrong. Memory
+// does not grow with the number of addresses.
 
 import (
 	"bufio"
@@ -43,6 +44,7 @@ type comparison struct {
 	sides    [2]side
 	routes   []route // of the control files
 	progress *progress
+	cluster  *cluster
 
 	addresses atomic.Int64
 	withoutIP atomic.Int64 // addresses without a question to relay
@@ -53,6 +55,7 @@ type comparison struct {
 type side struct {
 	letter string
 	source
+	fifos *spread // nil: MySQL itself, or a server of this process
 }
 
 // The outcomes of a question.
@@ -66,7 +69,7 @@ const (
 
 // compare compares the usual server, as connect finds it, with o.other.
 func (p *program) compare(ctx context.Context, o *options) error {
-	if p.overTCP() {
+	if overTCP(p.getenv) {
 		return fmt.Errorf("-compare: tcpclient's connection takes one question only (%w)", errUsage)
 	}
 	c := &comparison{program: p, routes: readRoutes(p.getenv)}
@@ -84,7 +87,9 @@ func (p *program) compare(ctx context.Context, o *options) error {
 		return fmt.Errorf("both sides are %s: name another with -i or -compare (%w)",
 			a.name, errUsage)
 	}
-	c.sides = [2]side{{"A", a}, {"B", b}}
+	c.sides = [2]side{{letter: "A", source: a}, {letter: "B", source: b}}
+	c.sides[0].spread(p, o.infifo)
+	c.sides[1].spread(p, o.other)
 	for _, s := range c.sides {
 		fmt.Fprintf(p.out, "%s: %s\n", s.letter, s.name)
 		if m, ok := s.Resolver.(*inlookup.MySQL); ok {
@@ -106,13 +111,13 @@ func (p *program) compare(ctx context.Context, o *options) error {
 // connectOther finds the second side.
 func (p *program) connectOther(other string) (source, error) {
 	if other == "mysql" {
-		return newSource(p.mysql(), mysqlItself), nil
+		return p.newSource(p.mysql(), mysqlItself), nil
 	}
 	fifo, err := p.listener(other)
 	if errors.Is(err, errNobody) {
 		err = fmt.Errorf("%w on %s: is the other server running?", errNobody, fifo)
 	}
-	return newServer(&inlookup.Client{Infifo: fifo, Getenv: p.getenv}, fifo), err
+	return p.newServer(&inlookup.Client{Infifo: fifo, Getenv: p.getenv}, fifo), err
 }
 
 // An entry is one address to compare.
@@ -171,25 +176,118 @@ func (p *program) recentAddresses(age time.Duration) feed {
 	}
 }
 
-// A job is an address, and its domain if no job before had it.
-type job struct {
-	entry
-	domain string
-}
+// A job is the questions about an address, and about its domain if no job
+// before had it.
+type job []inlookup.Query
 
-// askAll asks about all addresses, with this many clients at the same time. It
-// returns at once when ctx is done, even if feed still waits for a line.
+// askAll asks about all addresses, with this many clients at the same time. In
+// a cluster it asks about distributed domains first. It returns at once when
+// ctx is done, even if feed still waits for a line.
 func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
 	c.progress = c.program.showProgress(c.status())
 	defer c.progress.stop()
+	c.cluster = c.program.newCluster()
+	defer c.cluster.close()
+	if len(c.cluster.distributed) == 0 {
+		return c.askJobs(ctx, clients, func(add func(job) bool) error {
+			return c.jobs(ctx, feed, add)
+		})
+	}
+	others, err := newSpool()
+	if err != nil {
+		return fmt.Errorf("questions to ask later: %w", err)
+	}
+	defer others.file.Close()
+	err = c.askJobs(ctx, clients, func(add func(job) bool) error {
+		return c.distributed(ctx, feed, add, others)
+	})
+	if ctx.Err() != nil {
+		return err
+	}
+	return cmp.Or(err, c.askJobs(ctx, clients, others.jobs))
+}
+
+// distributed calls add with the questions about distributed domains, and
+// stores all others.
+func (c *comparison) distributed(
+	ctx context.Context, feed feed, add func(job) bool, others *spool,
+) error {
+	primed := false
+	var failed error
+	err := c.jobs(ctx, feed, func(all job) bool {
+		first, rest := c.cluster.split(ctx, all)
+		if len(rest) > 0 {
+			failed = others.stored.Encode(rest)
+		}
+		if len(first) == 0 || failed != nil {
+			return failed == nil
+		}
+		if !primed {
+			primed = true
+			c.prime(ctx, first[0])
+		}
+		return add(first)
+	})
+	return cmp.Or(err, failed)
+}
+
+// prime asks the first question of all on each FIFO of both sides.
+func (c *comparison) prime(ctx context.Context, q inlookup.Query) {
+	for _, s := range c.sides {
+		if s.fifos != nil {
+			s.fifos.prime(ctx, q)
+		}
+	}
+}
+
+// jobs calls add with the job of each address, until add returns false.
+func (c *comparison) jobs(ctx context.Context, feed feed, add func(job) bool) error {
+	var seen domains
+	return feed(ctx, func(e entry) bool {
+		c.addresses.Add(1)
+		return add(c.job(e, seen.add(domainOf(e.email))))
+	})
+}
+
+// job returns all questions about an address, and about a domain unless that is
+// empty.
+func (c *comparison) job(e entry, domain string) (all job) {
+	for _, question := range questions {
+		q := inlookup.Query{Type: question.typ, Email: e.email}
+		switch q.Type {
+		case inlookup.TypeRelay:
+			if e.ip == "" {
+				c.withoutIP.Add(1)
+				continue
+			}
+			q.IP = e.ip
+		case inlookup.TypeLimit:
+			if domainOf(e.email) == e.email {
+				continue // asked below
+			}
+		case inlookup.TypeDomain:
+			continue // asked below
+		}
+		all = append(all, q)
+	}
+	if domain != "" {
+		all = append(all, inlookup.Query{Type: inlookup.TypeLimit, Email: domain},
+			inlookup.Query{Type: inlookup.TypeDomain, Email: domain})
+	}
+	return all
+}
+
+// askJobs asks the jobs with which source calls add.
+func (c *comparison) askJobs(
+	ctx context.Context, clients int, source func(add func(job) bool) error,
+) error {
 	jobs := make(chan job)
-	fed := make(chan error, 1)
+	ended := make(chan error, 1)
 	go func() {
 		defer close(jobs)
-		var seen domains
-		fed <- feed(ctx, func(e entry) bool {
+		ended <- source(func(j job) bool {
 			select {
-			case jobs <- job{entry: e, domain: seen.add(domainOf(e.email))}:
+			case jobs <- j:
 				return true
 			case <-ctx.Done():
 				return false
@@ -204,7 +302,7 @@ func (c *comparison) askAll(ctx context.Context, clients int, feed feed) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return <-fed
+	return <-ended
 }
 
 // domains remembers domains, so that each is asked once. When there are too
@@ -236,35 +334,10 @@ func (c *comparison) client(ctx context.Context, jobs <-chan job) {
 			if !more {
 				return
 			}
-			c.addresses.Add(1)
-			c.askJob(ctx, j)
-		}
-	}
-}
-
-// askJob asks all questions of a job.
-func (c *comparison) askJob(ctx context.Context, j job) {
-	for _, question := range questions {
-		q := inlookup.Query{Type: question.typ, Email: j.email}
-		switch q.Type {
-		case inlookup.TypeRelay:
-			if j.ip == "" {
-				c.withoutIP.Add(1)
-				continue
+			for _, q := range j {
+				c.ask(ctx, q)
 			}
-			q.IP = j.ip
-		case inlookup.TypeLimit:
-			if domainOf(j.email) == j.email {
-				continue // asked below
-			}
-		case inlookup.TypeDomain:
-			continue // asked below
 		}
-		c.ask(ctx, q)
-	}
-	if j.domain != "" {
-		c.ask(ctx, inlookup.Query{Type: inlookup.TypeLimit, Email: j.domain})
-		c.ask(ctx, inlookup.Query{Type: inlookup.TypeDomain, Email: j.domain})
 	}
 }
 
@@ -315,7 +388,7 @@ func (s side) ask(ctx context.Context, q inlookup.Query) (r reply) {
 		r.answer, r.err = s.Resolve(ctx, q)
 	}
 	if r.err != nil {
-		r.err = advise(r.err, q, s.source)
+		r.err = s.advise(r.err, q)
 		return r
 	}
 	var err error
@@ -336,7 +409,7 @@ func (r reply) same(other reply) bool {
 	switch {
 	case r.err != nil || other.err != nil:
 		return false
-	case r.answer == other.answer:
+	case r.answer.Equal(other.answer):
 		return true
 	case r.invalid != nil || other.invalid != nil:
 		return false
@@ -424,7 +497,7 @@ func decodePasswd(a inlookup.Answer) ([]field, error) {
 	}
 	return []field{
 		{name: "name", value: quote(e.Email)},
-		{name: "passwd", value: e.Passwd, secret: true},
+		{name: "passwd", value: e.Passwd.Reveal(), secret: true},
 		{name: "uid", value: fmt.Sprint(e.UID)},
 		{name: "gid", value: fmt.Sprint(e.GID)},
 		gecosField(e.Gecos),
@@ -562,6 +635,14 @@ func (c *comparison) report(took time.Duration) {
 	c.program.out.Flush() // the last Flush returns its error
 	if n := c.withoutIP.Load(); n > 0 {
 		c.program.say("relay was not asked for %d addresses: no IP address follows them", n)
+	}
+	if err := c.cluster.err; err != nil && c.counts[unanswered].Load() > 0 {
+		c.program.say("distributed domains, if there are any, were not asked first: %v", err)
+	}
+	for _, s := range c.sides {
+		if text := s.restarts(); text != "" {
+			c.program.say("%s", text)
+		}
 	}
 }
 

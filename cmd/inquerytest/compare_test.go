@@ -44,8 +44,8 @@ func goldenAnswers(t *testing.T) (a answers, lines string) {
 	emails := make(map[string]string) // with the ip, if there is one
 	for q, answer := range a {
 		if e, err := answer.Passwd(); err == nil && q.Type == inlookup.TypePasswd {
-			hidden := strings.Map(rot13, e.Passwd)
-			data := strings.Replace(answer.Data(), e.Passwd, hidden, 1)
+			hidden := strings.Map(rot13, e.Passwd.Reveal())
+			data := strings.Replace(answer.Data(), e.Passwd.Reveal(), hidden, 1)
 			a[q] = inlookup.NewData(q.Type, data)
 		}
 		if strings.Contains(q.Email, "@") && (q.IP != "" || emails[q.Email] == "") {
@@ -105,8 +105,8 @@ func noSecret(t *testing.T, answer inlookup.Answer, printed string) {
 		return
 	}
 	const window = 4
-	for i := range len(e.Passwd) - window + 1 {
-		if part := e.Passwd[i : i+window]; strings.Contains(printed, part) {
+	for i := range len(e.Passwd.Reveal()) - window + 1 {
+		if part := e.Passwd.Reveal()[i : i+window]; strings.Contains(printed, part) {
 			t.Fatalf("a part of the hash, %q, is in\n%s", part, printed)
 		}
 	}
@@ -411,7 +411,7 @@ func TestCompareErrors(t *testing.T) {
 		d := newDuel(t, recorded, fake(func(q inlookup.Query) (inlookup.Answer, error) {
 			if q.Type == inlookup.TypeAlias && left > 0 {
 				left--
-				return "", fmt.Errorf("%w: database\nis away", inlookup.ErrUnavailable)
+				return inlookup.Answer{}, fmt.Errorf("%w: database\nis away", inlookup.ErrUnavailable)
 			}
 			return changed.Resolve(t.Context(), q)
 		}))

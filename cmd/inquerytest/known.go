@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -198,7 +199,7 @@ func (s *suspicion) dialup() bool {
 	entry.GID = entry.GID&^gidNoDialup | gidNoPop
 	rest := *s
 	rest.says.answer = inlookup.NewPasswd(entry)
-	return cEntry == entry || rest.inactiveFlag()
+	return reflect.DeepEqual(cEntry, entry) || rest.inactiveFlag()
 }
 
 // The C server contradicts itself: its status and its entry do not agree.
@@ -209,7 +210,7 @@ func (s *suspicion) inactiveFlag() bool {
 	cEntry, err1 := s.cSays.answer.Passwd()
 	entry, err2 := s.says.answer.Passwd()
 	cEntry.Inactive = !cEntry.Inactive
-	if err1 != nil || err2 != nil || cEntry != entry {
+	if err1 != nil || err2 != nil || !reflect.DeepEqual(cEntry, entry) {
 		return false
 	}
 	status, err := s.cAnswers(inlookup.TypeUser, s.q.Email).answer.Status()

@@ -83,7 +83,7 @@ func (p *program) load(ctx context.Context, o *options, from source) error {
 	}
 	p.report(l, o.clients, total, took)
 	if total.firstError != nil {
-		first := advise(total.firstError, o.query, from)
+		first := from.advise(total.firstError, o.query)
 		return fmt.Errorf("%w, the first because: %w", errFailures, first)
 	}
 	return nil

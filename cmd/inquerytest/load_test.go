@@ -95,7 +95,7 @@ func TestLoadFailures(t *testing.T) {
 		}
 		err := failures[0]
 		failures = failures[1:]
-		return "", err
+		return inlookup.Answer{}, err
 	})}
 	status, stdout, stderr := s.run(t, "-n", "100", "-p", "1", "-q", "1", "user@example.com")
 	if status != exitNo {

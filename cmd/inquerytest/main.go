@@ -9,15 +9,19 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"os/signal"
+	accounts "os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -85,7 +89,8 @@ Examples:
 Environment: (defaults in parentheses)
   QUERY_CACHE            set: ask the running server
   INFIFO                 its FIFO: a path, or a name in INFIFODIR (infifo)
-  INFIFODIR, FIFODIR     directory of its FIFO (/var/indimail/inquery)
+  INFIFODIR, FIFODIR     directory of its FIFO (/run/indimail/inlookup if that
+                         exists, else /var/indimail/inquery)
   FIFOTMPDIR             directory for the FIFO of the answer (/tmp)
   CONTROLDIR             control files, as host.mysql (/etc/indimail/control)
   DEFAULT_DOMAIN         of an address without one, if MySQL is asked from here
@@ -96,6 +101,8 @@ Environment: (defaults in parentheses)
 
 Exit status: 0 answered, or no difference; 1 absent (types 3, 4, 6), a
 difference, or a load with failures; 100 wrong usage; 111 a temporary fault.
+
+All else is in the manual page inquerytest(8): cmd/inquerytest/inquerytest.8.
 `
 
 func main() {
@@ -327,7 +334,7 @@ func (p *program) answer(ctx context.Context, o *options) error {
 	outcome := "answered"
 	if err != nil {
 		outcome = "no answer"
-		err = advise(err, o.query, from)
+		err = from.advise(err, o.query)
 	} else {
 		err = o.question.print(p, o.query, a)
 		if errors.Is(err, inlookup.ErrInvalid) { // what came, not what was asked
@@ -358,6 +365,7 @@ type source struct {
 	fifo   string    // path, if it is a server
 	server bool      // not MySQL itself
 	log    *lastLine // of a server in this process
+	getenv func(string) string
 	close  func()
 }
 
@@ -370,9 +378,9 @@ func (l *lastLine) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func newSource(r inlookup.Resolver, name string) source {
+func (p *program) newSource(r inlookup.Resolver, name string) source {
 	_, server := r.(*inlookup.Client)
-	s := source{Resolver: r, name: name, server: server, close: func() {}}
+	s := source{Resolver: r, name: name, server: server, getenv: p.getenv, close: func() {}}
 	if c, ok := r.(io.Closer); ok {
 		s.close = func() { c.Close() }
 	}
@@ -380,15 +388,15 @@ func newSource(r inlookup.Resolver, name string) source {
 }
 
 // newServer returns the source for the server on that FIFO.
-func newServer(client *inlookup.Client, fifo string) source {
-	s := newSource(client, "the server on "+fifo)
+func (p *program) newServer(client *inlookup.Client, fifo string) source {
+	s := p.newSource(client, "the server on "+fifo)
 	s.fifo = fifo
 	return s
 }
 
 // overTCP reports whether tcpclient has opened a connection to a server.
-func (p *program) overTCP() bool {
-	return p.getenv("TCPCLIENT") != "" && p.getenv("TCPREMOTEIP") != ""
+func overTCP(getenv func(string) string) bool {
+	return getenv("TCPCLIENT") != "" && getenv("TCPREMOTEIP") != ""
 }
 
 const mysqlItself = "MySQL itself"
@@ -397,13 +405,13 @@ const mysqlItself = "MySQL itself"
 // connection overrides everything else.
 func (p *program) connect(o *options) (source, error) {
 	client := &inlookup.Client{Getenv: p.getenv}
-	if p.overTCP() {
-		return newSource(client, "the server behind tcpclient's connection"), nil
+	if overTCP(p.getenv) {
+		return p.newSource(client, "the server behind tcpclient's connection"), nil
 	}
 	if !o.given["i"] && !o.extension() {
 		r := p.fromEnv()
 		if _, server := r.(*inlookup.Client); !server {
-			return newSource(r, mysqlItself), nil
+			return p.newSource(r, mysqlItself), nil
 		}
 	}
 	fifo, err := p.listener(o.infifo)
@@ -418,7 +426,7 @@ func (p *program) connect(o *options) (source, error) {
 		err = fmt.Errorf("%w on %s: is inlookup running? (start it%s)",
 			errNobody, fifo, o.otherwise())
 	}
-	return newServer(client, fifo), err
+	return p.newServer(client, fifo), err
 }
 
 // extension reports whether the question is one of -F, -s and -x.
@@ -438,22 +446,40 @@ func (o *options) otherwise() string {
 // ownServer starts a server in this process, for a client whose FIFO no server
 // reads. So the question still goes from client over server to MySQL.
 func (p *program) ownServer(client *inlookup.Client) (source, error) {
-	s := newSource(client, "a new server on "+client.Infifo)
+	s := p.newSource(client, "a new server on "+client.Infifo)
 	m := &inlookup.MySQL{Getenv: p.getenv}
 	if err := m.Reload(false); err != nil {
 		return s, err
 	}
+	p.say("no server listens on %s: this call starts a server of its own", client.Infifo)
+	made := missingDirs(filepath.Dir(client.Infifo))
 	s.log = new(lastLine)
 	stop, err := p.serve(m, client.Infifo, s.log)
-	if err != nil {
-		m.Close()
-		return s, err
-	}
 	s.close = func() {
-		stop()
+		if err == nil {
+			stop()
+		}
 		m.Close()
+		for _, dir := range made {
+			os.Remove(dir) // fails where somebody has put a file into it
+		}
 	}
-	return s, nil
+	if err != nil {
+		s.close()
+	}
+	return s, err
+}
+
+// missingDirs returns dir and those of its parents that do not exist, the
+// deepest first. A server makes them, and does not remove them.
+func missingDirs(dir string) (missing []string) {
+	for {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return missing // ends: / exists
+		}
+		missing = append(missing, dir)
+		dir = filepath.Dir(dir)
+	}
 }
 
 // serve starts a server in this process. stop ends it after it has answered all
@@ -527,16 +553,79 @@ func listens(fifo string) error {
 }
 
 // advise adds the reason to a server's error, or where to find it.
-func advise(err error, q inlookup.Query, from source) error {
+func (from source) advise(err error, q inlookup.Query) error {
 	switch {
 	case !from.server || !errors.Is(err, inlookup.ErrUnavailable):
 		return err
+	case !wasSent(err):
+		return unsent(err)
 	case from.log != nil && from.log.Load() != nil:
 		return fmt.Errorf("%w: %s", err, *from.log.Load())
-	case isTimeout(err) && q.Type > inlookup.TypeDomain:
-		return fmt.Errorf("%w: is %s the C program? It knows no -F, -s, -x", err, from.name)
+	case isTimeout(err):
+		return fmt.Errorf("%w: %s", err, from.silence(q))
 	}
 	return fmt.Errorf("%w: see the log of %s", err, from.name)
+}
+
+// wasSent reports whether the server got the question. If not, its log has
+// nothing about it. A Client names the file that it could not make, open or
+// write to.
+func wasSent(err error) bool {
+	var file *fs.PathError
+	var call *os.SyscallError
+	return !errors.As(err, &file) && !errors.As(err, &call)
+}
+
+// unsent adds a remedy to the error of a question that was not sent.
+func unsent(err error) error {
+	var file *fs.PathError
+	if errors.As(err, &file) && file.Op == "mkfifo" {
+		return fmt.Errorf("%w: FIFOTMPDIR names the directory for this FIFO, here %s: "+
+			"name one that exists, has room, and lets this user write",
+			err, filepath.Dir(file.Path))
+	}
+	if isTimeout(err) {
+		return fmt.Errorf("%w: the FIFO is full, and its server does not read it", err)
+	}
+	return err
+}
+
+// silence returns why a server that read a question may not answer it. It gets
+// the right to write into the FIFO for the answer from the FIFO's group.
+func (from source) silence(q inlookup.Query) string {
+	why := from.name + " hangs"
+	if q.Type > inlookup.TypeDomain {
+		why += ", is the C program, which knows no -F, -s and -x"
+	}
+	if overTCP(from.getenv) {
+		return why
+	}
+	dir := cmp.Or(from.getenv("FIFOTMPDIR"), "/tmp")
+	return fmt.Sprintf("%s, or cannot write into a FIFO in %s of group %s and mode %s: "+
+		"set FIFOTMPDIR to the server's REPLYDIR, or to a directory with a group of the "+
+		"server (chgrp, chmod g+s), or ask as a user in such a group",
+		why, dir, replyGroup(dir), cmp.Or(from.getenv("FIFO_MODE"), "0660"))
+}
+
+// replyGroup returns the group of a FIFO for an answer that is made in dir. A
+// directory with the setgid bit gives its own. Root gives the FIFO to indimail,
+// where that user exists.
+func replyGroup(dir string) string {
+	gid := strconv.Itoa(os.Getegid())
+	if info, err := os.Stat(dir); err == nil && info.Mode()&os.ModeSetgid != 0 {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			gid = strconv.Itoa(int(st.Gid))
+		}
+	}
+	_, noUser := accounts.Lookup("indimail")
+	g, noGroup := accounts.LookupGroup("indimail")
+	if os.Geteuid() == 0 && noUser == nil && noGroup == nil {
+		return g.Name
+	}
+	if g, err := accounts.LookupGroupId(gid); err == nil {
+		return g.Name
+	}
+	return gid
 }
 
 func isTimeout(err error) bool {

@@ -152,7 +152,7 @@ var wrongUsage = []struct{ args, want string }{
 func TestUsage(t *testing.T) {
 	s := setting{mysql: fake(func(inlookup.Query) (inlookup.Answer, error) {
 		t.Error("asked")
-		return "", errors.New("asked")
+		return inlookup.Answer{}, errors.New("asked")
 	})}
 	for _, test := range wrongUsage {
 		args := strings.Fields(strings.ReplaceAll(test.args, "''", "\x00"))
@@ -173,7 +173,8 @@ func TestHelp(t *testing.T) {
 		t.Errorf("exit %d, stderr %q", status, stderr)
 	}
 	for _, want := range []string{
-		"Examples:", "Environment:", "QUERY_CACHE", "Exit status", "-q user user@example.com",
+		"Examples:", "Environment:", "/run/indimail/inlookup if that\n", "QUERY_CACHE",
+		"Exit status", "-q user user@example.com",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the help does not say %q", want)
@@ -231,11 +232,11 @@ func TestFaults(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"", fmt.Errorf("%w: no route to host", unavailable), exitFault, "unavailable: no route to host"},
-		{"", fmt.Errorf("%w: a request of 5000 bytes", tooLong), exitUsage, "message too long"},
-		{"", fmt.Errorf("%w: NUL in an address", invalid), exitUsage, "NUL in an address"},
-		{"", fmt.Errorf("%w: %w", unavailable, invalid), exitFault, "unavailable"},
-		{"", errors.New("two\nlines"), exitFault, "two lines"},
+		{inlookup.Answer{}, fmt.Errorf("%w: no route to host", unavailable), exitFault, "unavailable: no route to host"},
+		{inlookup.Answer{}, fmt.Errorf("%w: a request of 5000 bytes", tooLong), exitUsage, "message too long"},
+		{inlookup.Answer{}, fmt.Errorf("%w: NUL in an address", invalid), exitUsage, "NUL in an address"},
+		{inlookup.Answer{}, fmt.Errorf("%w: %w", unavailable, invalid), exitFault, "unavailable"},
+		{inlookup.Answer{}, errors.New("two\nlines"), exitFault, "two lines"},
 		{inlookup.NewAnswer(0), nil, exitFault, "lookup unavailable"},
 		{entry("x:$5$secret:1"), nil, exitFault, "MySQL itself: invalid message"},
 		{entry("No such user u@example.com"), nil, exitNo, "no such address"},
@@ -360,21 +361,137 @@ func TestListener(t *testing.T) {
 	}
 }
 
-// With -i and no server there, one is started for the question. Its MySQL is
-// away here: the reason must reach the user, and nothing may be left behind.
+// With -i and no server there, one is started for the question, and a line says
+// so. Its MySQL is away here: the reason must reach the user. Nothing may be
+// left behind, except what was there.
 func TestOwnServer(t *testing.T) {
+	for _, path := range []string{"own", "made/for/own"} {
+		env := environment(t)
+		dir := env["INFIFODIR"]
+		env["MYSQL_HOST"], env["MYSQL_SOCKET"] = "localhost", filepath.Join(dir, "no.socket")
+		s := setting{env: env}
+		fifo := filepath.Join(dir, path)
+		status, stdout, stderr := s.run(t, "-q", "1", "-i", fifo, "u@example.com")
+		if status != exitFault || stdout != "" {
+			t.Errorf("exit %d, stdout %q", status, stdout)
+		}
+		first, second, _ := strings.Cut(stderr, "\n")
+		oneLine(t, first+"\n", fifo+": this call starts a server of its own")
+		oneLine(t, second, "no.socket")
+		if left := fifos(t, dir); left != nil {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+}
+
+// Where the own server cannot listen, the directories it made go too.
+func TestOwnServerCannotListen(t *testing.T) {
 	env := environment(t)
+	env["REPLYDIR"] = "relative" // which Listen refuses
 	dir := env["INFIFODIR"]
-	env["MYSQL_HOST"], env["MYSQL_SOCKET"] = "localhost", filepath.Join(dir, "no.socket")
-	s := setting{env: env}
-	status, stdout, stderr := s.run(t, "-q", "1", "-i", dir+"/own", "u@example.com")
-	if status != exitFault || stdout != "" {
-		t.Errorf("exit %d, stdout %q", status, stdout)
+	status, _, stderr := setting{env: env}.run(t, "-q", "1", "-i", dir+"/a/own", "u@example.com")
+	if status != exitFault || !strings.Contains(stderr, "REPLYDIR") || fifos(t, dir) != nil {
+		t.Errorf("exit %d, stderr %q, left %v", status, stderr, fifos(t, dir))
 	}
-	oneLine(t, stderr, "no.socket")
-	if left := fifos(t, dir); left != nil {
-		t.Errorf("left behind: %v", left)
+	name := strings.Repeat("x", 300) // too long, but its directory can be made
+	delete(env, "REPLYDIR")
+	status, _, stderr = setting{env: env}.run(t, "-q", "1", "-i", dir+"/a/"+name, "u@example.com")
+	if status != exitFault || fifos(t, dir) != nil {
+		t.Errorf("exit %d, stderr %q, left %v", status, stderr, fifos(t, dir))
 	}
+}
+
+// A FIFO for the answer that cannot be made is the fault of FIFOTMPDIR. Nobody
+// was asked, so no log is named.
+func TestReplyDirectory(t *testing.T) {
+	env := environment(t)
+	serve(t, env, fake(func(inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.NewAnswer(0), nil
+	}))
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Join(env["INFIFODIR"], "missing"), file} {
+		env["FIFOTMPDIR"] = dir
+		for _, args := range []string{"-i= -q 1 u@example.com", "-s", "-i= -n 1 -q 1 u@example.com"} {
+			status, _, stderr := setting{env: env}.run(t, strings.Fields(args)...)
+			if status == exitOK || strings.Contains(stderr, "log of") {
+				t.Errorf("%s: exit %d, stderr %q", args, status, stderr)
+			}
+			oneLine(t, stderr, "FIFOTMPDIR names the directory for this FIFO, here "+dir+": ")
+		}
+	}
+}
+
+// hangingFIFO makes a FIFO as the server's one, which nobody reads from.
+func hangingFIFO(t *testing.T, env map[string]string) (fd int) {
+	t.Helper()
+	path := filepath.Join(env["INFIFODIR"], "infifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	control := filepath.Join(env["SYSCONFDIR"], "control")
+	if err := os.Mkdir(control, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(control, "timeoutread"), []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// No answer in time: the line says what the client can do about it.
+func TestSilence(t *testing.T) {
+	env := environment(t)
+	hangingFIFO(t, env)
+	env["FIFO_MODE"] = "0600"
+	dir := t.TempDir()
+	const group = 60107
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Chown(dir, -1, group), os.Chmod(dir, 0o770|os.ModeSetgid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env["FIFOTMPDIR"] = dir
+	for _, args := range []string{"-i= -q 1 u@example.com", "-s"} {
+		status, _, stderr := setting{env: env}.run(t, strings.Fields(args)...)
+		if status != exitFault || strings.Contains(stderr, "log of") {
+			t.Errorf("%s: exit %d", args, status)
+		}
+		oneLine(t, stderr, "infifo hangs, ")
+		oneLine(t, stderr, "cannot write into a FIFO in "+dir+" of group "+replyGroup(dir)+
+			" and mode 0600: set FIFOTMPDIR to the server's REPLYDIR")
+		if args == "-s" {
+			oneLine(t, stderr, "is the C program, which knows no -F, -s and -x")
+		}
+	}
+	if os.Geteuid() == 0 {
+		if g := replyGroup(dir); g != "indimail" && g != fmt.Sprint(group) {
+			t.Errorf("a directory of group %d gives FIFOs of group %s", group, g)
+		}
+	}
+}
+
+// A FIFO without room: the server does not read, and has nothing in its log.
+func TestNoRoom(t *testing.T) {
+	env := environment(t)
+	fd := hangingFIFO(t, env)
+	var err error
+	for err == nil {
+		_, err = syscall.Write(fd, make([]byte, 4096))
+	}
+	status, _, stderr := setting{env: env}.run(t, "-i=", "-q", "1", "u@example.com")
+	if status != exitFault || strings.Contains(stderr, "log of") {
+		t.Errorf("exit %d", status)
+	}
+	oneLine(t, stderr, "infifo: context deadline exceeded: "+
+		"the FIFO is full, and its server does not read it")
 }
 
 func TestOwnServerConfiguration(t *testing.T) {

@@ -102,7 +102,7 @@ func (p *program) printPasswd(_ inlookup.Query, a inlookup.Answer) error {
 		label string
 		value any
 	}{
-		{"pw_name", name}, {"pw_passwd", e.Passwd}, {"pw_uid", e.UID}, {"pw_gid", e.GID},
+		{"pw_name", name}, {"pw_passwd", e.Passwd.Reveal()}, {"pw_uid", e.UID}, {"pw_gid", e.GID},
 		{"pw_gecos", e.Gecos}, {"pw_dir", e.Dir}, {"pw_shell", e.Shell}, {"Table", table},
 	} {
 		fmt.Fprintf(p.out, "%-9s: %v\n", row.label, row.value)

@@ -35,7 +35,7 @@ func wire(t *testing.T) map[inlookup.Query]inlookup.Answer {
 			t.Fatal(err)
 		}
 		q := inlookup.Query{Type: inlookup.Type(f[0][0] - '0'), Email: f[1], IP: f[2]}
-		answers[q] = inlookup.Answer(reply)
+		answers[q] = inlookup.WireAnswer(string(reply))
 	}
 	return answers
 }
@@ -52,7 +52,7 @@ func TestGolden(t *testing.T) {
 	s.mysql = fake(func(q inlookup.Query) (inlookup.Answer, error) {
 		a, ok := answers[q]
 		if !ok {
-			return "", fmt.Errorf("%w: %v was not recorded", inlookup.ErrUnavailable, q)
+			return inlookup.Answer{}, fmt.Errorf("%w: %v was not recorded", inlookup.ErrUnavailable, q)
 		}
 		return a, nil
 	})
@@ -68,7 +68,7 @@ func TestGolden(t *testing.T) {
 			Email: args[4],
 			IP:    strings.Join(args[5:], ""),
 		}
-		if answers[q] == "" {
+		if answers[q].Wire() == "" {
 			continue
 		}
 		checked++

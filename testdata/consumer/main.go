@@ -28,7 +28,7 @@ func (b *book) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, er
 	b.asked++
 	a, ok := b.pages[q]
 	if !ok {
-		return "", fmt.Errorf("%w: nothing about %s here", inlookup.ErrUnavailable, q.Email)
+		return inlookup.Answer{}, fmt.Errorf("%w: nothing about %s here", inlookup.ErrUnavailable, q.Email)
 	}
 	return a, nil
 }
@@ -49,7 +49,7 @@ const user = "user@example.com"
 
 func passwd(dir string) inlookup.Passwd {
 	return inlookup.Passwd{
-		Email: user, Passwd: "$5$hash", UID: 1, Gecos: "A User", Dir: dir, Shell: "NOQUOTA",
+		Email: user, Passwd: inlookup.NewSecret("$5$hash"), UID: 1, Gecos: "A User", Dir: dir, Shell: "NOQUOTA",
 	}
 }
 
@@ -195,7 +195,7 @@ func served(dir string) {
 	}
 	stop()
 	expect("the server's end", "", nil)("", <-done)
-	expect("nobody serves", inlookup.Answer(""), inlookup.ErrUnavailable)(
+	expect("nobody serves", inlookup.Answer{}, inlookup.ErrUnavailable)(
 		client.Resolve(context.Background(), inactive))
 }
 
@@ -214,7 +214,7 @@ func fromEnvironment(ctx context.Context, env map[string]string) {
 	}
 	expect("Inquery", inlookup.StatusInactive, nil)(a.Status())
 	relay := inlookup.Query{Type: inlookup.TypeRelay, Email: user}
-	expect("relay without an address", inlookup.Answer(""), inlookup.ErrInvalid)(
+	expect("relay without an address", inlookup.Answer{}, inlookup.ErrInvalid)(
 		inlookup.Inquery(ctx, relay))
 }
 

@@ -23,7 +23,7 @@ func TestCoalescing(t *testing.T) {
 	db := database(t)
 	addUser(t, db, "popular", "example.com", "hash")
 	s := newSite(t, db)
-	s.serve()
+	s.serve().startLines()
 	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" { // there is a connection
 		t.Fatal(got)
 	}
@@ -50,7 +50,7 @@ func TestCoalescing(t *testing.T) {
 	}
 	want := inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=popular@example.com:hash:1:0:A User:/home/mail/user:NOQUOTA:0")
 	for i, r := range replies {
-		if got, err := r.read(4 * time.Second); inlookup.Answer(got) != want || err != nil {
+		if got, err := r.read(4 * time.Second); string(got) != want.Wire() || err != nil {
 			t.Fatalf("asker %d: %q, %v, want %q", i, got, err, want)
 		}
 	}
@@ -68,7 +68,7 @@ func TestCoalescing(t *testing.T) {
 func TestHits(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	s.serve("-i", "2")
+	s.serve("-i", "2").startLines() // after which it asks no more of itself
 	all(t, s.client(), "misses", known)
 	count := newCounter(t, db)
 	asked, hits := count.questions(), s.counts()["cache_hits_total"]
@@ -138,9 +138,11 @@ func logins(t *testing.T, db *mariadb.DB) {
 	mustExec(t, db, columns+rows, "DELETE FROM lastauth")
 }
 
-// loaded waits until the cache has been loaded that many times, each time with n users.
+// loaded waits until the cache has been loaded that many times, each time with n
+// users, and until the server asks no more of itself.
 func (p *process) loaded(times, n int) {
 	p.t.Helper()
+	p.startLines()
 	eventually(p.t, "recent users are loaded", func() bool {
 		return strings.Count(p.stderr.String(), "users loaded in") >= times
 	})

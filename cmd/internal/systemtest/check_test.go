@@ -301,7 +301,8 @@ func (s *site) asNobody() {
 	}
 	s.give("control", nobody)
 	s.give("users", nobody)
-	s.give("tmp", nobody) // root's reply FIFOs get its group, else such a server could not answer them
+	s.give("tmp", nobody) // the reply FIFOs of callers get its group
+	s.foreign = true
 }
 
 // give gives a directory of the site to a user, and to what is made in it the group of the same number.

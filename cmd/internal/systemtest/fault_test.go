@@ -839,7 +839,7 @@ func TestKilledServer(t *testing.T) {
 		}
 		start := time.Now()
 		p = s.serve()
-		if got, err := r.read(patience); inlookup.Answer(got) != inlookup.NewAnswer(int(inlookup.StatusOverQuota)) || err != nil {
+		if got, err := r.read(patience); !inlookup.WireAnswer(string(got)).Equal(inlookup.NewAnswer(int(inlookup.StatusOverQuota))) || err != nil {
 			t.Errorf("what lay in the FIFO: %x, %v", got, err)
 		}
 		held.Close()

@@ -7,6 +7,7 @@ package systemtest
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -228,7 +229,7 @@ func testNullUsers(t *testing.T, db *mariadb.DB) {
 		nullable(t, db, table)
 		execute(t, db, "INSERT INTO "+table+" (pw_uid) VALUES (7)") // a row of nobody
 		row := inlookup.Passwd{
-			Passwd: "hash", UID: 3, GID: 1, Gecos: "A User", Dir: "/home/u", Shell: "NOQUOTA",
+			Passwd: inlookup.NewSecret("hash"), UID: 3, GID: 1, Gecos: "A User", Dir: "/home/u", Shell: "NOQUOTA",
 		}
 		for column, empty := range map[string]func(*inlookup.Passwd){
 			"pw_uid":    func(p *inlookup.Passwd) { p.UID = 0 },
@@ -247,7 +248,7 @@ func testNullUsers(t *testing.T, db *mariadb.DB) {
 			empty(&want)
 			for _, r := range []inlookup.Resolver{mysql, s.client()} {
 				got, err := inlookup.Directory{Resolver: r}.Passwd(t.Context(), want.Email)
-				if got != want || err != nil {
+				if !reflect.DeepEqual(got, want) || err != nil {
 					t.Errorf("%s of %s is NULL: %+v, %v\nwant %+v", column, table, got, err, want)
 				}
 			}
@@ -260,7 +261,7 @@ func testNullUsers(t *testing.T, db *mariadb.DB) {
 			if got := show(t, mysql, "3 "+q.Email); got != "unavailable" {
 				t.Errorf("%s without a password: %s, want an error", q.Email, got)
 			}
-			if got := s.wire(q); got != inlookup.NewAnswer(0) {
+			if got := s.wire(q); !got.Equal(inlookup.NewAnswer(0)) {
 				t.Errorf("%s without a password, over FIFOs: %q, want code 0", q.Email, got)
 			}
 		}
@@ -308,11 +309,11 @@ func testNullLimits(t *testing.T, db *mariadb.DB) {
 			execute(t, db, "UPDATE vlimits SET "+column+"=NULL"+where)
 			end := start + group.bytes
 			with := func(b string) inlookup.Answer {
-				field := inlookup.Answer(strings.Repeat(b, group.bytes))
-				return whole[:start] + field + whole[end:]
+				field := strings.Repeat(b, group.bytes)
+				return inlookup.WireAnswer(whole.Wire()[:start] + field + whole.Wire()[end:])
 			}
 			got, err := mysql.Resolve(t.Context(), q)
-			if got != with("\x00") && got != with("\xff") {
+			if !got.Equal(with("\x00")) && !got.Equal(with("\xff")) {
 				t.Errorf("%s is NULL: %q, %v\nwithout: %q", column, got, err, whole)
 			}
 			execute(t, db, "UPDATE vlimits SET "+column+"="+value+where)
@@ -485,7 +486,7 @@ func testTextForNumber(t *testing.T, db *mariadb.DB) {
 	together(t, s.resolver(), "text for a number", but(everyType, odd))
 	s.serve()
 	q := inlookup.Query{Type: inlookup.TypePasswd, Email: "odduid@example.com"}
-	if got := s.wire(q); got != inlookup.NewAnswer(0) {
+	if got := s.wire(q); !got.Equal(inlookup.NewAnswer(0)) {
 		t.Errorf("text for pw_uid, over FIFOs: %q, want code 0", got)
 	}
 	all(t, s.client(), "text for a number, over FIFOs", everyType)
@@ -536,7 +537,7 @@ func testCaseBeyondASCII(t *testing.T, db *mariadb.DB) {
 			})
 			email := name + "@example.com"
 			entry, err := inlookup.Directory{Resolver: mysql}.Passwd(t.Context(), email)
-			if entry.Passwd != "upper" || !strings.EqualFold(entry.Email, email) || err != nil {
+			if entry.Passwd.Reveal() != "upper" || !strings.EqualFold(entry.Email, email) || err != nil {
 				t.Errorf("%s: entry of %s: %+v, %v", charset, name, entry, err)
 			}
 		}

@@ -45,7 +45,7 @@ func goldenRows(t testing.TB) (rows []row) {
 		if err1 != nil || err2 != nil || err3 != nil {
 			t.Fatalf("wire.tsv: %q", line)
 		}
-		rows = append(rows, row{inlookup.Query{Type: inlookup.Type(typ), Email: f[1], IP: f[2]}, request, inlookup.Answer(answer)})
+		rows = append(rows, row{inlookup.Query{Type: inlookup.Type(typ), Email: f[1], IP: f[2]}, request, inlookup.WireAnswer(string(answer))})
 	}
 	if len(rows) < 40 {
 		t.Fatalf("wire.tsv has %d rows", len(rows))
@@ -77,7 +77,7 @@ func TestGoldenWire(t *testing.T) {
 		for _, r := range rows {
 			reply := newReply(t, s.env["FIFOTMPDIR"])
 			send(t, s.fifo("infifo"), r.to(reply.path))
-			if got, err := reply.read(4 * time.Second); string(got) != string(r.answer) || err != nil {
+			if got, err := reply.read(4 * time.Second); string(got) != r.answer.Wire() || err != nil {
 				t.Errorf("round %d, %v of %s: %x, %v, want %x", round, r.query.Type, r.query.Email, got, err, r.answer)
 			}
 			if !exists(reply.path) {
@@ -132,7 +132,7 @@ func TestGoldenDirect(t *testing.T) {
 	mysql := &inlookup.MySQL{Getenv: s.getenv}
 	defer mysql.Close()
 	for _, r := range goldenRows(t) {
-		if a, err := mysql.Resolve(t.Context(), r.query); a != r.answer || err != nil {
+		if a, err := mysql.Resolve(t.Context(), r.query); !a.Equal(r.answer) || err != nil {
 			t.Errorf("%v of %s: %x, %v, want %x", r.query.Type, r.query.Email, a, err, r.answer)
 		}
 		got, err := decode(t, inlookup.Directory{Resolver: mysql}, r.query)
@@ -144,8 +144,8 @@ func TestGoldenDirect(t *testing.T) {
 	// What the comparison with decoded bytes cannot tell: that both are decoded right.
 	d := inlookup.Directory{Resolver: mysql}
 	entry, err := d.Passwd(t.Context(), "inactive@example.com")
-	if want := (inlookup.Passwd{Email: "inactive@example.com", Passwd: "$5$abcdefgh$InactiveHash", UID: 1, Gecos: "Inactive User",
-		Dir: "/home/mail/G2K/example.com/inactive", Shell: "5000000S", Inactive: true}); entry != want || err != nil {
+	if want := (inlookup.Passwd{Email: "inactive@example.com", Passwd: inlookup.NewSecret("$5$abcdefgh$InactiveHash"), UID: 1, Gecos: "Inactive User",
+		Dir: "/home/mail/G2K/example.com/inactive", Shell: "5000000S", Inactive: true}); !reflect.DeepEqual(entry, want) || err != nil {
 		t.Errorf("%+v, %v, want %+v", entry, err, want)
 	}
 	if _, err := d.Passwd(t.Context(), "missing@example.com"); err != inlookup.ErrNotFound {

@@ -130,7 +130,7 @@ func countErrors(r *reply, want int) (n int) {
 		got += string(buf[:size])
 	}
 	for i := 0; i+4 <= len(got); i += 4 {
-		if got[i:i+4] == string(refusal) {
+		if got[i:i+4] == refusal.Wire() {
 			n++
 		}
 	}

@@ -110,7 +110,7 @@ func goldenAnswers(t testing.TB) (answers []goldenAnswer) {
 			t.Fatalf("wire.tsv: %v: %q", err, line)
 		}
 		q := inlookup.Query{Type: inlookup.Type(typ), Email: f[1], IP: f[2]}
-		answers = append(answers, goldenAnswer{q, f[3], inlookup.Answer(answer)})
+		answers = append(answers, goldenAnswer{q, f[3], inlookup.WireAnswer(string(answer))})
 	}
 	if len(answers) != 215 {
 		t.Fatalf("wire.tsv has %d answers, want 215", len(answers))
@@ -144,7 +144,7 @@ func (s *site) wire(q inlookup.Query) inlookup.Answer {
 	if err != nil {
 		s.t.Fatalf("%v of %q: %v", q.Type, q.Email, err)
 	}
-	return inlookup.Answer(b)
+	return inlookup.WireAnswer(string(b))
 }
 
 // isError reports whether the answer is the one that says "error" on the wire.
@@ -186,7 +186,7 @@ func testWire(t *testing.T, s *site, answers []goldenAnswer) {
 	s.serve()
 	for _, when := range []string{"the first time", "from memory"} {
 		for _, a := range answers {
-			if got := s.wire(a.query); got != a.answer {
+			if got := s.wire(a.query); !got.Equal(a.answer) {
 				t.Errorf("%s: %v of %q %s:\n got %q\nwant %q",
 					when, a.query.Type, a.query.Email, a.query.IP, got, a.answer)
 			}
@@ -205,7 +205,7 @@ func testDirect(t *testing.T, s *site, answers []goldenAnswer) {
 			}
 			continue
 		}
-		if got != a.answer || err != nil {
+		if !got.Equal(a.answer) || err != nil {
 			t.Errorf("%v of %q %s:\n got %q, %v\nwant %q",
 				a.query.Type, a.query.Email, a.query.IP, got, err, a.answer)
 		}

@@ -33,7 +33,7 @@ func (s *site) answersAt(name string) bool {
 		return false
 	}
 	got, err := r.read(500 * time.Millisecond)
-	return err == nil && inlookup.Answer(got).Code() == hitCode
+	return err == nil && inlookup.WireAnswer(string(got)).Code() == hitCode
 }
 
 // remade waits until the FIFO of that name is there and served, and the server
@@ -71,7 +71,7 @@ func TestFIFORemoved(t *testing.T) {
 	if _, err := held.Write(frame(hit.Type, hit.Email, r.path, "")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := r.read(patience); inlookup.Answer(got).Code() != hitCode || err != nil {
+	if got, err := r.read(patience); inlookup.WireAnswer(string(got)).Code() != hitCode || err != nil {
 		t.Errorf("over the FIFO that was removed: %x, %v", got, err)
 	}
 	s.remade(p, "infifo.1", 1)

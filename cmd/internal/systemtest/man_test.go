@@ -5,6 +5,7 @@ package systemtest
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -115,6 +116,22 @@ func TestManualFlags(t *testing.T) {
 			find(m.page.sections["DESCRIPTION"], `\n\.It Fl (\w+)`))
 		same(t, "flag", m.name+" -h", help, "its synopsis",
 			find(m.page.sections["SYNOPSIS"], `\bFl (\w+)`))
+	}
+}
+
+// Both commands tell their version in the same form, and -h names the page.
+func TestManualVersion(t *testing.T) {
+	s := newSite(t, nil)
+	for _, m := range manuals(t) {
+		status, stdout, stderr := s.run(m.name, "-V")
+		words := strings.Fields(stdout)
+		if status != 0 || stderr != "" || len(words) != 2 || words[0] != m.name {
+			t.Errorf("%s -V: exit %d, %q, %q, want name and version", m.name, status, stdout, stderr)
+		}
+		want := fmt.Sprintf(" %s(8): cmd/%[1]s/%[1]s.8", m.name)
+		if !strings.Contains(m.help, want) {
+			t.Errorf("%s -h does not name %s", m.name, want)
+		}
 	}
 }
 

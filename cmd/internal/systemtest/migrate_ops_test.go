@@ -120,9 +120,9 @@ func (s *service) set(name, text string) {
 
 // asked is the site that a client sees.
 func (s *service) asked() *site {
-	return &site{s.t, s.dir, map[string]string{"INFIFODIR": s.dir + "/run/inlookup",
-		"PATH":       s.env["PATH"],
-		"FIFOTMPDIR": s.dir + "/run/inquery", "QUERY_CACHE": "1", "TZ": "UTC", "GORACE": s.env["GORACE"]}}
+	return &site{t: s.t, dir: s.dir, foreign: true, env: map[string]string{
+		"INFIFODIR": s.dir + "/run/inlookup", "FIFOTMPDIR": s.dir + "/run/inquery",
+		"QUERY_CACHE": "1", "TZ": "UTC", "PATH": s.env["PATH"], "GORACE": s.env["GORACE"]}}
 }
 
 // shell runs a script of FROM-C.md.

@@ -42,7 +42,7 @@ func show(t *testing.T, r inlookup.Resolver, text string) string {
 	}
 	switch value := value.(type) {
 	case inlookup.Passwd:
-		return fmt.Sprint(value.Email, " ", value.Passwd, " ", value.GID)
+		return fmt.Sprint(value.Email, " ", value.Passwd.Reveal(), " ", value.GID)
 	case inlookup.Limits:
 		return fmt.Sprint(value.MaxPopAccounts, " of type ", value.LimitType)
 	}
@@ -192,7 +192,7 @@ func testPaused(t *testing.T, s *site, pause, resume func() error) {
 		t.Errorf("a cached answer: %s after %v", got, time.Since(hit))
 	}
 	for i, r := range replies {
-		if b, err := r.read(time.Until(start.Add(inTime))); inlookup.Answer(b).Code() != -1 || err != nil {
+		if b, err := r.read(time.Until(start.Add(inTime))); inlookup.WireAnswer(string(b)).Code() != -1 || err != nil {
 			t.Fatalf("question %d of a database that stands still: %x, %v", i, b, err)
 		}
 	}

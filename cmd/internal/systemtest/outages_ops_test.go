@@ -163,10 +163,10 @@ func TestFlushDuringOutage(t *testing.T) {
 	}
 	eventually(t, "the new password", func() bool {
 		entry, err := d.Passwd(t.Context(), "flush@example.com")
-		if err == nil && entry.Passwd == "old" {
+		if err == nil && entry.Passwd.Reveal() == "old" {
 			t.Fatal("the old password after a flush")
 		}
-		return err == nil && entry.Passwd == "new"
+		return err == nil && entry.Passwd.Reveal() == "new"
 	})
 }
 

@@ -172,7 +172,7 @@ func TestOwnerReply(t *testing.T) {
 		reply := questioned(t, requests, client)
 		owned(t, reply, test.owner, test.group, fs.ModeNamedPipe|test.mode)
 		answer := inlookup.NewData(inlookup.TypeDomain, "answered.example")
-		send(t, reply, []byte(answer))
+		send(t, reply, []byte(answer.Wire()))
 		if status := client.wait(); status != 0 || !strings.Contains(client.stdout.String(),
 			"answered.example") {
 			t.Errorf("%d: exit %d, %q, %s", i, status, client.stdout.String(), client.stderr.String())

@@ -106,7 +106,7 @@ func TestDaemontools(t *testing.T) {
 		eventually(t, "the password "+want, func() bool {
 			d := inlookup.Directory{Resolver: s.client()}
 			entry, err := d.Passwd(t.Context(), "svc@example.com")
-			return err == nil && entry.Passwd == want
+			return err == nil && entry.Passwd.Reveal() == want
 		})
 	}
 	answers("old")

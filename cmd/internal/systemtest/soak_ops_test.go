@@ -170,7 +170,7 @@ func (s *soak) judge(start time.Time, q inlookup.Query, want, got inlookup.Answe
 		if fate = soakUnavailable; !s.excused(start, q) {
 			fate = soakUnexcused
 		}
-	case got != want:
+	case !got.Equal(want):
 		fate = soakWrong
 	}
 	atLeast(&s.slowest, took)
@@ -232,9 +232,9 @@ func (s *soak) shot(rnd *rand.Rand) {
 	if err == nil {
 		got, err = readReply(fd, q.Type, start.Add(soakTimeout))
 	}
-	code := inlookup.Answer(got).Code()
+	code := inlookup.WireAnswer(string(got)).Code()
 	failed := code < 0 || code == 0 && q.Type == inlookup.TypePasswd
-	s.judge(start, q, want, inlookup.Answer(got), failed, err)
+	s.judge(start, q, want, inlookup.WireAnswer(string(got)), failed, err)
 }
 
 func openReply(path string) (fd int, err error) {
@@ -253,7 +253,7 @@ func readReply(fd int, typ inlookup.Type, until time.Time) (got []byte, err erro
 		} else {
 			time.Sleep(100 * time.Microsecond)
 		}
-		code := inlookup.Answer(got).Code()
+		code := inlookup.WireAnswer(string(got)).Code()
 		if len(got) >= 4 && (typ < inlookup.TypePasswd || len(got) >= 4+code) {
 			return got, nil
 		}
@@ -535,7 +535,7 @@ func (s *soak) fateOfAll(t *testing.T) {
 		t.Errorf("this test tests little: %v", s)
 	}
 	for _, r := range s.rows {
-		if a, err := s.observer.Resolve(t.Context(), r.query); a != r.answer || err != nil {
+		if a, err := s.observer.Resolve(t.Context(), r.query); !a.Equal(r.answer) || err != nil {
 			t.Errorf("when all is over: %v of %s: %q, %v", r.query.Type, r.query.Email, a, err)
 		}
 	}

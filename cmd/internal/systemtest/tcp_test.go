@@ -34,7 +34,7 @@ func TestTCPServer(t *testing.T) {
 			s.env["QUERY_CACHE"] = "1"
 		}
 		for range 2 {
-			if status, answer, stderr := s.tcp(r.to("socket")); status != 0 || answer != string(r.answer) || stderr != "" {
+			if status, answer, stderr := s.tcp(r.to("socket")); status != 0 || answer != r.answer.Wire() || stderr != "" {
 				t.Errorf("%v of %s: exit %d, %x, want %x, stderr %q", r.query.Type, r.query.Email, status, answer, r.answer, stderr)
 			}
 		}
@@ -47,17 +47,17 @@ func TestTCPServer(t *testing.T) {
 		status  int
 		answer  inlookup.Answer
 	}{
-		"nothing":            {nil, 111, ""},
-		"garbage":            {[]byte("GET / HTTP/1.0\r\n\r\n"), 111, ""},
-		"half a request":     {frame(inlookup.TypeUser, "user@example.com", "socket", "")[:20], 111, ""},
-		"an unknown type":    {frame(9, "user@example.com", "socket", ""), 111, ""},
-		"a request too long": {frame(inlookup.TypeUser, strings.Repeat("u", 5000), "socket", ""), 111, ""},
+		"nothing":            {nil, 111, inlookup.Answer{}},
+		"garbage":            {[]byte("GET / HTTP/1.0\r\n\r\n"), 111, inlookup.Answer{}},
+		"half a request":     {frame(inlookup.TypeUser, "user@example.com", "socket", "")[:20], 111, inlookup.Answer{}},
+		"an unknown type":    {frame(9, "user@example.com", "socket", ""), 111, inlookup.Answer{}},
+		"a request too long": {frame(inlookup.TypeUser, strings.Repeat("u", 5000), "socket", ""), 111, inlookup.Answer{}},
 		"two requests": {bytes.Repeat(frame(inlookup.TypeUser, "over@example.com", "socket", ""), 2), 0,
 			inlookup.NewAnswer(int(inlookup.StatusOverQuota))},
 		"a file to answer": {frame(inlookup.TypeUser, "over@example.com", "/etc/passwd", ""), 0, inlookup.NewAnswer(int(inlookup.StatusOverQuota))},
 	} {
 		status, answer, stderr := s.tcp(test.request)
-		if status != test.status || answer != string(test.answer) || (status == 0) != (stderr == "") {
+		if status != test.status || answer != test.answer.Wire() || (status == 0) != (stderr == "") {
 			t.Errorf("%s: exit %d, want %d, %x, want %x, stderr %q", name, status, test.status, answer, test.answer, stderr)
 		}
 	}
@@ -71,7 +71,7 @@ func TestTCPServerUnavailable(t *testing.T) {
 	for typ, want := range map[inlookup.Type]int{inlookup.TypeUser: -1, inlookup.TypePasswd: 0, inlookup.TypeAlias: -1, inlookup.TypeHost: -1, inlookup.TypeLimit: -1} {
 		start := time.Now()
 		_, answer, stderr := s.tcp(frame(typ, "user@example.com", "socket", ""))
-		if a := inlookup.Answer(answer); len(a) != 4 || a.Code() != want || time.Since(start) > inTime || stderr == "" {
+		if a := inlookup.WireAnswer(answer); len(answer) != 4 || a.Code() != want || time.Since(start) > inTime || stderr == "" {
 			t.Errorf("%v: %x, want %d, after %v, stderr %q", typ, a, want, time.Since(start), stderr)
 		}
 	}
@@ -92,7 +92,7 @@ func TestTCPServerSlowly(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond) // not for luck: however it is cut, it must be understood
 	}
-	if status := p.wait(); status != 0 || p.stdout.String() != string(inlookup.NewAnswer(3)) { // with out still open
+	if status := p.wait(); status != 0 || p.stdout.String() != inlookup.NewAnswer(3).Wire() { // with out still open
 		t.Errorf("exit %d, %x", status, p.stdout.String())
 	}
 }
@@ -132,7 +132,7 @@ func TestTCPClient(t *testing.T) {
 		if want := r.to("socket"); err != nil || !bytes.Equal(request, want) {
 			t.Errorf("%q: request %q, %v, want %q", c.args, request, err, want)
 		}
-		for _, part := range []string{string(r.answer[:3]), string(r.answer[3:])} { // a connection cuts where it likes
+		for _, part := range []string{r.answer.Wire()[:3], r.answer.Wire()[3:]} { // a connection cuts where it likes
 			if _, err := io.WriteString(toClient, part); err != nil {
 				t.Fatal(err)
 			}

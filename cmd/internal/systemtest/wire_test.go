@@ -26,7 +26,7 @@ func (a answering) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer
 	if answer, ok := a[q]; ok {
 		return answer, nil
 	}
-	return "", inlookup.ErrUnavailable
+	return inlookup.Answer{}, inlookup.ErrUnavailable
 }
 
 // A served is a Server within this program, which knows the golden rows.
@@ -68,7 +68,7 @@ func (s *served) queries() (n uint64) {
 // good asks one question that must be answered: then all that was asked before it has been read.
 func (s *served) good(t *testing.T) {
 	t.Helper()
-	if a, err := s.ask("infifo", s.rows[0].query); a != s.rows[0].answer || err != nil {
+	if a, err := s.ask("infifo", s.rows[0].query); !a.Equal(s.rows[0].answer) || err != nil {
 		t.Errorf("a request after it: %x, %v", a, err)
 	}
 }
@@ -155,7 +155,7 @@ func testGarbage(t *testing.T, s *served) {
 			}
 			for i, r := range replies {
 				want := s.rows[(round+i)%len(s.rows)].answer
-				if got, err := r.read(patience); string(got) != string(want) || err != nil {
+				if got, err := r.read(patience); string(got) != want.Wire() || err != nil {
 					t.Fatalf("behind %s, round %d: request %d: %x, %v, want %x", junk.name, round, i, got, err, want)
 				}
 			}
@@ -301,7 +301,7 @@ func testFull(t *testing.T, s *served) {
 	for i := range rounds {
 		send(t, s.fifo("infifo"), s.rows[2].to(full.path))
 		r := s.rows[i%len(s.rows)]
-		if a, err := s.ask("infifo", r.query); a != r.answer || err != nil {
+		if a, err := s.ask("infifo", r.query); !a.Equal(r.answer) || err != nil {
 			t.Fatalf("%v of %s: %x, %v, want %x", r.query.Type, r.query.Email, a, err, r.answer)
 		}
 	}
@@ -434,7 +434,7 @@ func TestExactAddress(t *testing.T) {
 	for _, name := range exactNames {
 		for _, spelling := range []string{name, strings.ToUpper(name)} {
 			entry, err := d.Passwd(t.Context(), spelling+"@"+exactDomain)
-			if entry.Passwd != "hash of "+name || entry.Email != name+"@"+exactDomain || err != nil {
+			if entry.Passwd.Reveal() != "hash of "+name || entry.Email != name+"@"+exactDomain || err != nil {
 				t.Errorf("%s: %+v, %v", spelling, entry, err)
 			}
 			status, err := d.Status(t.Context(), spelling+"@"+exactDomain)
@@ -598,7 +598,7 @@ func TestImpossibleAddress(t *testing.T) {
 func TestLongAddress(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	s.serve()
+	s.serve().startLines()
 	d := s.directory()
 	count := newCounter(t, db)
 	for _, email := range []string{

@@ -1,12 +1,15 @@
 // Package testmain is what the tests of each package have in common: they leave
-// nothing behind, however they end, and say which tests were skipped.
+// neither files nor processes behind, however they end, and say which tests were
+// skipped.
 package testmain
 
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -50,12 +53,19 @@ func given(name string) (is bool) {
 	return is
 }
 
-// sweep removes the directory $0 when its standard input ends. That is when the
-// test program ends, even by SIGKILL. The children of the test program may die a
-// moment later, so it tries again. What hangs may be mounted still.
+// sweep ends processes and removes the directory $0 when its standard input
+// ends. That is when the test program ends, even by SIGKILL. The processes are
+// those whose program or directory lies in $0: what a shell of a test left in the
+// background, and what has changed its user, which lets it outlive its parent.
+// Others may die a moment later, so it tries again. What hangs may be mounted
+// still.
 const sweep = `
 cat
 for i in 1 2 3 4 5 6 7 8 9 10; do
+	{
+		ls -l /proc/[0-9]*/exe /proc/[0-9]*/cwd | grep -- "-> $0/"
+		grep -las "^$0/" /proc/[0-9]*/cmdline
+	} 2>/dev/null | sed 's|.*/proc/\([0-9]*\)/.*|\1|' | xargs kill -9 2>/dev/null
 	rm -rf "$0" && exit
 	sleep 1
 	chmod -R u+rwX "$0"
@@ -153,9 +163,42 @@ func (s *skipped) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// say prints what was skipped.
+// say prints what was skipped. Of several packages go test shows only the output
+// of those that fail. So this goes to where go test itself writes its errors.
 func (s *skipped) say() {
-	if text := s.String(); text != "" {
-		fmt.Println("skipped:", text)
+	text := s.String()
+	if text == "" {
+		return
 	}
+	text = fmt.Sprintf("skipped in %s: %s\n", strings.TrimSuffix(filepath.Base(os.Args[0]), ".test"), text)
+	if f := goTestErrors(); f != nil {
+		defer f.Close()
+		io.WriteString(f, text)
+		return
+	}
+	io.WriteString(os.Stdout, text)
+}
+
+// goTestErrors returns the standard error of go test, if that hides our output.
+// It must be no file: there go test would write over what others append.
+func goTestErrors() *os.File {
+	parent := fmt.Sprintf("/proc/%d/", os.Getppid()) // Linux has these links
+	program, err := os.Readlink(parent + "exe")
+	if err != nil || filepath.Base(program) != "go" {
+		return nil
+	}
+	ours, err1 := os.Stat("/proc/self/fd/1")
+	shown, err2 := os.Stat(parent + "fd/1")
+	errors, err3 := os.Stat(parent + "fd/2")
+	if err1 != nil || err2 != nil || err3 != nil {
+		return nil
+	}
+	if os.SameFile(ours, shown) || errors.Mode().IsRegular() {
+		return nil
+	}
+	f, err := os.OpenFile(parent+"fd/2", os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil
+	}
+	return f
 }

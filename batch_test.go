@@ -1,0 +1,238 @@
+package inlookup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/inlookup/inlookup"
+)
+
+// A crowd is a BatchResolver. It numbers its answers by version. Of a batch it answers nothing
+// about names that begin with "odd", and says that those that begin with "no" are absent.
+type crowd struct {
+	mu      sync.Mutex
+	version int
+	batches [][]inlookup.Query
+	alone   []inlookup.Query
+	running int
+	most    int
+	during  func()                                             // called within each batch
+	result  func([]inlookup.Answer) ([]inlookup.Answer, error) // nil: as it is
+}
+
+func (c *crowd) entry(q inlookup.Query) inlookup.Answer {
+	if strings.HasPrefix(q.Email, "no") {
+		return inlookup.Absent(q)
+	}
+	return inlookup.NewPasswd(inlookup.Passwd{Email: q.Email, Gecos: fmt.Sprint("version ", c.version)})
+}
+
+func (c *crowd) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alone = append(c.alone, q)
+	return c.entry(q), nil
+}
+
+func (c *crowd) ResolveMany(_ context.Context, qs []inlookup.Query) ([]inlookup.Answer, error) {
+	c.mu.Lock()
+	c.batches = append(c.batches, qs)
+	c.running++
+	c.most = max(c.most, c.running)
+	answers := make([]inlookup.Answer, len(qs))
+	for i, q := range qs {
+		if !strings.HasPrefix(q.Email, "odd") {
+			answers[i] = c.entry(q)
+		}
+	}
+	c.mu.Unlock()
+	if c.during != nil {
+		c.during()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	if c.result != nil {
+		return c.result(answers)
+	}
+	return answers, nil
+}
+
+// people returns user0@example.com to user(n-1)@example.com.
+func people(n int) (emails []string) {
+	for i := range n {
+		emails = append(emails, fmt.Sprintf("user%d@example.com", i))
+	}
+	return emails
+}
+
+// gecos returns the version of a user's entry that the cache gives.
+func gecos(t *testing.T, cache *inlookup.Cache, email string) string {
+	t.Helper()
+	p, err := inlookup.Directory{Resolver: cache}.Passwd(context.Background(), email)
+	if err != nil {
+		t.Error(err)
+	}
+	return p.Gecos
+}
+
+// TestPreloadInBatches: a BatchResolver is asked about many at a time, and one by one about what
+// it leaves open.
+func TestPreloadInBatches(t *testing.T) {
+	r := new(crowd)
+	cache := &inlookup.Cache{Resolver: r}
+	emails := append(people(1600), "USER7@example.com", "odd@example.com", "nobody@example.com")
+	n, err := cache.Preload(context.Background(), emails)
+	if n != 1601 || err != nil || cache.Stats().Present.Entries != 1601 {
+		t.Errorf("%d, %v, %+v", n, err, cache.Stats())
+	}
+	if len(r.batches) != 4 || len(r.alone) != 1 || r.alone[0].Email != "odd@example.com" {
+		t.Errorf("%d batches, alone %v", len(r.batches), r.alone)
+	}
+	for _, batch := range r.batches {
+		for _, q := range batch {
+			if q.Type != inlookup.TypePasswd || q.Email != strings.ToLower(q.Email) {
+				t.Errorf("asked %v", q)
+			}
+		}
+		if len(batch) > 500 {
+			t.Errorf("a batch of %d", len(batch))
+		}
+	}
+	if r.most > 2 {
+		t.Errorf("%d batches at a time", r.most)
+	}
+	for _, email := range emails[:1602] {
+		gecos(t, cache, email)
+	}
+	if len(r.alone) != 1 {
+		t.Errorf("clients cost %d questions", len(r.alone)-1)
+	}
+	n, err = cache.Preload(context.Background(), people(1600))
+	if n != 0 || err != nil || len(r.batches) != 4 {
+		t.Errorf("again: %d, %v, %d batches", n, err, len(r.batches))
+	}
+}
+
+// TestPreloadBatchFails: what a batch brings in disorder is asked one by one.
+func TestPreloadBatchFails(t *testing.T) {
+	for what, result := range map[string]func([]inlookup.Answer) ([]inlookup.Answer, error){
+		"an error": func(a []inlookup.Answer) ([]inlookup.Answer, error) { return a, inlookup.ErrInvalid },
+		"too few":  func(a []inlookup.Answer) ([]inlookup.Answer, error) { return a[1:], nil },
+		"too many": func(a []inlookup.Answer) ([]inlookup.Answer, error) { return append(a, a...), nil },
+		"a panic":  func([]inlookup.Answer) ([]inlookup.Answer, error) { panic("within a batch") },
+		"answers that say error": func(a []inlookup.Answer) ([]inlookup.Answer, error) {
+			for i := range a {
+				a[i] = inlookup.NewAnswer(-i % 2)
+			}
+			return a, nil
+		},
+	} {
+		r := &crowd{result: result}
+		cache := &inlookup.Cache{Resolver: r}
+		n, err := cache.Preload(context.Background(), people(30))
+		if n != 30 || err != nil || len(r.alone) != 30 || len(r.batches) != 1 {
+			t.Errorf("%s: %d, %v, %d batches, %d alone", what, n, err, len(r.batches), len(r.alone))
+		}
+	}
+}
+
+// TestPreloadBatchFlushed: nothing that was asked for before a flush is kept after it.
+func TestPreloadBatchFlushed(t *testing.T) {
+	for _, flushes := range []int{1, 2, 3, 1000} {
+		r := new(crowd)
+		cache := &inlookup.Cache{Resolver: r}
+		done := 0
+		r.during = func() {
+			if done < flushes {
+				done++
+				r.mu.Lock()
+				r.version++
+				r.mu.Unlock()
+				cache.Flush("user3@example.com")
+			}
+		}
+		n, err := cache.Preload(context.Background(), people(10))
+		if n != 10 || err != nil {
+			t.Errorf("%d flushes: %d, %v", flushes, n, err)
+		}
+		wantAlone := 0
+		if flushes >= 3 {
+			wantAlone = 10
+		}
+		if len(r.batches) != min(flushes+1, 3) || len(r.alone) != wantAlone {
+			t.Errorf("%d flushes: %d batches, %d alone", flushes, len(r.batches), len(r.alone))
+		}
+		for _, email := range people(10) {
+			want := fmt.Sprint("version ", r.version)
+			if got := gecos(t, cache, email); got != want {
+				t.Errorf("%d flushes: %s has %s, want %s", flushes, email, got, want)
+			}
+		}
+	}
+}
+
+// TestPreloadBatchFull: batches evict nothing, and end when the cache is full.
+func TestPreloadBatchFull(t *testing.T) {
+	r := new(crowd)
+	cache := &inlookup.Cache{Resolver: r, MaxEntries: 100}
+	first := gecos(t, cache, "first@example.com")
+	n, err := cache.Preload(context.Background(), people(100_000))
+	s := cache.Stats()
+	if n != s.Present.Entries-1 || err != nil || s.Evicted > 0 || len(r.batches) > 4 {
+		t.Errorf("%d, %v, %+v, %d batches", n, err, s, len(r.batches))
+	}
+	r.version++
+	if gecos(t, cache, "first@example.com") != first {
+		t.Error("what was there has gone")
+	}
+}
+
+// TestPreloadBatchBesideClients: clients do not wait for a batch, and their newer answers stay. An
+// entry of a batch is as old as the question.
+func TestPreloadBatchBesideClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := new(crowd)
+		r.during = func() { time.Sleep(time.Second) }
+		cache := &inlookup.Cache{Resolver: r, Stale: -1}
+		go func() {
+			if n, err := cache.Preload(context.Background(), people(10)); n != 9 || err != nil {
+				t.Errorf("%d, %v", n, err)
+			}
+		}()
+		synctest.Wait()
+		r.version++
+		start := time.Now()
+		gecos(t, cache, "user3@example.com")
+		if took := time.Since(start); took > 0 {
+			t.Errorf("a client waited %v", took)
+		}
+		time.Sleep(2 * time.Second)
+		for i, email := range people(10) {
+			if got, newer := gecos(t, cache, email), i == 3; (got == "version 1") != newer {
+				t.Errorf("%s has %s", email, got)
+			}
+		}
+		e, _ := cache.Explain(inlookup.Query{Type: inlookup.TypePasswd, Email: "user0@example.com"})
+		if e.Age != 2*time.Second {
+			t.Errorf("%v old, want 2s", e.Age)
+		}
+	})
+}
+
+// TestPreloadBatchEnds: the end of a context ends it.
+func TestPreloadBatchEnds(t *testing.T) {
+	r := new(crowd)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.during = cancel
+	n, err := (&inlookup.Cache{Resolver: r}).Preload(ctx, people(100_000))
+	if !errors.Is(err, context.Canceled) || len(r.batches) > 2 || n > 1000 {
+		t.Errorf("%d, %v, %d batches", n, err, len(r.batches))
+	}
+}
