@@ -365,9 +365,9 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 // setFields sets the fields that the line has.
 func (c *config) setFields(db *database, from line) {
 	hosts, rest := cutHosts(from.text)
-	if words := strings.Fields(hosts); len(words) > 1 { // the others may hold a password
-		c.warnf("%s: a blank in the host: only what is before it counts", from.where)
-		hosts = strings.TrimRight(words[0], ",")
+	if strings.ContainsFunc(hosts, unicode.IsSpace) { // an error: no host can be meant
+		c.failf("%s: want host:user:password:socket-or-port:ssl|nossl, of which the last "+
+			"may be missing, and no blanks in host", from.where)
 	}
 	const most = 4 // user, password, socket or port, security
 	fields := strings.Split(rest, ":")
