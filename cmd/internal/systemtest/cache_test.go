@@ -33,21 +33,12 @@ func TestCoalescing(t *testing.T) {
 		replies[i] = newReply(t, s.env["FIFOTMPDIR"])
 	}
 	count := newCounter(t, db)
-	lock, err := db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
 	before, stats := count.selects(), s.counts()
-	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE"); err != nil { // it takes until all have asked
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, db, "indimail") // it takes until all have asked
 	for _, r := range replies {
 		send(t, s.fifo("infifo"), frame(inlookup.TypePasswd, "popular@example.com", r.path, ""))
 	}
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	want := inlookup.NewData(inlookup.TypePasswd, "PWSTRUCT=popular@example.com:hash:1:0:A User:/home/mail/user:NOQUOTA:0")
 	for i, r := range replies {
 		if got, err := r.read(4 * time.Second); string(got) != want.Wire() || err != nil {
@@ -424,14 +415,7 @@ func TestAnswersWhileWaiting(t *testing.T) {
 	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" {
 		t.Fatal(got)
 	}
-	lock, err := db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE, indibak WRITE, valias WRITE"); err != nil {
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, db, "indimail", "indibak", "valias")
 	for i := range 200 {
 		r := newReply(t, s.env["FIFOTMPDIR"])
 		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("waits%d@example.com", i), r.path, ""))
@@ -452,8 +436,6 @@ func TestAnswersWhileWaiting(t *testing.T) {
 			t.Errorf("%v: code %d, %v after %v", test.q, a.Code(), err, took)
 		}
 	}
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	eventually(t, "nobody waits", func() bool { return s.counts()["waiting"] <= 1 }) // the question for it
 }

@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"github.com/inlookup/inlookup"
-	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 var checkLine = regexp.MustCompile(`^(ok      |warning |wrong   ) [A-Za-z_.]+ +[^ ].*\n$`)
@@ -295,47 +294,6 @@ func TestCheckFIFOs(t *testing.T) {
 		{"a FIFO of another mode", fifoDirectory(0o775, fifo), 0,
 			`warning +FIFO .*mode 0600: no Go server holds it, and the server will change its mode to 0660`},
 	})
-}
-
-// nobody is a user without rights.
-const nobody = 65534
-
-// asNobody has commands of s run without rights, and lets them get at what they need.
-func (s *site) asNobody() {
-	s.t.Helper()
-	if os.Geteuid() != 0 {
-		testmain.Skip(s.t, "only root can start a command as another user")
-	}
-	for _, dir := range []string{bin, s.dir, filepath.Dir(s.dir)} { // the last one is the test's own, too
-		if err := os.Chmod(dir, 0o755); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	s.give("control", nobody)
-	s.give("users", nobody)
-	s.give("tmp", nobody) // the reply FIFOs of callers get its group
-	s.foreign = true
-}
-
-// give gives a directory of the site to a user, and to what is made in it the group of the same number.
-func (s *site) give(name string, uid int) (path string) {
-	s.t.Helper()
-	path = filepath.Join(s.dir, name)
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := errors.Join(os.Chown(path, uid, uid), os.Chmod(path, 0o777|os.ModeSticky|os.ModeSetgid)); err != nil {
-		s.t.Fatal(err)
-	}
-	return path
-}
-
-// commandAs returns a command with that user and those groups, the first of which is the user's own.
-func (s *site) commandAs(uid int, groups []uint32, name string, args ...string) *process {
-	s.t.Helper()
-	cmd := s.command(name, args...)
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: groups[0], Groups: groups[1:]}
-	return s.startCommand(cmd)
 }
 
 // With the rights of the server's user: what root may do does not count.

@@ -36,24 +36,6 @@ func warned(t *testing.T, what, log, path string, lines ...int) {
 	}
 }
 
-// routed checks the route of an address.
-func routed(t *testing.T, what string, d inlookup.Directory, email, want string) {
-	t.Helper()
-	route, err := d.Host(t.Context(), email)
-	if route != want || err != nil {
-		t.Errorf("%s: route of %s: %q, %v, want %q", what, email, route, err, want)
-	}
-}
-
-// found checks that the user over@example.com is found.
-func found(t *testing.T, what string, d inlookup.Directory) {
-	t.Helper()
-	status, err := d.Status(t.Context(), "over@example.com")
-	if status != inlookup.StatusOverQuota || err != nil {
-		t.Errorf("%s: status of over@example.com: %v, %v", what, status, err)
-	}
-}
-
 var routeCases = []struct {
 	file string
 	port string

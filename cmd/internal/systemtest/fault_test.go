@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,143 +37,6 @@ const (
 	recover = 8 * time.Second  // 2 s are meant; the rest is for a busy machine
 )
 
-// A weather is what the gate makes of what the database says.
-type weather struct {
-	pass func(conn int) int // so many bytes of it reach us over the connection with that number, from 0; nil: all
-	hang bool               // then comes silence, else the end
-	drip time.Duration      // between bytes
-}
-
-// A gate stands between us and the database.
-type gate struct {
-	t       testing.TB
-	addr    string
-	to      string
-	weather atomic.Pointer[weather]
-
-	mu     sync.Mutex // guards what follows
-	open   net.Listener
-	conns  []net.Conn
-	number int
-	said   [][]byte // by the database, over each connection
-}
-
-// newGate opens one at addr, port 0 being a free one.
-func newGate(t testing.TB, addr string, db *mariadb.DB) *gate {
-	t.Helper()
-	g := &gate{t: t, addr: addr, to: net.JoinHostPort("127.0.0.1", strconv.Itoa(db.Port))}
-	g.weather.Store(&weather{})
-	g.reopen()
-	t.Cleanup(g.close)
-	return g
-}
-
-func (g *gate) port() string { _, port, _ := net.SplitHostPort(g.addr); return port }
-
-func (g *gate) reopen() {
-	g.t.Helper()
-	l, err := net.Listen("tcp", g.addr)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	g.mu.Lock()
-	g.open, g.addr = l, l.Addr().String()
-	g.mu.Unlock()
-	go g.serve(l)
-}
-
-// close refuses connections and ends those that there are.
-func (g *gate) close() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open.Close()
-	for _, c := range g.conns {
-		c.Close()
-	}
-	g.conns = nil
-}
-
-func (g *gate) serve(l net.Listener) {
-	for {
-		client, err := l.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", g.to)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		g.mu.Lock()
-		n := g.number
-		g.number++
-		g.conns, g.said = append(g.conns, client, server), append(g.said, nil)
-		g.mu.Unlock()
-		go g.relay(n, client.(*net.TCPConn), server)
-	}
-}
-
-func (g *gate) relay(n int, client *net.TCPConn, server net.Conn) {
-	gone := make(chan struct{})
-	go func() {
-		io.Copy(server, client)
-		close(gone)
-	}()
-	defer server.Close()
-	defer client.Close()
-	if n%2 == 0 {
-		client.SetLinger(0) // a reset; else an orderly end
-	}
-	buf := make([]byte, 32<<10)
-	for sent := 0; ; {
-		got, err := server.Read(buf)
-		if err != nil {
-			return
-		}
-		for b := buf[:got]; len(b) > 0; {
-			w, size := g.weather.Load(), len(b)
-			if w.drip > 0 {
-				time.Sleep(w.drip)
-				size = 1
-			}
-			if w.pass != nil {
-				size = min(size, w.pass(n)-sent)
-			}
-			if size <= 0 && w.hang {
-				<-gone
-			}
-			if size <= 0 {
-				return
-			}
-			g.mu.Lock()
-			g.said[n] = append(g.said[n], b[:size]...) // before it is: who has the answer finds all of it here
-			g.mu.Unlock()
-			if _, err := client.Write(b[:size]); err != nil {
-				return
-			}
-			sent, b = sent+size, b[size:]
-		}
-	}
-}
-
-// resolver asks over the gate, with nothing but the environment.
-func (g *gate) resolver(host string) *inlookup.MySQL {
-	s := newSite(g.t, nil)
-	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = host, g.port(), "secret"
-	return &inlookup.MySQL{Getenv: s.getenv}
-}
-
-// timed shows the answer to q, which must come in time.
-func timed(t *testing.T, r inlookup.Resolver, q string) string {
-	t.Helper()
-	start := time.Now()
-	got := show(t, r, q)
-	if took := time.Since(start); took > inTime {
-		t.Errorf("%s: %s after %v", q, got, took)
-	}
-	return got
-}
-
 // atLeast sets max to d if it is smaller.
 func atLeast(max *atomic.Int64, d time.Duration) {
 	for old := max.Load(); int64(d) > old && !max.CompareAndSwap(old, int64(d)); old = max.Load() {
@@ -186,31 +48,6 @@ func bit(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-// rightOrNone asks q, of which nothing but the answer is an answer, and reports whether it came.
-func rightOrNone(t *testing.T, r inlookup.Resolver, q, want string) bool {
-	t.Helper()
-	got := timed(t, r, q)
-	if got != want && got != "unavailable" {
-		t.Errorf("%s: %s, want %s, or nothing", q, got, want)
-	}
-	return got == want
-}
-
-// recovers waits until all questions are answered rightly, and logs how long that took.
-func recovers(t *testing.T, r inlookup.Resolver, when string, questions map[string]string) {
-	t.Helper()
-	start := time.Now()
-	within(t, recover, when, func() bool {
-		for q, want := range questions {
-			if !rightOrNone(t, r, q, want) {
-				return false
-			}
-		}
-		return true
-	})
-	t.Logf("%s: all is well after %v", when, time.Since(start).Round(time.Millisecond))
 }
 
 // several are questions to a site without control files whose answers come in one row and in many.
@@ -627,15 +464,7 @@ func (r *refusedPair) missingColumn(t *testing.T) {
 }
 
 func (r *refusedPair) lockedTable(t *testing.T) {
-	lock, err := r.db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	_, err = lock.ExecContext(t.Context(), "LOCK TABLES indimail WRITE, aliasdomain READ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, r.db, "indimail")
 	var clients sync.WaitGroup
 	for i := range 60 {
 		q := fmt.Sprintf("%d locked%d@example.com", []int{1, 3, 4, 6}[i%4], i)
@@ -648,9 +477,7 @@ func (r *refusedPair) lockedTable(t *testing.T) {
 	clients.Wait()
 	all(t, r.cached, "behind a lock", r.remembered)
 	t.Logf("%d connections wait for a lock", len(connections(t, r.db, "indimail")))
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	recovers(t, r.plain, "the lock is gone", known)
 }
 
@@ -776,18 +603,6 @@ func (r *refusedPair) checkLog(t *testing.T) {
 	}
 }
 
-// stopped reports whether every thread of a process stands still, where the kernel tells.
-func stopped(pid int) bool {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, thread := range threads {
-		text, err := os.ReadFile(thread)
-		if _, state, ok := strings.Cut(string(text), ") "); err == nil && ok && state[0] != 'T' {
-			return false
-		}
-	}
-	return err == nil
-}
-
 // askKnown has clients ask all that is known until end, and counts the answers.
 func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
 	right, none *atomic.Int64, end func()) {
@@ -795,7 +610,7 @@ func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
 	right, none = new(atomic.Int64), new(atomic.Int64)
 	var askers sync.WaitGroup
 	for range clients {
-		c := &inlookup.Client{Getenv: s.getenv, Timeout: timeout}
+		c := s.short(timeout)
 		askers.Go(func() {
 			for ctx.Err() == nil {
 				for q, want := range known {

@@ -69,7 +69,7 @@ func manyClients(t *testing.T, s *site) {
 	questions := slices.Collect(maps.Keys(localQuestions))
 	var clients sync.WaitGroup
 	for i := range 64 {
-		client := &inlookup.Client{Getenv: s.getenv, Timeout: patience}
+		client := s.short(patience)
 		q := questions[i%len(questions)]
 		ask := map[string]string{q: localQuestions[q]}
 		clients.Go(func() { all(t, client, "64 clients at once", ask) })
@@ -127,7 +127,7 @@ func testSlowSelect(t *testing.T, db *mariadb.DB, a admin) {
 	slowUser(t, a, 2)
 	s := newSite(t, db)
 	s.serve()
-	client := &inlookup.Client{Getenv: s.getenv, Timeout: patience}
+	client := s.short(patience)
 	for _, r := range []inlookup.Resolver{s.resolver(), client} {
 		eventually(t, "an answer after 2 s", func() bool {
 			return rightOrNone(t, r, "1 over@example.com", "over quota")
@@ -135,18 +135,10 @@ func testSlowSelect(t *testing.T, db *mariadb.DB, a admin) {
 	}
 }
 
-// lockTables has another session lock every table. The lock ends with unlock.
-func lockTables(t *testing.T, db *mariadb.DB) (unlock func()) {
-	t.Helper()
-	other := newAdmin(t, db)
-	other.exec(t, "LOCK TABLES "+strings.Join(tables, " WRITE, ")+" WRITE")
-	return func() { other.exec(t, "UNLOCK TABLES") }
-}
-
 func testShortLock(t *testing.T, db *mariadb.DB, a admin) {
 	mysql := newSite(t, db).resolver()
 	eventually(t, "an answer when the lock has gone", func() bool {
-		unlock := lockTables(t, db)
+		unlock := lockTables(t, db, tables...)
 		time.AfterFunc(2*time.Second, unlock)
 		return rightOrNone(t, mysql, "1 user@example.com", "active")
 	})

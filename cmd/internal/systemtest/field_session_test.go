@@ -4,8 +4,6 @@ package systemtest
 // runs for users without the privilege SUPER, such as indimail, and not for the administrator.
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"maps"
 	"strings"
@@ -15,42 +13,6 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
-
-// An admin is one session of the administrator. It was there before any setting was made, so none
-// holds for it.
-type admin struct{ *sql.Conn }
-
-func newAdmin(t *testing.T, db *mariadb.DB) admin {
-	t.Helper()
-	conn, err := db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	a := admin{conn}
-	// It may change any row and table at once: who hinders it does so for longer than this.
-	a.exec(t, "SET lock_wait_timeout=5, innodb_lock_wait_timeout=5")
-	return a
-}
-
-func (a admin) exec(t *testing.T, script string) {
-	t.Helper()
-	// Not the test's context, which has ended when what is deferred or cleaned up runs.
-	if _, err := a.ExecContext(context.Background(), script); err != nil {
-		t.Errorf("%s: %v", script, err)
-	}
-}
-
-// sessions returns how many connections user indimail has.
-func (a admin) sessions(t *testing.T) (n int) {
-	t.Helper()
-	row := a.QueryRowContext(t.Context(),
-		"SELECT COUNT(*) FROM information_schema.processlist WHERE user='indimail'")
-	if err := row.Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
 
 // oddNames are local parts that a statement must quote with care, or that not every character
 // set has.

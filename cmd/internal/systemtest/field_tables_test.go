@@ -10,79 +10,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
-
-// everyType holds questions of all seven types to the installation, with their right answers.
-var everyType = map[string]string{
-	"1 user@example.com":                  "active",
-	"1 over@example.com":                  "over quota",
-	"1 inactive@example.com":              "inactive",
-	"1 alias@example.com":                 "alias",
-	"1 absent@example.com":                "absent",
-	"1 user@alias.example.org":            "active",
-	"1 duser@dist.example.net":            "active",
-	"1 d3@dist2.example.net":              "active",
-	"1 nobody@dist.example.net":           "absent",
-	"2 user@example.com 192.0.2.10":       "true",
-	"2 user@example.com 192.0.2.11":       "false",
-	"2 inactive@example.com 192.0.2.24":   "true",
-	"2 duser@dist.example.net 192.0.2.20": "true",
-	"3 user@example.com":                  "user@example.com " + userHash + " 0",
-	"3 postmaster@example.com":            "postmaster@example.com $5$abcdefgh$PostHash 128",
-	"3 cram@example.com":                  "cram@example.com {CRAM}secret,$5$abcdefgh$Cram 0",
-	"3 inactive@example.com":              "inactive@example.com $5$abcdefgh$InactiveHash 0",
-	"3 absent@example.com":                "absent",
-	"3 duser@aliasb.example.org":          "duser@aliasb.example.org $5$abcdefgh$DistHash 0",
-	"4 user@example.com":                  "example.com:192.0.2.25:2525",
-	"4 absent@example.com":                "absent",
-	"4 duser@dist.example.net":            "dist.example.net:192.0.2.26:2526",
-	"5 alias@example.com":                 "[" + aliasLines + "]",
-	"5 user@example.com":                  "[]",
-	"6 user@example.com":                  "100 of type 1",
-	"6 over@example.com":                  "1 of type 2",
-	"6 example.com":                       "100 of type 1",
-	"6 absent@example.com":                "absent",
-	"7 alias.example.org":                 "example.com",
-	"7 aliasb.example.org":                "dist.example.net",
-	"7 example.com":                       "example.com",
-}
-
-const userHash = "$5$abcdefgh$UserHashUserHashUserHash"
-
-const aliasLines = "&other@remote.example &user@example.com" +
-	" /home/mail/A2E/example.com/user/Maildir/"
-
-// tables are those that the seven questions read.
-var tables = []string{
-	"indimail", "indibak", "relay", "valias", "vlimits",
-	"hostcntrl", "host_table", "smtp_port", "aliasdomain",
-}
-
-// but returns questions with some answers that differ.
-func but(questions, other map[string]string) map[string]string {
-	m := maps.Clone(questions)
-	maps.Copy(m, other)
-	return m
-}
-
-// resolver returns a MySQL that asks directly by the site's environment.
-func (s *site) resolver() *inlookup.MySQL {
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	s.t.Cleanup(func() { mysql.Close() })
-	return mysql
-}
-
-func execute(t testing.TB, db *mariadb.DB, script string) {
-	t.Helper()
-	if err := db.Exec(script); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // Each of these tests finds the installation's tables, and may spoil them.
 func testFieldTables(t *testing.T, db *mariadb.DB) {
@@ -458,18 +390,6 @@ func testWideColumns(t *testing.T, db *mariadb.DB) {
 	all(t, installationSite(t, db).resolver(), "a wide name in a cluster", map[string]string{
 		"4 " + local + "@dist.example.net": "dist.example.net:192.0.2.26:2526",
 	})
-}
-
-// together asks all the questions at the same time, several times each.
-func together(t *testing.T, r inlookup.Resolver, when string, questions map[string]string) {
-	t.Helper()
-	var clients sync.WaitGroup
-	for range 4 {
-		for q, want := range questions {
-			clients.Go(func() { all(t, r, when, map[string]string{q: want}) })
-		}
-	}
-	clients.Wait()
 }
 
 // A column of numbers that holds text is the error of the one user whose row has it.

@@ -102,14 +102,7 @@ func TestFloodOfFlushes(t *testing.T) {
 	others := s.flood("infifo.1", hit)
 	others.pause()
 
-	lock, err := db.SQL().Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if _, err := lock.ExecContext(t.Context(), "LOCK TABLES lastauth WRITE"); err != nil {
-		t.Fatal(err)
-	}
+	unlock := lockTables(t, db, "lastauth")
 	hits(t, callers, 50*time.Millisecond)
 	p.signal(syscall.SIGHUP)
 	eventually(t, "the cache is dropped and the load begins", func() bool {
@@ -127,9 +120,7 @@ func TestFloodOfFlushes(t *testing.T) {
 	}
 	usual := beside(others, 5)
 	waiting := beside(flushes, 12)
-	if _, err := lock.ExecContext(t.Context(), "UNLOCK TABLES"); err != nil {
-		t.Fatal(err)
-	}
+	unlock()
 	loading := beside(flushes, 10)
 	t.Logf("hits in 200 ms beside a flood of hits: %v; "+
 		"of flushes while the load waits: %v, while it goes on: %v; "+

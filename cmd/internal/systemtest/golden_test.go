@@ -106,31 +106,10 @@ func TestGoldenWire(t *testing.T) {
 	}
 }
 
-// decode asks d the typed question that q is.
-func decode(t *testing.T, d inlookup.Directory, q inlookup.Query) (value any, err error) {
-	ctx := t.Context()
-	switch q.Type {
-	case inlookup.TypeUser:
-		return d.Status(ctx, q.Email)
-	case inlookup.TypeRelay:
-		return d.Relay(ctx, q.Email, q.IP)
-	case inlookup.TypePasswd:
-		return d.Passwd(ctx, q.Email)
-	case inlookup.TypeHost:
-		return d.Host(ctx, q.Email)
-	case inlookup.TypeAlias:
-		return d.Alias(ctx, q.Email)
-	case inlookup.TypeLimit:
-		return d.Limits(ctx, q.Email)
-	}
-	return d.Domain(ctx, q.Email)
-}
-
 // The same questions to MySQL, within the program: the same bytes, and what they mean.
 func TestGoldenDirect(t *testing.T) {
 	s := goldenSite(t, database(t))
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	for _, r := range goldenRows(t) {
 		if a, err := mysql.Resolve(t.Context(), r.query); !a.Equal(r.answer) || err != nil {
 			t.Errorf("%v of %s: %x, %v, want %x", r.query.Type, r.query.Email, a, err, r.answer)

@@ -6,7 +6,6 @@ package systemtest
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -385,32 +384,4 @@ func TestManualProgram(t *testing.T) {
 	ask("user@example.com", "/home/mail/A2E/example.com/user")
 	ask("missing@example.com", "no such user")
 	ask("inactive@example.com", "inactive")
-}
-
-// freePort returns a TCP port on which nobody listens at the moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
-// reachable reports whether somebody reads the FIFO or, for the name tcp, listens on the port.
-func reachable(fifo, port string) bool {
-	if filepath.Base(fifo) == "tcp" {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}
-	f, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err == nil {
-		f.Close()
-	}
-	return err == nil
 }

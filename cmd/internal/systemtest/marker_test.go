@@ -196,7 +196,7 @@ func (s *site) markedAsk(said *string) {
 	if !reachable(s.fifo("infifo"), "") {
 		return
 	}
-	client := &inlookup.Client{Getenv: s.getenv, Timeout: 4 * time.Second}
+	client := s.short(4 * time.Second)
 	for _, q := range markedQuestions {
 		a, err := client.Resolve(context.Background(), q)
 		*said += fmt.Sprintln(q.Type, q.Email, a, err)

@@ -4,7 +4,6 @@ package systemtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,71 +19,6 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
-)
-
-// question makes one of "3 user@example.com" or "2 user@example.com 192.0.2.10".
-func question(text string) (q inlookup.Query) {
-	f := append(strings.SplitN(text, " ", 3), "", "")
-	return inlookup.Query{Type: inlookup.Type(f[0][0] - '0'), Email: f[1], IP: f[2]}
-}
-
-// show puts an answer in few words.
-func show(t *testing.T, r inlookup.Resolver, text string) string {
-	t.Helper()
-	value, err := decode(t, inlookup.Directory{Resolver: r}, question(text))
-	switch {
-	case err == inlookup.ErrNotFound:
-		return "absent"
-	case errors.Is(err, inlookup.ErrUnavailable):
-		return "unavailable"
-	case err != nil:
-		return err.Error()
-	}
-	switch value := value.(type) {
-	case inlookup.Passwd:
-		return fmt.Sprint(value.Email, " ", value.Passwd.Reveal(), " ", value.GID)
-	case inlookup.Limits:
-		return fmt.Sprint(value.MaxPopAccounts, " of type ", value.LimitType)
-	}
-	return fmt.Sprint(value)
-}
-
-// all asks the questions, a map of question to answer, of r.
-func all(t *testing.T, r inlookup.Resolver, when string, questions map[string]string) {
-	t.Helper()
-	for q, want := range questions {
-		if got := show(t, r, q); got != want {
-			t.Errorf("%s: %s: %s, want %s", when, q, got, want)
-		}
-	}
-}
-
-// known are questions of which each is a miss, with an answer of each type; unknown what they get without a database:
-// never that something is not there.
-var (
-	known = map[string]string{
-		"1 user@example.com":            "active",
-		"1 missing@example.com":         "absent",
-		"2 user@example.com 192.0.2.10": "true",
-		"3 user@example.com":            "user@example.com $5$abcdefgh$UserHashUserHashUserHash 0",
-		"3 missing@example.com":         "absent",
-		"4 user@example.com":            "example.com:192.0.2.25:2525",
-		"4 missing@example.com":         "absent",
-		"5 missing@example.com":         "[]",
-		"6 example.com":                 "100 of type 1",
-		"6 missing@example.com":         "absent",
-		"7 alias.example.org":           "example.com",
-		"1 user@alias.example.org":      "active",
-		"1 duser@dist.example.net":      "active",
-		"3 missing@dist.example.net":    "absent",
-	}
-	unknown = func() map[string]string {
-		m := make(map[string]string)
-		for q := range known {
-			m[q] = "unavailable"
-		}
-		return m
-	}()
 )
 
 func TestDatabaseAway(t *testing.T) {
@@ -209,8 +143,7 @@ func TestSecondHost(t *testing.T) {
 	db := database(t)
 	s := newSite(t, nil)
 	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.2,127.0.0.1", fmt.Sprint(db.Port), "secret"
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	var askers sync.WaitGroup
 	for range 16 {
 		askers.Go(func() {
@@ -235,8 +168,7 @@ func TestHostThatRefuses(t *testing.T) {
 	newProxy(t, fmt.Sprint("127.0.0.2:", db.Port), fmt.Sprint("127.0.0.1:", refusing.Port))
 	s := newSite(t, nil)
 	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.2,127.0.0.1", fmt.Sprint(db.Port), "secret"
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	for _, q := range []string{"1 over@example.com", "3 user@example.com"} {
 		if got := show(t, mysql, q); got != known[q] && got != "over quota" {
 			t.Errorf("%s with a first host that refuses: %s", q, got)
@@ -251,8 +183,7 @@ func TestKilledConnections(t *testing.T) {
 	mustExec(t, db, "CREATE USER victim@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO victim@localhost", "DROP USER victim@localhost")
 	s := newSite(t, db)
 	s.env["MYSQL_USER"] = "victim"
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	ctx, cancel := context.WithCancel(t.Context())
 	var askers sync.WaitGroup
 	var answered atomic.Int64
@@ -301,8 +232,7 @@ func TestRefusalsAskedAgain(t *testing.T) {
 		"REVOKE SELECT ON refusals.* FROM indimail@localhost; DROP DATABASE refusals")
 	s := newSite(t, db)
 	s.env["MYSQL_DATABASE"] = "refusals"
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	const q = "5 alias@example.com"
 	want := show(t, mysql, q)
 	if want == "absent" || want == "unavailable" {
@@ -406,8 +336,7 @@ func TestHangingConnections(t *testing.T) {
 	p := newProxy(t, "127.0.0.1:0", net.JoinHostPort("127.0.0.1", fmt.Sprint(database(t).Port)))
 	s := newSite(t, nil)
 	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", fmt.Sprint(p.listener.Addr().(*net.TCPAddr).Port), "secret"
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	ask := func(when string, n int) {
 		var askers sync.WaitGroup
 		for i := range n { // over as many connections
@@ -609,8 +538,7 @@ func (test clusterTest) run(t *testing.T) {
 	if err := os.Symlink("/nowhere/domains/Plain.Test", filepath.Join(s.dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	if err := mysql.Reload(false); err != nil {
 		t.Fatal(err)
 	}

@@ -184,7 +184,7 @@ func TestFieldHangingSelects(t *testing.T) {
 	}
 	s := newSite(t, db)
 	s.serve()
-	unlock := lockTables(t, db)
+	unlock := lockTables(t, db, tables...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var clients sync.WaitGroup
 	for i := range 100 {

@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,70 +16,6 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
-
-// The accounts. No user has the number of its group.
-const (
-	indimailUser, indimailGroup = 60101, 60102
-	qmaildUser, qmailGroup      = 60103, 60104
-	clientUser, clientGroup     = 60105, 60106
-
-	passwdFile = "root:x:0:0:root:/root:/bin/sh\n" +
-		"indimail:x:60101:60102:IndiMail:/nonexistent:/bin/false\n" +
-		"qmaild:x:60103:60104:qmail:/nonexistent:/bin/false\n" +
-		"client:x:60105:60106:A mail program:/nonexistent:/bin/false\n"
-	groupFile = "root:x:0:\nindimail:x:60102:\nqmail:x:60104:\nclients:x:60106:\nqcerts:x:60107:\n"
-)
-
-// accounts has the site's commands that run in a namespace see these accounts. It needs root.
-func (s *site) accounts() {
-	s.t.Helper()
-	if os.Geteuid() != 0 {
-		testmain.Skip(s.t, "only root can lay other accounts over /etc/passwd")
-	}
-	testmain.Need(s.t, "util-linux mount", "unshare", "mount", "setpriv")
-	for name, text := range map[string]string{"passwd": passwdFile, "group": groupFile} {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o644); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	for _, dir := range []string{bin, s.dir, filepath.Dir(s.dir)} {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(s.env["FIFOTMPDIR"], 0o777|os.ModeSticky); err != nil {
-		s.t.Fatal(err)
-	}
-	if status, _, stderr := s.runCommand(s.namespace("", "true")); status != 0 {
-		testmain.Skip(s.t, "no mount namespace here:", stderr)
-	}
-}
-
-// namespace returns a command that runs where the accounts are. The preparation is shell commands
-// that come before it.
-func (s *site) namespace(preparation, name string, args ...string) *exec.Cmd {
-	script := "mount --bind " + s.dir + "/passwd /etc/passwd\n" +
-		"mount --bind " + s.dir + "/group /etc/group\n" + preparation + "\n" + `exec "$@"`
-	if name == "inlookup" || name == "inquerytest" {
-		name = filepath.Join(bin, name)
-	}
-	return s.command("unshare", append([]string{"-m", "/bin/sh", "-ec", script, "sh", name},
-		args...)...)
-}
-
-// namespaceAs returns a command that runs there as a user with these groups, the first its own.
-func (s *site) namespaceAs(uid int, groups []int, name string, args ...string) *exec.Cmd {
-	if name == "inlookup" || name == "inquerytest" {
-		name = filepath.Join(bin, name)
-	}
-	var list []string
-	for _, group := range groups {
-		list = append(list, strconv.Itoa(group))
-	}
-	all := []string{"--reuid", strconv.Itoa(uid), "--regid", list[0], "--groups",
-		strings.Join(list, ","), name}
-	return s.namespace("", "setpriv", append(all, args...)...)
-}
 
 // owned checks a file's owner and mode.
 func owned(t *testing.T, path string, uid, gid int, mode fs.FileMode) {

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
-	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
 // passwd asks for a password and reports errors as one.
@@ -180,24 +179,6 @@ func TestSignalAtStart(t *testing.T) {
 	})
 	s.answers(p)
 	p.terminate()
-}
-
-// connections returns the numbers of the connections that user has to db.
-func connections(t *testing.T, db *mariadb.DB, user string) (ids []int) {
-	t.Helper()
-	rows, err := db.SQL().Query("SELECT id FROM information_schema.processlist WHERE user=? ORDER BY id", user)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int
-		if err := rows.Scan(&id); err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, id)
-	}
-	return ids
 }
 
 func TestInterrupt(t *testing.T) {
@@ -489,15 +470,6 @@ func TestFaultyLines(t *testing.T) {
 		}
 		p.terminate()
 	}
-}
-
-// startLines returns what the server has logged when it has said what it serves.
-func (p *process) startLines() string {
-	p.t.Helper()
-	eventually(p.t, "the line of the start", func() bool {
-		return strings.Contains(p.stderr.String(), " serves ")
-	})
-	return p.stderr.String()
 }
 
 // A second server on the same FIFO is refused, and the first one does not notice.

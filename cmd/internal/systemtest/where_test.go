@@ -46,21 +46,6 @@ func newFakes(t *testing.T) *fakes {
 	return f
 }
 
-// configure writes settings to a site: a name in capitals is a variable, any other a control file.
-func (s *site) configure(settings map[string]string, fill *strings.Replacer) {
-	s.t.Helper()
-	for name, value := range settings {
-		value = fill.Replace(value)
-		if name == strings.ToUpper(name) {
-			s.env[name] = value
-		} else {
-			s.control(name, value)
-		}
-	}
-}
-
-type settings = map[string]string
-
 var localPlaces = []struct {
 	settings settings
 	want     string

@@ -482,8 +482,7 @@ func TestExactDomain(t *testing.T) {
 func TestStrangeNeighbour(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	mysql := &inlookup.MySQL{Getenv: s.getenv}
-	defer mysql.Close()
+	mysql := s.resolver()
 	d := inlookup.Directory{Resolver: mysql}
 	var askers sync.WaitGroup
 	for i := range 64 {
@@ -547,8 +546,7 @@ func TestManyAtOnce(t *testing.T) {
 		mustExec(t, db, tables+rows, "")
 		s := newSite(t, db)
 		s.env["MYSQL_TABLE"], s.env["MYSQL_INACTIVE_TABLE"] = "many_active", "many_inactive"
-		mysql := &inlookup.MySQL{Getenv: s.getenv}
-		defer mysql.Close()
+		mysql := s.resolver()
 		var clients sync.WaitGroup
 		for question, answer := range want {
 			clients.Go(func() {
