@@ -950,18 +950,25 @@ func (db database) connectError(addr string, err error) error {
 	return fmt.Errorf("%s: %w", addr, err)
 }
 
-// hideText replaces MySQL's text for "access denied". It quotes the name of the
-// user, and a misplaced password may stand there.
+// hideText replaces the name of the user in MySQL's text, in which a misplaced
+// password may stand, by where it came from.
 func (db database) hideText(err error) error {
 	var refused *mysql.MySQLError
-	if !errors.As(err, &refused) || refusalOf(err) != denied {
+	if !errors.As(err, &refused) {
 		return err
 	}
-	text := "access denied to the user of " + db.from
-	if db.passwd == "" {
-		text += ", without a password"
+	from := "the user of " + db.from
+	text := strings.ReplaceAll(refused.Message, "'"+db.user+"'", from)
+	if refusalOf(err) == denied {
+		text = "access denied to " + from
+		if db.passwd == "" {
+			text += ", without a password"
+		}
 	}
-	return &mysql.MySQLError{Number: refused.Number, Message: text}
+	if text == refused.Message {
+		return err // with what wraps it
+	}
+	return &mysql.MySQLError{Number: refused.Number, SQLState: refused.SQLState, Message: text}
 }
 
 // A refusal says what an error of MySQL or MariaDB means here.

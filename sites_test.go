@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 )
 
 func TestLeadingNumber(t *testing.T) {
@@ -297,6 +299,21 @@ func TestAccessDenied(t *testing.T) {
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%v %v: %q, want %q", c.files, c.env, got, c.want)
+		}
+	}
+}
+
+// TestHideText: the user's name is in no error of MySQL, and what wraps an error stays.
+func TestHideText(t *testing.T) {
+	db := database{user: secret, from: "MYSQL_USER"}
+	for number, text := range map[uint16]string{1045: "Access denied for user '%'@'h'",
+		1142: "SELECT command denied to user '%'@'h' for table `t`", 1146: "Table 't' doesn't exist"} {
+		text = strings.ReplaceAll(text, "%", secret)
+		err := db.connectError("h:1", &mysql.MySQLError{Number: number, Message: text})
+		again := db.hideText(fmt.Errorf("%w; %w", err, errors.New("another host")))
+		if s := again.Error(); strings.Contains(s, secret) || !strings.Contains(s, "another host") ||
+			!strings.Contains(s, "h:1") || errorNumber(again) != number {
+			t.Errorf("%d: %s", number, s)
 		}
 	}
 }

@@ -263,14 +263,13 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 // to do about it.
 func remedy(err error) (v verdict, advice string) {
 	var refused *mysql.MySQLError
-	var unknownCA x509.UnknownAuthorityError
 	var alert *net.OpError
 	switch {
 	case errors.Is(err, inlookup.ErrNoTable):
 		return warning, "nothing to do if nobody needs it"
 	case errors.As(err, &refused):
 		return refusal(refused.Number)
-	case errors.As(err, &unknownCA) && isSelfMade(unknownCA.Cert):
+	case isSelfMade(err):
 		return wrong, "the server made its certificate itself (MariaDB 11.4 does so when it has " +
 			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
 			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
@@ -308,9 +307,17 @@ func isSlow(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// isSelfMade reports whether a certificate is its own authority.
-func isSelfMade(cert *x509.Certificate) bool {
-	return cert != nil && bytes.Equal(cert.RawIssuer, cert.RawSubject)
+// isSelfMade reports whether a certificate failed that is its own authority.
+func isSelfMade(err error) bool {
+	var failed *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	cert := new(x509.Certificate)
+	if errors.As(err, &failed) && len(failed.UnverifiedCertificates) > 0 {
+		cert = failed.UnverifiedCertificates[0]
+	} else if errors.As(err, &unknown) && unknown.Cert != nil {
+		cert = unknown.Cert
+	}
+	return len(cert.RawIssuer) > 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject)
 }
 
 func isCertificateError(err error) bool {
