@@ -33,6 +33,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -730,4 +731,28 @@ func (c *Cache) Explain(q Query) (Entry, bool) {
 		Bytes:  cost(n),
 		Absent: n.value.kind == absent,
 	}, true
+}
+
+var errPanic = errors.New("panic")
+
+// rescue, deferred, turns a panic into an error that says where it was. Of a
+// value that is no text it tells only the type, because that may hold a hash.
+func rescue(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	what := fmt.Sprintf("%T", v)
+	switch v.(type) {
+	case error, string:
+		what = fmt.Sprint(v)
+	}
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	f, _ := frames.Next()
+	for strings.HasPrefix(f.Function, "runtime.") {
+		f, _ = frames.Next()
+	}
+	// Not %w for the value: a panic with ErrNotFound says nothing about a user.
+	*err = fmt.Errorf("%w: %w: %s (%s:%d)", ErrUnavailable, errPanic, what, f.File, f.Line)
 }

@@ -5,10 +5,17 @@ package inlookup_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +97,36 @@ func ask(c inlookup.Resolver, typ inlookup.Type, email string) (inlookup.Answer,
 	return c.Resolve(context.Background(), inlookup.Query{Type: typ, Email: email})
 }
 
+// answered checks that the status of email is "active".
+func answered(t *testing.T, c inlookup.Resolver, email string) {
+	t.Helper()
+	s, err := inlookup.Directory{Resolver: c}.Status(context.Background(), email)
+	if err != nil || s != inlookup.StatusActive {
+		t.Errorf("%s: %v, %v", email, s, err)
+	}
+}
+
+// post writes a request to the server whose FIFO is in dir, with any path for the answer.
+func post(t *testing.T, dir, email, reply string) {
+	t.Helper()
+	body := "\x01\x00" + email + "\x00" + reply + "\x00\x00"
+	frame := binary.NativeEndian.AppendUint32(nil, uint32(len(body)))
+	write(t, dir, string(frame)+body)
+}
+
+// write writes to the request FIFO in dir.
+func write(t *testing.T, dir, text string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(dir, "infifo"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // until waits until the condition holds.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
@@ -152,10 +189,288 @@ func TestPanicIsAnErrorOfOneQuestion(t *testing.T) {
 		})
 	}
 	s.Tracing.Store(false)
-	if a, err := ask(c, inlookup.TypeUser, "user@d"); err != nil || !a.Equal(inlookup.NewAnswer(0)) {
-		t.Errorf("afterwards: %v, %v", a, err)
-	}
+	answered(t, c, "user@d")
 	if found := logged.with("secret"); len(found) > 0 {
 		t.Errorf("%q", found)
+	}
+}
+
+// gone checks that no FIFO is in dir.
+func gone(t *testing.T, dir string) {
+	t.Helper()
+	if left, _ := filepath.Glob(filepath.Join(dir, "infifo*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestListenTwice: the second call changes nothing, and the server answers.
+func TestListenTwice(t *testing.T) {
+	dir := t.TempDir()
+	s := &inlookup.Server{Resolver: yes, Instances: 2, Getenv: settings("INFIFODIR", dir)}
+	c := &inlookup.Client{Timeout: time.Minute,
+		Getenv: settings("INFIFODIR", dir, "FIFOTMPDIR", t.TempDir())}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Listen(); !errors.Is(err, inlookup.ErrStarted) {
+		t.Errorf("the second Listen: %v", err)
+	}
+	for range 2 { // after the end Listen and Serve can be called anew
+		ctx, end := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Serve(ctx) }()
+		answered(t, c, "user@d")
+		if err := s.Listen(); !errors.Is(err, inlookup.ErrStarted) {
+			t.Errorf("Listen beside Serve: %v", err)
+		}
+		answered(t, c, "user@d")
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		gone(t, dir)
+		if err := s.Listen(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done, end := context.WithCancel(context.Background())
+	end()
+	if err := s.Serve(done); err != nil {
+		t.Error(err)
+	}
+	gone(t, dir)
+}
+
+// TestServeTwice: of several calls at once one serves, and the others return at once.
+func TestServeTwice(t *testing.T) {
+	dir := t.TempDir()
+	s := &inlookup.Server{Resolver: yes, Getenv: settings("INFIFODIR", dir)}
+	c := &inlookup.Client{Timeout: time.Minute,
+		Getenv: settings("INFIFODIR", dir, "FIFOTMPDIR", t.TempDir())}
+	for range 3 {
+		ctx, end := context.WithCancel(context.Background())
+		const calls = 8
+		returned := make(chan error, calls)
+		for range calls {
+			go func() { returned <- s.Serve(ctx) }()
+		}
+		for range calls - 1 {
+			if err := <-returned; !errors.Is(err, inlookup.ErrStarted) {
+				t.Errorf("a call beside another: %v", err)
+			}
+		}
+		until(t, "the FIFO", func() bool {
+			_, err := os.Lstat(filepath.Join(dir, "infifo"))
+			return err == nil
+		})
+		answered(t, c, "user@d")
+		end()
+		if err := <-returned; err != nil {
+			t.Error(err)
+		}
+		gone(t, dir)
+	}
+}
+
+// TestServeAfterAnEndThatGaveUp: the server cannot be used while an answer of before hangs, and
+// can afterwards.
+func TestServeAfterAnEndThatGaveUp(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	var asked atomic.Int32
+	s := new(inlookup.Server)
+	s.Resolver = resolve(func(ctx context.Context, q inlookup.Query) (inlookup.Answer, error) {
+		if q.Email == "slow@d" {
+			asked.Add(1)
+			<-release
+		}
+		return inlookup.NewAnswer(0), nil
+	})
+	logged := new(lines)
+	dir := t.TempDir()
+	s.Log, s.Getenv = log.New(logged, "", 0), settings("INFIFODIR", dir)
+	c := &inlookup.Client{Timeout: time.Minute,
+		Getenv: settings("INFIFODIR", dir, "FIFOTMPDIR", t.TempDir())}
+	ctx, end := context.WithCancel(context.Background())
+	first := make(chan error, 1)
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { first <- s.Serve(ctx) }()
+	slow := make(chan struct{})
+	go func() {
+		defer close(slow)
+		answered(t, c, "slow@d")
+	}()
+	until(t, "the question hangs", func() bool { return asked.Load() == 1 })
+	end()
+	if err := <-first; err != nil || len(logged.with("hang")) != 1 {
+		t.Errorf("the end that gave up: %v, %q", err, logged.with(""))
+	}
+	for _, err := range []error{s.Listen(), s.Serve(context.Background())} {
+		if !errors.Is(err, inlookup.ErrStarted) {
+			t.Errorf("while an answer hangs: %v", err)
+		}
+	}
+	close(release)
+	<-slow
+	until(t, "the server listens again", func() bool { return s.Listen() == nil })
+	ctx, end = context.WithCancel(context.Background())
+	go func() { first <- s.Serve(ctx) }()
+	answered(t, c, "user@d")
+	end()
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestIdleServeEndsAtOnce: an end for which nobody waits does not come by giving up.
+func TestIdleServeEndsAtOnce(t *testing.T) {
+	logged := new(lines)
+	for range 3 {
+		s := &inlookup.Server{Resolver: yes, Log: log.New(logged, "", 0)}
+		s.Getenv = settings("INFIFODIR", t.TempDir())
+		ctx, end := context.WithCancel(context.Background())
+		if err := s.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(20*time.Millisecond, end) // its reader waits by then
+		if err := s.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if found := logged.with("hang"); len(found) > 0 {
+		t.Errorf("%q", found)
+	}
+}
+
+// TestOneKindOfLineHidesNoOther: junk in the FIFO costs one line a second, and takes none from a
+// fault.
+func TestOneKindOfLineHidesNoOther(t *testing.T) {
+	s := new(inlookup.Server)
+	s.Resolver = resolve(func(_ context.Context, q inlookup.Query) (a inlookup.Answer, err error) {
+		if q.Email == "panic@d" {
+			panic("a fault of the program")
+		}
+		return a, fmt.Errorf("%w: the database is down", inlookup.ErrUnavailable)
+	})
+	c, logged := start(t, s)
+	dir := s.Getenv("INFIFODIR")
+	write(t, dir, "junk")
+	until(t, "a line about junk", func() bool { return len(logged.with("no request")) > 0 })
+	ask(c, inlookup.TypeUser, "user@d")
+	ask(c, inlookup.TypeUser, "panic@d")
+	post(t, dir, "user@d", "/nowhere/reply")
+	until(t, "the reply is undeliverable", func() bool { return s.Stats().Undeliverable == 1 })
+	for _, text := range []string{"the database is down", "a fault of the program", "/nowhere/reply"} {
+		if len(logged.with(text)) != 1 {
+			t.Errorf("%d lines with %q", len(logged.with(text)), text)
+		}
+	}
+	begin := time.Now()
+	for range 100 {
+		write(t, dir, "junk")
+	}
+	until(t, "all is read", func() bool { return s.Stats().Refused == 4+400 })
+	most := 2 + int(time.Since(begin)/time.Second)
+	if n := len(logged.with("no request")); n > most {
+		t.Errorf("%d lines about junk, at most %d wanted", n, most)
+	}
+}
+
+// TestReplyThatCannotBeOpenedIsLogged: the client waits for an answer that does not come, so the
+// server says why. Where nobody reads nobody waits, and there is no line.
+func TestReplyThatCannotBeOpenedIsLogged(t *testing.T) {
+	top := t.TempDir()
+	replies := filepath.Join(top, "replies")
+	file, unread := filepath.Join(replies, "file"), filepath.Join(replies, "unread")
+	err := errors.Join(os.Mkdir(replies, 0o755), os.WriteFile(file, nil, 0o666),
+		syscall.Mkfifo(unread, 0o666))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &inlookup.Server{Resolver: yes, Getenv: settings("INFIFODIR", top, "REPLYDIR", replies)}
+	_, logged := start(t, s)
+	for _, path := range []string{
+		filepath.Join(replies, "missing"), filepath.Join(top, "elsewhere"), file, "relative/reply",
+	} {
+		post(t, top, "user@d", path)
+		until(t, "a line about "+path, func() bool { return len(logged.with(path)) == 1 })
+	}
+	for _, path := range []string{unread, "socket", ""} {
+		before := s.Stats().Undeliverable
+		post(t, top, "user@d", path)
+		until(t, "it is undeliverable", func() bool { return s.Stats().Undeliverable == before+1 })
+	}
+	if found := logged.with("reply FIFO"); len(found) != 4 {
+		t.Errorf("%q", found)
+	}
+	long := filepath.Join(replies, strings.Repeat("x", 255), "reply")
+	begin := time.Now()
+	before := s.Stats().Undeliverable
+	const many = 200
+	for range many {
+		post(t, top, "user@d", long)
+	}
+	until(t, "all are undeliverable", func() bool { return s.Stats().Undeliverable == before+many })
+	found := logged.with("reply FIFO")
+	if most := 4 + 2 + int(time.Since(begin)/time.Second); len(found) > most {
+		t.Errorf("%d lines, at most %d wanted", len(found), most)
+	}
+	if last := found[len(found)-1]; len(last) > 300 {
+		t.Errorf("a line of %d bytes", len(last))
+	}
+}
+
+// TestSlashesOfReplyDir: a client whose FIFOTMPDIR ends with a slash is in REPLYDIR too.
+func TestSlashesOfReplyDir(t *testing.T) {
+	dir := t.TempDir()
+	s := &inlookup.Server{Resolver: yes, Getenv: settings("INFIFODIR", dir, "REPLYDIR", dir+"/")}
+	start(t, s)
+	path := filepath.Join(dir, "reply")
+	if err := errors.Join(syscall.Mkfifo(path, 0o660), os.Chmod(path, 0o660)); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	for _, slashes := range []string{"/", "//"} {
+		post(t, dir, "user@d", dir+slashes+"reply")
+		b := make([]byte, 4)
+		in.SetReadDeadline(time.Now().Add(time.Minute))
+		if n, err := in.Read(b); n != 4 || err != nil {
+			t.Errorf("%q: %d bytes, %v", slashes, n, err)
+		}
+	}
+}
+
+// TestOwnerOfTheFIFO: the server takes over a FIFO of another user with a warning, because that
+// user can read what is asked.
+func TestOwnerOfTheFIFO(t *testing.T) {
+	if os.Geteuid() != 0 {
+		fmt.Printf("skipped: %s: not root\n", t.Name())
+		t.Skip("not root")
+	}
+	const nobody = 65534
+	for uid, warned := range map[int]bool{0: false, nobody: true} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "infifo")
+		err := errors.Join(syscall.Mkfifo(path, 0o660), os.Chmod(path, 0o660), os.Lchown(path, uid, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &inlookup.Server{Resolver: yes, Getenv: settings("INFIFODIR", dir)}
+		c, logged := start(t, s)
+		answered(t, c, "user@d")
+		found := logged.with("warning: " + path + ": its owner, uid 65534,")
+		if (len(found) == 1) != warned || inlookup.TrustsOwner(uid) == warned {
+			t.Errorf("owner %d: %q, trusted %v", uid, logged.with(""), inlookup.TrustsOwner(uid))
+		}
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+			t.Errorf("owner %d: %v, %v", uid, info, err)
+		}
 	}
 }

@@ -14,11 +14,12 @@ package inlookup
 // without waiting, refuses it if it is a link or no FIFO, writes once and
 // closes. It never creates or removes it.
 //
-// The server never waits for a client. The thread that reads a request answers
-// a hit itself, because handing it on costs more than answering. A question
-// that must wait for a database goes to a goroutine. Their number is bounded,
-// and a question beyond the bound is answered "error" at once. Questions about
-// the server itself have a lane for each of their types.
+// The server does not wait until a client reads. The thread that reads a
+// request answers a hit itself, because handing it on costs more than
+// answering. Any other question goes to a goroutine. Each kind of question has
+// a bound on their number, and one beyond it is answered "error" at once. One
+// wait is left: open(2) of a reply path on a file system that hangs stops the
+// thread for as long. In REPLYDIR, a local directory, no path does that.
 //
 // The server uses bare file descriptors. With an os.File the runtime's poller
 // would stand between the pipe and its reader: one more thread to wake for each
@@ -37,7 +38,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,30 +106,42 @@ func (e environ) fifoMode() (fs.FileMode, error) {
 	return mode, nil
 }
 
-// indimail returns the user and the group to which root gives the FIFOs and
-// directories it makes. Where there are none, and for other users than root,
-// both are -1, with which chown(2) changes nothing.
+// indimail returns the user and the group indimail, or -1 and -1 where there are
+// none.
 var indimail = sync.OnceValues(func() (uid, gid int) {
 	u, err1 := user.Lookup("indimail")
 	g, err2 := user.LookupGroup("indimail")
-	if os.Geteuid() != 0 || err1 != nil || err2 != nil {
-		return -1, -1
-	}
-	uid, err1 = strconv.Atoi(u.Uid)
-	gid, err2 = strconv.Atoi(g.Gid)
 	if err1 != nil || err2 != nil {
 		return -1, -1
 	}
+	uid, _ = strconv.Atoi(u.Uid) // a number on every Unix
+	gid, _ = strconv.Atoi(g.Gid)
 	return uid, gid
 })
+
+// giveTo gives what root has made to indimail, if that exists. Other users call
+// no chown: it would change nothing, and fail where a filter forbids it.
+func giveTo(chown func(uid, gid int) error) error {
+	uid, gid := indimail()
+	if uid < 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	return chown(uid, gid)
+}
 
 // giveAway sets the owner of the FIFO fd, and its mode whatever the umask.
 func giveAway(fd int, mode fs.FileMode) error {
 	if err := syscall.Fchmod(fd, uint32(mode)); err != nil {
 		return err
 	}
-	uid, gid := indimail()
-	return syscall.Fchown(fd, uid, gid)
+	return giveTo(func(uid, gid int) error { return syscall.Fchown(fd, uid, gid) })
+}
+
+// TrustsOwner reports whether a Server of this process takes over a request FIFO
+// of this user without a warning: of root, of its own user and of indimail.
+func TrustsOwner(uid int) bool {
+	other, _ := indimail()
+	return uid == 0 || uid == os.Geteuid() || uid == other
 }
 
 // makeDir makes dir and its missing parents, mode 0775 whatever the umask.
@@ -147,8 +159,8 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	uid, gid := indimail()
-	return errors.Join(os.Chmod(dir, 0o775), os.Lchown(dir, uid, gid))
+	chown := func(uid, gid int) error { return os.Lchown(dir, uid, gid) }
+	return errors.Join(os.Chmod(dir, 0o775), giveTo(chown))
 }
 
 // makeReplyFIFO makes and opens a reply FIFO. It opens it for writing too,
@@ -216,7 +228,7 @@ type requestFIFO struct {
 	path     string
 	fd       int // for reading and writing: without a writer, read would find an end
 	id       fileID
-	warning  error         // its mode or owner could not be set
+	warning  error         // its owner, or what could not be set
 	stopping atomic.Bool   // a single NUL in it may be from stop
 	done     chan struct{} // closed when its reader has ended
 }
@@ -268,10 +280,18 @@ func (f *requestFIFO) claim(mode fs.FileMode, made bool) error {
 	if err := syscall.Flock(f.fd, syscall.LOCK_EX|syscall.LOCK_NB); err == syscall.EWOULDBLOCK {
 		return ErrServed
 	}
+	var err error
 	if made {
-		f.warning = giveAway(f.fd, mode)
+		err = giveAway(f.fd, mode)
 	} else if fs.FileMode(st.Mode).Perm() != mode {
-		f.warning = syscall.Fchmod(f.fd, uint32(mode))
+		err = syscall.Fchmod(f.fd, uint32(mode))
+	}
+	if err != nil {
+		f.warning = fmt.Errorf("its mode or owner cannot be set: %w", err)
+	}
+	if !made && !TrustsOwner(int(st.Uid)) {
+		f.warning = fmt.Errorf("its owner, uid %d, can read what is asked: remove it, "+
+			"and the server will make another", st.Uid)
 	}
 	return syscall.SetNonblock(f.fd, false)
 }
@@ -286,15 +306,12 @@ func (f *requestFIFO) isNamed() bool {
 func (f *requestFIFO) read(b []byte) (int, error) {
 	for {
 		n, err := syscall.Read(f.fd, b)
-		switch err {
-		case nil:
-			return n, nil
-		case syscall.EAGAIN:
-			return 0, nil
-		case syscall.EINTR:
-			continue
+		if err == nil || err == syscall.EAGAIN {
+			return max(n, 0), nil
 		}
-		return 0, &fs.PathError{Op: "read", Path: f.path, Err: err}
+		if err != syscall.EINTR {
+			return 0, &fs.PathError{Op: "read", Path: f.path, Err: err}
+		}
 	}
 }
 
@@ -350,9 +367,17 @@ func removeLeftovers(path string, n int) {
 	}
 }
 
+// ErrStarted is returned by Listen and Serve while a Server is in use.
+var ErrStarted = errors.New("this Server has been started already")
+
 // A Server answers requests from FIFOs with what Resolver says. If Resolver is
 // a Cache, the thread that read a request answers a hit itself. Fields must not
 // change after Listen.
+//
+// Listen makes the FIFOs, and Serve answers. After Serve both can be called
+// again. A second Listen, and any call while Serve runs, changes nothing and
+// returns ErrStarted. So does a call while answers hang that Serve did not wait
+// for. Serve with a context that is done removes what Listen has made.
 type Server struct {
 	Resolver  Resolver
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
@@ -361,7 +386,7 @@ type Server struct {
 	Log       *log.Logger         // faults; nil: none
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
-	// server itself; nil: "error". Up to three calls run at once.
+	// server itself; nil: "error". One call of each type runs at a time.
 	Admin func(ctx context.Context, q Query) (string, error)
 
 	// Trace is called for each request while Tracing is set. It gets the name
@@ -373,32 +398,40 @@ type Server struct {
 
 	settings ServerSettings
 	asRoot   bool
-	readErr  chan error // why a reader ended; nil before Listen
+	readErr  chan error // why a reader ended
 
-	slots   chan struct{} // held by each miss
-	misses  sync.WaitGroup
+	bounds  map[Type]bound
+	misses  sync.WaitGroup // of the goroutines that answer
 	readers sync.WaitGroup
-	lanes   map[Type]chan adminRequest // for questions about the server
 
 	fifos []*requestFIFO           // only Listen and Serve use it
 	own   atomic.Pointer[[]fileID] // the same, for mayReplyTo
 
-	mu     sync.Mutex // guards what follows
-	stats  ServerStats
-	logged int64 // when logf last wrote, Unix seconds
+	mu    sync.Mutex // guards stats
+	stats ServerStats
+
+	phase  atomic.Int32
+	logged sync.Map // when logf last wrote of a kind, Unix seconds
 }
 
-// An adminRequest is a question about the server that waits in a lane.
-type adminRequest struct {
-	q         Query
-	replyPath []byte
+// The phases of a Server. After the last comes the first.
+const (
+	idle      = iota // without FIFOs
+	opening          // within Listen
+	listening        // between Listen and Serve
+	serving          // until no goroutine of Serve is left
+)
+
+// A bound limits the questions of one kind.
+type bound struct {
+	places chan struct{} // each holds one
+	turn   *sync.Mutex   // held by the one that Admin answers
 }
 
 const (
 	deadline          = 3 * time.Second // for one answer; C clients wait 4 s
 	maxMisses         = 4096            // questions that wait for Resolver
-	adminQueue        = 64              // requests in a lane
-	adminTime         = time.Second     // for one answer from Admin
+	maxAdmin          = 64              // of each type that wait for Admin
 	adminPause        = time.Millisecond
 	renewEvery        = time.Second     // how often the request FIFOs are looked at
 	readSize          = 256 << 10       // bytes in one read: four times what a new pipe holds
@@ -424,7 +457,7 @@ func (s *Server) Stats() ServerStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stats := s.stats
-	stats.Waiting = len(s.slots)
+	stats.Waiting = len(s.bounds[TypeUser].places)
 	return stats
 }
 
@@ -467,10 +500,23 @@ func (s *Server) Settings() (ServerSettings, error) {
 }
 
 // Listen makes the request FIFOs and their directory, opens and locks them.
-// From then on clients can ask, and wait for Serve. Serve calls Listen if it
-// was not called. An error wraps ErrServed if another server has one of the
-// FIFOs.
+// From then on clients can ask, and wait for Serve. An error wraps ErrServed if
+// another server has one of the FIFOs. After an error there is no FIFO, and
+// Listen can be tried again.
 func (s *Server) Listen() error {
+	if !s.phase.CompareAndSwap(idle, opening) {
+		return ErrStarted
+	}
+	err := s.listen()
+	if err != nil {
+		s.phase.Store(idle)
+	} else {
+		s.phase.Store(listening)
+	}
+	return err
+}
+
+func (s *Server) listen() error {
 	if s.Resolver == nil {
 		return errNoResolver
 	}
@@ -504,13 +550,18 @@ func (s *Server) Listen() error {
 	removeLeftovers(environ{s.Getenv}.requestFIFO(s.Infifo), first)
 	s.noteOwn()
 	s.readErr = make(chan error, 1)
-	s.lanes = make(map[Type]chan adminRequest)
-	for _, t := range []Type{TypeStatus, TypeFlush, TypeExplain} {
-		s.lanes[t] = make(chan adminRequest, adminQueue)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slots = make(chan struct{}, maxMisses)
+	// A flood of questions about the server takes no place of the others, and a
+	// flush finds one when all others are taken.
+	s.bounds = make(map[Type]bound)
+	for _, t := range []Type{TypeStatus, TypeFlush, TypeExplain} {
+		s.bounds[t] = bound{make(chan struct{}, maxAdmin), new(sync.Mutex)}
+	}
+	misses := bound{places: make(chan struct{}, maxMisses)}
+	for t := TypeUser; t <= TypeDomain; t++ {
+		s.bounds[t] = misses
+	}
 	s.stats = ServerStats{Started: time.Now()}
 	return nil
 }
@@ -537,17 +588,14 @@ func (s *Server) noteOwn() {
 
 // Serve answers until ctx is done. Then it removes the request FIFOs, answers
 // what was asked before, and returns nil. That takes at most 3 seconds, or 6 if
-// a file system hangs. If a request FIFO cannot be read it returns the error.
+// a file system or Resolver hangs. If a request FIFO cannot be read it returns
+// the error. Server tells what ErrStarted means.
 func (s *Server) Serve(ctx context.Context) error {
-	if s.readErr == nil {
-		if err := s.Listen(); err != nil {
-			return err
-		}
+	if err := s.Listen(); err != nil && err != ErrStarted {
+		return err
 	}
-	adminCtx, stopAdmin := context.WithCancel(context.Background())
-	var admins sync.WaitGroup
-	for _, lane := range s.lanes {
-		admins.Go(func() { s.administer(adminCtx, lane) })
+	if !s.phase.CompareAndSwap(listening, serving) {
+		return ErrStarted
 	}
 	for _, f := range s.fifos {
 		s.readers.Go(func() { s.read(f) })
@@ -557,20 +605,15 @@ func (s *Server) Serve(ctx context.Context) error {
 		f.stop()
 		s.readers.Go(f.closeWhenRead)
 	}
-	stopAdmin()
 	ended := make(chan struct{})
 	go func() {
 		s.readers.Wait()
-		for _, lane := range s.lanes {
-			close(lane)
-		}
-		admins.Wait()
-		s.misses.Wait()
+		s.misses.Wait() // after the readers, which begin them
+		s.phase.Store(idle)
 		close(ended)
 	}()
 	select {
 	case <-ended:
-		s.readErr = nil // so that another Serve listens again
 	case <-time.After(2 * deadline): // the file system of a reply FIFO hangs
 		s.logLine("some answers hang: the end does not wait for them")
 	}
@@ -628,21 +671,23 @@ func (s *Server) renew() error {
 func (s *Server) open(path string) (*requestFIFO, error) {
 	f, err := openRequestFIFO(path, s.settings.Mode)
 	if err == nil && f.warning != nil {
-		s.logLine("warning: %s: its mode or owner cannot be set: %v", path, f.warning)
+		s.logLine("warning: %s: %v", path, f.warning)
 	}
 	return f, err
 }
 
-// read answers what comes from one FIFO, until it is stopped and empty. What
-// was asked before the stop is among the next pipeMax bytes. So a client that
-// goes on asking cannot hold up the end.
+// read answers what comes from one FIFO, until it is stopped and empty. A client
+// that goes on asking cannot hold up the end: what was asked before the stop is
+// among the next pipeMax bytes, and read ends after those.
 func (s *Server) read(f *requestFIFO) {
 	defer close(f.done)
 	b := make([]byte, readSize)
 	have := 0 // bytes of b that wait for the rest of their frame
 	r := &reader{s: s, name: filepath.Base(f.path)}
 	r.cache, _ = s.Resolver.(*Cache)
-	for left := pipeMax + readSize; left > 0; { // bytes to read after the stop
+	// The first read that counts may have begun before the stop, and so may hold
+	// up to readSize bytes more.
+	for left := pipeMax + readSize; left > 0; {
 		n, err := f.read(b[have:])
 		if err != nil {
 			select {
@@ -654,16 +699,20 @@ func (s *Server) read(f *requestFIFO) {
 		if n == 0 {
 			return
 		}
+		// After the read: whoever has read the NUL that stop writes also sees
+		// stopping, which stop sets first. So that NUL is never counted as junk.
 		stopping := f.stopping.Load()
 		if stopping {
 			left -= n
 		}
 		have += n
+		// A read that does not fill b empties the pipe, and no request is in a
+		// pipe by half (pipe(7)). So only in a full b can one be cut.
 		used, refused := frames(b[:have], have == len(b), r.answer)
 		have = copy(b, b[used:have])
 		if refused > 0 && !stopping {
 			s.count(&s.stats.Refused, refused)
-			s.logf("%s: %d bytes that are no request", f.path, refused)
+			s.logf("junk", "%s: %d bytes that are no request", f.path, refused)
 		}
 	}
 }
@@ -686,8 +735,7 @@ func (r *reader) answer(req request) {
 	if r.cache != nil {
 		wire, hit = r.cache.peek(&r.key, req.typ, req.email)
 	}
-	extension := req.typ.extension()
-	if !extension {
+	if !req.typ.extension() {
 		s.count(&s.stats.Queries[req.typ], 1)
 	}
 	if err := r.trace(req, hit); err != nil {
@@ -695,15 +743,12 @@ func (r *reader) answer(req request) {
 		s.reply(req.replyPath, func() []byte { return []byte(a.Wire()) })
 		return
 	}
-	switch {
-	case hit:
-		r.out = append(r.out[:0], wire...)
-		s.reply(req.replyPath, func() []byte { return r.out })
-	case extension:
-		s.queue(req)
-	default:
+	if !hit {
 		s.miss(req)
+		return
 	}
+	r.out = append(r.out[:0], wire...)
+	s.reply(req.replyPath, func() []byte { return r.out })
 }
 
 func (r *reader) trace(req request, hit bool) (err error) {
@@ -715,49 +760,34 @@ func (r *reader) trace(req request, hit bool) (err error) {
 	return nil
 }
 
-// queue puts a question about the server into its lane.
-func (s *Server) queue(r request) {
-	select {
-	case s.lanes[r.typ] <- adminRequest{r.query(), bytes.Clone(r.replyPath)}:
-	default:
-		s.rejectBusy(r)
-	}
-}
-
-// rejectBusy answers "error" at once because too many questions wait.
-func (s *Server) rejectBusy(r request) {
-	s.count(&s.stats.Busy, 1)
-	s.logf("too many questions wait: a %v is answered with an error", r.typ)
-	s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ).Wire()) })
-}
-
-// administer answers the questions of one lane. The pause keeps a flood of them
-// from taking the processor.
-func (s *Server) administer(ctx context.Context, lane <-chan adminRequest) {
-	for r := range lane {
-		limited, cancel := context.WithTimeout(ctx, adminTime)
-		a := s.resolve(limited, r.q) // even if nobody waits: a flush must not be lost
-		cancel()
-		s.reply(r.replyPath, func() []byte { return []byte(a.Wire()) })
-		time.Sleep(adminPause)
-	}
-}
-
-// miss has a question answered by Resolver, in a goroutine.
+// miss has a question answered in a goroutine.
 func (s *Server) miss(r request) {
+	b := s.bounds[r.typ]
 	select {
-	case s.slots <- struct{}{}:
+	case b.places <- struct{}{}:
 	default:
-		s.rejectBusy(r)
+		s.count(&s.stats.Busy, 1)
+		s.logf(r.typ.String(), "too many questions wait: a %v is answered with an error", r.typ)
+		s.reply(r.replyPath, func() []byte { return []byte(errorAnswer(r.typ).Wire()) })
 		return
 	}
 	q := r.query()
 	path := bytes.Clone(r.replyPath)
 	s.misses.Go(func() {
-		defer func() { <-s.slots }()
+		defer func() { <-b.places }()
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
-		s.reply(path, func() []byte { return []byte(s.resolve(ctx, q).Wire()) })
+		if b.turn == nil {
+			s.reply(path, func() []byte { return []byte(s.resolve(ctx, q).Wire()) })
+			return
+		}
+		// Even if nobody waits for the answer: a flush must not be lost. The
+		// pause keeps a flood of these questions from taking the processor.
+		b.turn.Lock()
+		a := s.resolve(ctx, q)
+		time.Sleep(adminPause)
+		b.turn.Unlock()
+		s.reply(path, func() []byte { return []byte(a.Wire()) })
 	})
 }
 
@@ -773,7 +803,11 @@ func (s *Server) resolve(ctx context.Context, q Query) Answer {
 // fail counts and logs an error, and returns the answer that tells it.
 func (s *Server) fail(t Type, err error) Answer {
 	s.count(&s.stats.Unavailable, 1)
-	s.logf("%v", err)
+	kind := "error"
+	if errors.Is(err, errPanic) {
+		kind = "panic"
+	}
+	s.logf(kind, "%v", err)
 	return errorAnswer(t)
 }
 
@@ -794,14 +828,15 @@ func (s *Server) lookUp(ctx context.Context, q Query) (a Answer, err error) {
 // no room for all of it, its client does not read, and gets what fits.
 func (s *Server) reply(path []byte, answer func() []byte) {
 	fd, err := s.openReply(path)
-	switch err {
-	case nil:
-	case syscall.EACCES, syscall.EMFILE, syscall.ENFILE: // the client may be there
-		s.count(&s.stats.Unopened, 1)
-		s.logf("open reply FIFO %q: %v", path, err)
-		return
-	default:
-		s.count(&s.stats.Undeliverable, 1)
+	if err != nil {
+		counter := &s.stats.Undeliverable
+		if err == syscall.EACCES || err == syscall.EMFILE || err == syscall.ENFILE {
+			counter = &s.stats.Unopened
+		}
+		if err != syscall.ENXIO { // the client may wait
+			s.logf(err.Error(), "open reply FIFO %.200q: %v", path, err)
+		}
+		s.count(counter, 1)
 		return
 	}
 	a := answer()
@@ -812,8 +847,6 @@ func (s *Server) reply(path []byte, answer func() []byte) {
 	syscall.Close(fd)
 }
 
-var errNotReply = errors.New("not a reply FIFO")
-
 // openReply opens a reply FIFO for one write. With O_NOFOLLOW a link is an
 // error. With O_NONBLOCK a FIFO that nobody reads is an error at once (fifo(7):
 // ENXIO). Nothing is created or truncated. What is checked is the open file, so
@@ -821,11 +854,15 @@ var errNotReply = errors.New("not a reply FIFO")
 // notice that it is opened, and on a dead file server the path may hang.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
-	if slash < 0 || path[0] != '/' {
-		return -1, errNotReply
+	if slash < 0 { // of a false frame, or nobody's
+		return -1, syscall.ENXIO
 	}
-	if s.settings.ReplyDir != "" && string(path[:slash]) != s.settings.ReplyDir {
-		return -1, errNotReply
+	if path[0] != '/' {
+		return -1, errors.New("not an absolute path")
+	}
+	dir := bytes.TrimRight(path[:slash], "/")
+	if s.settings.ReplyDir != "" && string(dir) != s.settings.ReplyDir {
+		return -1, errors.New("outside REPLYDIR")
 	}
 	const flags = syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW |
 		syscall.O_NOCTTY | syscall.O_CLOEXEC
@@ -836,7 +873,7 @@ func (s *Server) openReply(path []byte) (int, error) {
 	var st syscall.Stat_t
 	if err := syscall.Fstat(fd, &st); err != nil || !s.mayReplyTo(&st) {
 		syscall.Close(fd)
-		return -1, errNotReply
+		return -1, errors.New("not a FIFO that the server may write to")
 	}
 	return fd, nil
 }
@@ -882,14 +919,12 @@ func (s *Server) ServeConn(ctx context.Context, r io.Reader, w io.Writer) error 
 	}
 }
 
-// logf writes a line, at most one a second, because clients can cause it.
-func (s *Server) logf(format string, args ...any) {
+// logf writes a line, at most one a second of each kind, because clients can
+// cause it. So a flood of one kind hides no other. No kind comes from a client,
+// or there would be no end of them.
+func (s *Server) logf(kind, format string, args ...any) {
 	now := time.Now().Unix()
-	s.mu.Lock()
-	again := now == s.logged
-	s.logged = now
-	s.mu.Unlock()
-	if !again {
+	if last, _ := s.logged.Swap(kind, now); last != any(now) {
 		s.logLine(format, args...)
 	}
 }
@@ -898,31 +933,4 @@ func (s *Server) logLine(format string, args ...any) {
 	if s.Log != nil {
 		s.Log.Printf(format, args...)
 	}
-}
-
-// rescue, deferred, turns a panic into an error: what is wrong, and the lines
-// that led there, the innermost first. Of a value that is no text only the type
-// is told, because it may hold a password hash.
-func rescue(err *error) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	what := fmt.Sprintf("%T", v)
-	switch v.(type) {
-	case error, string:
-		what = fmt.Sprint(v)
-	}
-	pcs := make([]uintptr, 16)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
-	var places []string
-	for more := true; more && len(places) < 3; {
-		var f runtime.Frame
-		f, more = frames.Next()
-		if !strings.HasPrefix(f.Function, "runtime.") {
-			places = append(places, filepath.Base(f.File)+":"+strconv.Itoa(f.Line))
-		}
-	}
-	// Not %w for the value: a panic with ErrNotFound says nothing about a user.
-	*err = fmt.Errorf("%w: panic: %s (%s)", ErrUnavailable, what, strings.Join(places, ", "))
 }

@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 		fmt.Printf("%q %v\n%q %v", a.Wire(), err1, b.Wire(), err2)
 	case "kind":
 		fmt.Printf("%T", FromEnv())
+	case "filtered":
+		filteredChild()
 	}
 	os.Exit(0)
 }

@@ -247,8 +247,9 @@ func TestServerOverload(t *testing.T) {
 	c.ask(known, NewAnswer(0))
 	eventually(t, "nobody waits", func() bool { return s.Stats().Waiting == 0 })
 	slow := func(typ Type, i int) Query { return Query{Type: typ, Email: fmt.Sprint("slow", i, "@d")} }
+	places := s.bounds[TypeUser].places
 	for range maxMisses { // as this many questions would, for as long as the test needs
-		s.slots <- struct{}{}
+		places <- struct{}{}
 	}
 	for i := range more {
 		c.ask(slow(TypeUser, i), NewAnswer(-1))
@@ -261,7 +262,7 @@ func TestServerOverload(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	for range maxMisses {
-		<-s.slots
+		<-places
 	}
 	for i := range maxMisses {
 		waiting.send(slow(TypeUser, i))
@@ -272,31 +273,38 @@ func TestServerOverload(t *testing.T) {
 	c.ask(slow(TypeUser, 0), NewAnswer(0))
 }
 
-// TestLanes: questions about the server hold up nobody, and a flush does not wait for a status.
-func TestLanes(t *testing.T) {
+// TestOneKindSlowsNoOther: too many questions of one kind are refused, and the others have their
+// turn. A flush has it even when all else is full and its client has gone.
+func TestOneKindSlowsNoOther(t *testing.T) {
 	release := make(chan struct{})
-	var inside atomic.Int32
+	var explains, statuses, flushes atomic.Int32
 	s := &Server{Resolver: &Cache{Resolver: echo}}
 	s.Admin = func(ctx context.Context, q Query) (string, error) {
-		until, ok := ctx.Deadline()
-		if !ok || time.Until(until) > time.Second {
+		if until, ok := ctx.Deadline(); !ok || time.Until(until) > deadline {
 			t.Errorf("%v: an answer may take until %v", q, until)
 		}
-		if q.Type == TypeExplain {
-			inside.Add(1)
+		switch q.Type {
+		case TypeExplain:
+			explains.Add(1)
 			<-release
+		case TypeStatus:
+			statuses.Add(1)
+			if q.Email == "slow" {
+				<-release
+			}
+		case TypeFlush:
+			flushes.Add(1)
 		}
 		return "done", nil
 	}
 	dir, _ := serve(t, s)
 	slow, c := newTestClient(t, dir), newTestClient(t, dir)
 	explain := Query{Type: TypeExplain, Email: "u@d", IP: "1"}
-	slow.send(explain)
-	eventually(t, "the first is being answered", func() bool { return inside.Load() == 1 })
-	for range adminQueue {
+	for range maxAdmin {
 		slow.send(explain)
 	}
-	for range 3 { // the lane is full
+	eventually(t, "the first is being answered", func() bool { return explains.Load() == 1 })
+	for range 3 { // there is no place
 		c.ask(explain, NewAnswer(-1))
 	}
 	c.ask(Query{Type: TypeFlush}, NewData(TypeFlush, "done"))
@@ -304,11 +312,27 @@ func TestLanes(t *testing.T) {
 	for range 2 {
 		c.ask(Query{Type: TypeHost, Email: "u@d"}, NewData(TypeHost, "u@d"))
 	}
-	if st := s.Stats(); st.Busy != 3 || inside.Load() != 1 {
-		t.Errorf("%+v, %d are being answered", st, inside.Load())
+	if st := s.Stats(); st.Busy != 3 || explains.Load() != 1 {
+		t.Errorf("%+v, %d are being answered", st, explains.Load())
+	}
+
+	for range maxAdmin {
+		slow.send(Query{Type: TypeStatus, Email: "slow"})
+	}
+	eventually(t, "a slow status is being answered", func() bool { return statuses.Load() == 2 })
+	places := s.bounds[TypeUser].places
+	for range maxMisses { // as this many questions would, for as long as the test needs
+		places <- struct{}{}
+	}
+	c.ask(Query{Type: TypeHost, Email: "new@d"}, NewAnswer(-1))
+	gone := filepath.Join(t.TempDir(), "gone")
+	post(t, c.fifo, Query{Type: TypeFlush, Email: "user@d"}.frame(t, gone))
+	eventually(t, "the flush of a client that has gone", func() bool { return flushes.Load() == 2 })
+	for range maxMisses {
+		<-places
 	}
 	close(release)
-	slow.in.readN(t, (1+adminQueue)*len(NewData(TypeStatus, "done").Wire()))
+	slow.in.readN(t, 2*maxAdmin*len(NewData(TypeStatus, "done").Wire()))
 }
 
 // TestDeadClients: clients that cannot be answered cost no question to the Resolver, and nobody's

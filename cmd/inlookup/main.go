@@ -56,15 +56,18 @@ The environment and control files configure it:
                           /var/indimail/inquery)
   FIFO_MODE               mode of the FIFOs, octal (default 0660)
   REPLYDIR                the only directory for reply FIFOs (default: any)
-  CONTROLDIR              control files host.mysql, host.cntrl, mcdinfo, hostip,
-                          smtproutes, qmtproutes (default /etc/indimail/control)
+  CONTROLDIR              control files host.mysql, host.cntrl, host.master,
+                          mcdinfo, hostip, smtproutes, qmtproutes (default
+                          /etc/indimail/control)
   ASSIGNDIR               the file assign (default /etc/indimail/users)
-  DEFAULT_DOMAIN          of an address without one
+  INDIMAIL_DOMAIN, else DEFAULT_DOMAIN
+                          of an address without one
   MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT
                           the database; MYSQL_HOST overrides host.mysql, and
                           fields of either override the other variables; several
                           hosts, separated by commas, are tried in turn
   CNTRL_HOST ...          the same for a cluster's central database
+  MASTER_HOST ...         the same for that of host.master
   CACHE_TTL               life of an answer (default 10m)
   CACHE_NEGATIVE_TTL      life of the answer "absent" (default 20s)
   CACHE_STALE             how long an expired answer may be given while the

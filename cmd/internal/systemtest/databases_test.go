@@ -333,6 +333,13 @@ func newGate(t testing.TB, addr string, db *mariadb.DB) *gate {
 
 func (g *gate) port() string { _, port, _ := net.SplitHostPort(g.addr); return port }
 
+// came returns how many connections there have been.
+func (g *gate) came() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.number
+}
+
 func (g *gate) reopen() {
 	g.t.Helper()
 	l, err := net.Listen("tcp", g.addr)
@@ -423,7 +430,7 @@ func (g *gate) relay(n int, client *net.TCPConn, server net.Conn) {
 func (g *gate) resolver(host string) *inlookup.MySQL {
 	s := newSite(g.t, nil)
 	s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = host, g.port(), "secret"
-	return &inlookup.MySQL{Getenv: s.getenv}
+	return s.resolver()
 }
 
 // An admin is one session of the administrator. It was there before any setting was made, so none
@@ -502,4 +509,32 @@ func connections(t *testing.T, db *mariadb.DB, user string) (ids []int) {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// installed returns the path of a file of the installation.
+func installed(t testing.TB, name string) string {
+	t.Helper()
+	return filepath.Join(mariadbtest.Golden(t), "installation", name)
+}
+
+// loadInstallation makes the tables anew and fills them with the installation's rows. It undoes
+// whatever a test did to tables, and stamps the relay rows with the time of now.
+func loadInstallation(t testing.TB, db *mariadb.DB) {
+	t.Helper()
+	// DROP DATABASE leaves its session without a database, and only that session.
+	const anew = "DROP DATABASE indimail; CREATE DATABASE indimail; USE indimail;"
+	if err := db.Exec(anew + mariadb.Schema); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Load(installed(t, "data.sql")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// installationDB returns a MariaDB of the test's own with the installation's rows.
+func installationDB(t testing.TB, options ...string) *mariadb.DB {
+	t.Helper()
+	db := mariadbtest.ForTest(t, options...)
+	loadInstallation(t, db)
+	return db
 }

@@ -1,7 +1,7 @@
 package systemtest
 
-// Values that mean nothing, and too few descriptors or too little memory: the
-// server says so at once, and counts what it cannot do.
+// Too few descriptors or too little memory: the server says so at once, and counts
+// what it cannot do.
 
 import (
 	"fmt"
@@ -16,108 +16,6 @@ import (
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
-
-// With CACHE_TTL=0 nothing is kept: the next question is asked again, and while
-// the database is away there is no answer.
-func TestNothingKept(t *testing.T) {
-	t.Parallel()
-	db := database(t)
-	addUser(t, db, "none", "example.com", "old")
-	for _, value := range []string{"0", "0s"} {
-		g := newGate(t, "127.0.0.1:0", db)
-		s := newSite(t, nil)
-		s.env["MYSQL_HOST"], s.env["MYSQL_VPORT"], s.env["MYSQL_PASSWD"] = "127.0.0.1", g.port(), "secret"
-		s.env["CACHE_TTL"] = value
-		s.serve()
-		c := s.short(patience)
-		const asked = "3 none@example.com"
-		setPasswd(t, db, "none", "example.com", "old")
-		if got := show(t, c, asked); got != "none@example.com old 0" {
-			t.Fatal(got)
-		}
-		setPasswd(t, db, "none", "example.com", "new")
-		if got := show(t, c, asked); got != "none@example.com new 0" {
-			t.Errorf("CACHE_TTL=%s: %s", value, got)
-		}
-		if n := s.counts()[`cache_entries{kind="present"}`]; n != 0 {
-			t.Errorf("CACHE_TTL=%s: %v entries", value, n)
-		}
-		g.close()
-		if got := show(t, c, asked); got != "unavailable" {
-			t.Errorf("CACHE_TTL=%s, without the database: %s", value, got)
-		}
-	}
-	s := goldenSite(t, db)
-	s.env["CACHE_NEGATIVE_TTL"] = "0"
-	s.serve()
-	show(t, s.short(patience), "1 nobody@example.com")
-	if n := s.counts()[`cache_entries{kind="absent"}`]; n != 0 {
-		t.Errorf("CACHE_NEGATIVE_TTL=0: %v entries", n)
-	}
-}
-
-// What does not fit is a warning and the default, for the server and for its check: no variable
-// stops a server that the C program would not be stopped by.
-func TestValuesOfTheCProgram(t *testing.T) {
-	t.Parallel()
-	db := database(t)
-	settings := [][2]string{
-		{"MAX_BTREE_COUNT", "-1"}, {"MAX_BTREE_COUNT", "x"}, {"USE_BTREE", "x"}, {"USE_BTREE", "yes"},
-		{"CACHE_SIZE", "99999999999999999999"}, {"CACHE_SIZE", "-1"}, {"CACHE_SIZE", "x"},
-		{"CACHE_SIZE", "1e3"}, {"CACHE_STALE", "25h"},
-	}
-	// In nanoseconds each of the numbers is out of range. The first comes to 0.29 s in 64 bits.
-	seconds := []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s", "3000000h",
-		"1e3", "x", "10min"}
-	for _, name := range []string{"CACHE_TTL", "CACHE_NEGATIVE_TTL", "CACHE_STALE"} {
-		for _, value := range seconds {
-			settings = append(settings, [2]string{name, value})
-		}
-	}
-	for _, setting := range settings {
-		name, value := setting[0], setting[1]
-		s := newSite(t, db)
-		s.env[name] = value
-		status, lines := s.check()
-		if status != 0 || !regexp.MustCompile(`(?m)^warning  cache +`+name+`: `).MatchString(lines) {
-			t.Errorf("%s=%s: -t exits %d\n%s", name, value, status, lines)
-		}
-		log := s.serve().startLines()
-		if !strings.Contains(log, "inlookup: warning: "+name+": ") {
-			t.Errorf("%s=%s: no warning\n%s", name, value, log)
-		}
-		const asked = "1 over@example.com"
-		all(t, s.client(), name+"="+value, map[string]string{asked: "over quota"})
-		if n := s.counts()[`cache_entries{kind="present"}`]; n != 1 {
-			t.Errorf("%s=%s: %v entries, want the cache on and no limit", name, value, n)
-		}
-	}
-}
-
-// refuses starts a server that is to end at once, with 111 and without a FIFO. It
-// returns what the server said, or what it did instead.
-func (s *site) refuses() string {
-	s.t.Helper()
-	p := s.start("inlookup")
-	runs := false
-	eventually(s.t, "the server runs or has ended", func() bool {
-		runs = exists(s.fifo("infifo"))
-		select {
-		case <-p.done:
-			return true
-		default:
-			return runs
-		}
-	})
-	if runs {
-		p.cmd.Process.Kill()
-		return "the server runs"
-	}
-	if status := p.wait(); status != 111 {
-		return fmt.Sprint("exit ", status)
-	}
-	return p.stderr.String()
-}
 
 // limited returns our command under limits of its own, as ulimit(1) sets them:
 // the hard ones too, since the Go runtime raises soft ones of descriptors.

@@ -1,7 +1,7 @@
 package systemtest
 
-// The manual pages, held against the commands themselves: their -h, their output and the text in
-// the built programs. The examples in the pages are run.
+// The manual pages, held against the commands themselves: their usage, their
+// output, and the text in the built programs. The examples in the pages are run.
 
 import (
 	"bytes"
@@ -384,4 +384,21 @@ func TestManualProgram(t *testing.T) {
 	ask("user@example.com", "/home/mail/A2E/example.com/user")
 	ask("missing@example.com", "no such user")
 	ask("inactive@example.com", "inactive")
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for _, args := range []string{"-z", "-i", "-i -c", "-i -c 3600", "-c", "-c -v", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {
+		status, stdout, stderr := s.run("inlookup", strings.Fields(args)...)
+		if status != 100 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "inlookup: ") {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
+		}
+	}
+	for _, arg := range []string{"-h", "-help", "--help"} {
+		status, stdout, stderr := s.run("inlookup", arg)
+		if status != 0 || !strings.Contains(stdout, "usage: inlookup [-f infifo] [-i instances] [-c seconds] [-v]") || stderr != "" {
+			t.Errorf("%s: exit %d, stdout %q, stderr %q", arg, status, stdout, stderr)
+		}
+	}
 }

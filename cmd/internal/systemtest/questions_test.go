@@ -222,3 +222,18 @@ func unavailable(t *testing.T, what string, d inlookup.Directory, email string) 
 		t.Errorf("%s: status of %s is %v, %v; want an error", what, email, status, err)
 	}
 }
+
+// passwd asks for a password and reports errors as one.
+func passwd(t testing.TB, d inlookup.Directory, email string) string {
+	t.Helper()
+	entry, err := d.Passwd(t.Context(), email)
+	if err != nil {
+		t.Errorf("%s: %v", email, err)
+	}
+	return entry.Passwd.Reveal()
+}
+
+const (
+	inTime  = 10 * time.Second // clients wait 4 s; the rest is for a busy machine
+	recover = 8 * time.Second  // 2 s are meant; the rest is for a busy machine
+)

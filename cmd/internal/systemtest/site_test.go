@@ -455,3 +455,41 @@ func (s *site) namespaceAs(uid int, groups []int, name string, args ...string) *
 		strings.Join(list, ","), name}
 	return s.namespace("", "setpriv", append(all, args...)...)
 }
+
+// installationSite returns a site with the installation's control files, its assign, and the
+// directories that assign names.
+func installationSite(t testing.TB, db *mariadb.DB) *site {
+	t.Helper()
+	s := newSite(t, nil)
+	s.env["CONTROLDIR"] = mariadbtest.ControlOf(t, db, installed(t, "control"))
+	domains := filepath.Join(s.dir, "domains")
+	for _, domain := range []string{
+		"example.com", "dist.example.net", "local.example.net", "dist2.example.net",
+	} {
+		if err := os.MkdirAll(filepath.Join(domains, domain), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := os.Symlink(
+		filepath.Join(domains, "example.com"), filepath.Join(domains, "alias2.example.org"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	assign, err := os.ReadFile(installed(t, "assign"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(assign), "@DOMAINS@", domains)
+	path := filepath.Join(s.env["ASSIGNDIR"], "assign")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// set puts "NAME=value" into the site's environment.
+func (s *site) set(env string) {
+	if name, value, ok := strings.Cut(env, "="); ok {
+		s.env[name] = value
+	}
+}

@@ -194,4 +194,11 @@ func TestRealTCP(t *testing.T) {
 	if hits := s.counts()["cache_hits_total"]; hits < 10 {
 		t.Errorf("%v hits of the server behind tcpserver", hits)
 	}
+	if names := client.replyFIFOs(); len(names) > 0 {
+		t.Errorf("the clients left %q", names)
+	}
+	// Each question had a process of its own, which asked the running server.
+	eventually(t, "the processes of tcpserver leave nothing", func() bool {
+		return len(s.replyFIFOs()) == 0
+	})
 }

@@ -1,9 +1,11 @@
 package systemtest
 
-// The server waits for nobody who reads its log. Each test has a slow log reader
-// beside clients who must not notice. outages_ops_test.go has a store that hangs.
+// What the server writes: statistics, and a line for each request. It waits for
+// nobody who reads that; here a slow log reader stands beside clients who must
+// not notice.
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -220,4 +222,125 @@ func TestLogReaderGone(t *testing.T) {
 	p.signal(syscall.SIGUSR1)
 	s.allHits(80)
 	p.terminate()
+}
+
+func TestStatistics(t *testing.T) {
+	s := goldenSite(t, database(t))
+	p := s.serve()
+	c := s.client()
+	for _, q := range []inlookup.Query{{Type: 1, Email: "user@example.com"}, {Type: 1, Email: "user@example.com"}, {Type: 1, Email: "missing@example.com"},
+		{Type: 2, Email: "user@example.com", IP: "192.0.2.10"}, {Type: 3, Email: "user@example.com"}, {Type: 3, Email: "over@example.com"},
+		{Type: 4, Email: "user@example.com"}, {Type: 5, Email: "alias@example.com"}, {Type: 6, Email: "example.com"}, {Type: 7, Email: "alias.example.org"},
+		{Type: inlookup.TypeStatus}, {Type: inlookup.TypeExplain, Email: "user@example.com", IP: "1"}, {Type: inlookup.TypeFlush, Email: "no.example"}} {
+		if _, err := c.Resolve(t.Context(), q); err != nil {
+			t.Fatalf("%v: %v", q, err)
+		}
+	}
+	const (
+		first = "User:Relay:Password:Limit:Alias:Host:Domain 3 1 2 1 1 1 1 Cached Nodes 8"
+		rest  = "Queries: 10\nSeconds: [0-9]+\\.[0-9]+\nQuery/Sec = [0-9]+\\.[0-9]+\n"
+		stamp = "[0-9T:+Z-]+\n"
+	)
+	format := regexp.MustCompile("^" + first + "\nStart Time: " + stamp + "End +Time: " + stamp + rest + "$")
+	p.signal(syscall.SIGUSR1)
+	eventually(t, "statistics", func() bool { return strings.Contains(p.stdout.String(), "Query/Sec") })
+	if got := p.stdout.String(); !format.MatchString(got) {
+		t.Errorf("SIGUSR1:\n%s\nwant\n%s", got, format)
+	}
+	p.terminate()
+	if got := p.stdout.String(); strings.Count(got, first+"\n") != 2 || !format.MatchString(got[strings.LastIndex(got, first):]) {
+		t.Errorf("SIGUSR1 and SIGTERM:\n%s\nwant twice\n%s", got, format)
+	}
+}
+
+// written returns all that the server has written. Lines leave in blocks, some time after they
+// were made. So this asks for statistics, which come after them.
+func (p *process) written() string {
+	p.t.Helper()
+	const last = "Query/Sec"
+	before := strings.Count(p.stdout.String(), last)
+	p.signal(syscall.SIGUSR1)
+	eventually(p.t, "statistics", func() bool { return strings.Count(p.stdout.String(), last) > before })
+	return p.stdout.String()
+}
+
+// linesOf returns the lines about one request FIFO.
+func linesOf(fifo, text string) (lines string) {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, fifo+"->") {
+			lines += line
+		}
+	}
+	return lines
+}
+
+// askTwice asks a question of each type twice over infifo.2, and returns the debug lines for that.
+func (s *site) askTwice() (want string) {
+	s.t.Helper()
+	names := map[inlookup.Type]string{1: "User Query", 2: "Relay Query", 3: "Password Query",
+		4: "Host Query", 5: "Alias Query", 6: "Domain Limits Query", 7: "Domain Query"}
+	for typ := inlookup.TypeUser; typ <= inlookup.TypeDomain; typ++ {
+		for _, hit := range []bool{false, true} {
+			email, ip, shown := "user@example.com", "", "N/A"
+			if typ == inlookup.TypeRelay {
+				ip, shown = "192.0.2.10", "192.0.2.10"
+			}
+			r := newReply(s.t, s.env["FIFOTMPDIR"])
+			b := frame(typ, email, r.path, ip)
+			send(s.t, s.fifo("infifo.2"), b)
+			if _, err := r.read(patience); err != nil {
+				s.t.Fatal(err)
+			}
+			want += fmt.Sprintf("infifo.2->%s, Bytes %d, Query ['%s'], User %s, RemoteIp %s\n",
+				r.path, len(b)-4, names[typ], email, shown)
+			if hit && typ != inlookup.TypeRelay {
+				want += fmt.Sprintf("infifo.2->%s, cache hit\n", r.path)
+			}
+		}
+	}
+	return want
+}
+
+func TestDebugLines(t *testing.T) {
+	s := goldenSite(t, database(t))
+	p := s.serve("-i", "2")
+	s.askTwice()
+	if got := p.written(); strings.Contains(got, "->") {
+		t.Fatalf("without SIGUSR2: %q", got)
+	}
+	s.text(inlookup.Query{Type: inlookup.TypeFlush})
+	asked := 0
+	isOn := func() bool { // asks over the other FIFO
+		asked++
+		email := fmt.Sprintf("on%d", asked)
+		s.ask("infifo.1", inlookup.Query{Type: inlookup.TypeRelay, Email: email, IP: "192.0.2.1"})
+		return strings.Contains(p.written(), "User "+email+", RemoteIp 192.0.2.1\n")
+	}
+	p.signal(syscall.SIGUSR2)
+	eventually(t, "debug lines after SIGUSR2", isOn)
+	want := s.askTwice()
+	if got := linesOf("infifo.2", p.written()); got != want {
+		t.Errorf("debug lines\n%swant\n%s", got, want)
+	}
+	p.signal(syscall.SIGUSR2)
+	eventually(t, "no more debug lines", func() bool { return !isOn() })
+	if strings.Contains(p.stdout.String()+p.stderr.String(), "UserHash") {
+		t.Error("a password hash is logged")
+	}
+}
+
+// A question makes one line, whatever the client writes.
+func TestDebugLineOfHostileAddress(t *testing.T) {
+	s := newSite(t, nil)
+	p := s.serve("-v")
+	s.ask("infifo", inlookup.Query{Type: inlookup.TypeUser, Email: "x\nUser:Relay:Password\x1b[2J@example.com"})
+	got := p.written()
+	begin := strings.LastIndex(got, "infifo->") // behind that of the start
+	if begin < 0 {
+		t.Fatalf("no debug line: %q", got)
+	}
+	line, rest, _ := strings.Cut(got[begin:], "\n")
+	if strings.Contains(line, "\x1b") || !strings.HasPrefix(rest, "User:Relay:Password:Limit:") {
+		t.Errorf("debug lines %q", got)
+	}
 }

@@ -1,5 +1,7 @@
 package systemtest
 
+// The demo, when it is interrupted: it is quiet and leaves nothing.
+
 import (
 	"bufio"
 	"os"

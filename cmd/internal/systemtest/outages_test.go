@@ -1,9 +1,10 @@
 package systemtest
 
-// What the database does to us: it hangs up in mid-sentence, falls silent, speaks one byte at a time, refuses. The
-// same for all of it: never a wrong answer, "unavailable" and not "absent" when there is none, each in the time that
-// clients wait, and all is well again when the database is. And what becomes of those who ask when the server itself
-// is killed.
+// What a database does to us: it goes and comes back, hangs up in mid-sentence,
+// falls silent, speaks one byte at a time, refuses. The same for all of it: never
+// a wrong answer; "unavailable" and not "absent" when there is none, each in the
+// time that clients wait; and all is well again when the database is. And what
+// becomes of those who ask when the server itself is killed.
 
 import (
 	"context"
@@ -30,11 +31,6 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
-)
-
-const (
-	inTime  = 10 * time.Second // clients wait 4 s; the rest is for a busy machine
-	recover = 8 * time.Second  // 2 s are meant; the rest is for a busy machine
 )
 
 // atLeast sets max to d if it is smaller.
@@ -275,23 +271,22 @@ func TestFailover(t *testing.T) {
 		n := answered() + 200
 		eventually(t, "more answers", func() bool { return answered() >= n })
 	}
-	came := func(g *gate) int { g.mu.Lock(); defer g.mu.Unlock(); return g.number }
 	load("the first goes", 0, func(answered func() int64) {
 		more(answered)
-		if came(a) == 0 || came(b) != 0 {
-			t.Errorf("%d and %d connections, want all to the first host", came(a), came(b))
+		if a.came() == 0 || b.came() != 0 {
+			t.Errorf("%d and %d connections, want all to the first host", a.came(), b.came())
 		}
 		a.close()
 		more(answered)
 		a.reopen()
 		more(answered)
 	})
-	n := came(a)
+	n := a.came()
 	load("the second goes", 0, func(answered func() int64) {
 		more(answered)
 		b.close()
 		more(answered)
-		if came(a) == n {
+		if a.came() == n {
 			t.Error("the first host has not been asked again")
 		}
 		b.reopen()
@@ -664,4 +659,221 @@ func TestKilledServer(t *testing.T) {
 	}
 	end()
 	t.Logf("%d answered, %d not", right.Load(), none.Load())
+}
+
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+
+	// None is there when the server starts.
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s := goldenSite(t, db)
+	p := s.serve()
+	all(t, s.client(), "no database at the start", unknown)
+	plain := newSite(t, db) // where the user's row is the first thing looked up
+	plain.serve()
+	all(t, plain.client(), "no database, no control files", map[string]string{"1 user@example.com": "unavailable", "3 user@example.com": "unavailable",
+		"4 user@example.com": "unavailable", "5 alias@example.com": "unavailable", "6 user@example.com": "unavailable", "6 example.com": "unavailable",
+		"2 user@example.com 192.0.2.10": "unavailable", "7 example.com": "example.com"})
+	s.env["QUERY_CACHE"] = "1"
+	for _, typ := range []string{"1", "3", "5", "6"} {
+		if status, stdout, stderr := s.run("inquerytest", "-q", typ, "user@example.com"); status != 111 || stdout != "" || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("inquerytest -q %s: exit %d, stdout %q, stderr %q", typ, status, stdout, stderr)
+		}
+	}
+	restart := func() {
+		t.Helper()
+		if err := db.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 2*time.Second, "the server recovers", func() bool { return show(t, s.client(), "1 over@example.com") == "over quota" })
+	}
+	restart()
+	all(t, s.client(), "a database comes", known)
+
+	testDatabaseKilled(t, s, db, restart)
+
+	// It stands still.
+	testPaused(t, s, db.Pause, db.Continue)
+	p.terminate()
+	if text := p.stderr.String(); strings.Contains(text, "secret") || strings.Contains(text, "$5$") || !strings.Contains(text, "indimail") {
+		t.Errorf("the log shall name the database, and no secret:\n%s", text)
+	}
+}
+
+// testDatabaseKilled kills it while it is in use. The answers are in the cache, above all those of
+// a second server, where all will have expired, and of a third, which may not give what has expired.
+func testDatabaseKilled(t *testing.T, s *site, db *mariadb.DB, restart func()) {
+	t.Helper()
+	short, strict := goldenSite(t, db), goldenSite(t, db)
+	short.env["CACHE_TTL"], short.env["CACHE_NEGATIVE_TTL"] = "200ms", "200ms"
+	strict.env["CACHE_TTL"], strict.env["CACHE_NEGATIVE_TTL"], strict.env["CACHE_STALE"] = "200ms", "200ms", "0"
+	short.serve()
+	strict.serve()
+	all(t, short.client(), "short lives", known)
+	all(t, strict.client(), "short lives", known)
+	cached, stale := make(map[string]string), make(map[string]string)
+	for q, want := range known {
+		if q[0] != '2' {
+			cached[q] = want
+		}
+		if stale[q] = want; q[0] == '2' || want == "absent" || want == "[]" {
+			stale[q] = "unavailable"
+		}
+	}
+	expired := time.Now().Add(250 * time.Millisecond)
+	if err := db.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, "all has expired", func() bool { return time.Now().After(expired) })
+	start := time.Now()
+	all(t, s.client(), "killed", cached)
+	if took := time.Since(start); took > inTime {
+		t.Errorf("%d answers from memory took %v", len(cached), took)
+	}
+	all(t, s.client(), "killed", map[string]string{"1 new@example.com": "unavailable", "3 new@example.com": "unavailable",
+		"5 alias@example.com": "unavailable", "2 user@example.com 192.0.2.10": "unavailable", "4 over@example.com": "unavailable"})
+	all(t, short.client(), "killed and expired", stale)
+	if n := short.counts()["cache_stale_total"]; n < 5 {
+		t.Errorf("%v stale answers counted", n)
+	}
+	all(t, strict.client(), "killed, expired and CACHE_STALE=0", unknown)
+	restart()
+	all(t, s.client(), "back", map[string]string{"1 new@example.com": "absent", "5 missing@example.com": "[]", "2 user@example.com 192.0.2.10": "true"})
+	within(t, 2*time.Second, "those with short lives recover", func() bool {
+		return show(t, short.client(), "2 user@example.com 192.0.2.10") == "true" && show(t, strict.client(), "3 missing@example.com") == "absent"
+	})
+	all(t, short.client(), "back", known)
+	all(t, strict.client(), "back", known)
+}
+
+func testPaused(t *testing.T, s *site, pause, resume func() error) {
+	t.Helper()
+	if err := pause(); err != nil {
+		t.Fatal(err)
+	}
+	const asked = 200 // more than are resolved at a time
+	var replies []*reply
+	start := time.Now()
+	for i := range asked {
+		replies = append(replies, newReply(t, s.env["FIFOTMPDIR"]))
+		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("paused%d@example.com", i), replies[i].path, ""))
+	}
+	hit := time.Now()
+	if got := show(t, s.client(), "3 user@example.com"); got != known["3 user@example.com"] || time.Since(hit) > 2*time.Second {
+		t.Errorf("a cached answer: %s after %v", got, time.Since(hit))
+	}
+	for i, r := range replies {
+		if b, err := r.read(time.Until(start.Add(inTime))); inlookup.WireAnswer(string(b)).Code() != -1 || err != nil {
+			t.Fatalf("question %d of a database that stands still: %x, %v", i, b, err)
+		}
+	}
+	t.Logf("%d errors after %v", asked, time.Since(start))
+	if err := resume(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 2*time.Second, "the server recovers", func() bool { return show(t, s.client(), "1 resumed@example.com") == "absent" })
+}
+
+// A host that lets everybody in and then refuses what they ask, as a Galera node without the majority does, is left for
+// one that answers.
+func TestHostThatRefuses(t *testing.T) {
+	t.Parallel()
+	db, refusing := database(t), mariadbtest.ForTest(t)
+	if err := refusing.Exec("SET GLOBAL init_connect='SELECT no_such_column'"); err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(t, fmt.Sprint("127.0.0.2:", db.Port), refusing)
+	mysql := g.resolver("127.0.0.2,127.0.0.1")
+	for _, q := range []string{"1 over@example.com", "3 user@example.com"} {
+		if got := show(t, mysql, q); got != known[q] && got != "over quota" {
+			t.Errorf("%s with a first host that refuses: %s", q, got)
+		}
+	}
+}
+
+// Connections that MariaDB ends are not a fault that anybody sees.
+func TestKilledConnections(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	mustExec(t, db, "CREATE USER victim@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO victim@localhost", "DROP USER victim@localhost")
+	s := newSite(t, db)
+	s.env["MYSQL_USER"] = "victim"
+	mysql := s.resolver()
+	ctx, cancel := context.WithCancel(t.Context())
+	var askers sync.WaitGroup
+	var answered atomic.Int64
+	for range 8 {
+		askers.Go(func() {
+			for ctx.Err() == nil {
+				if got := show(t, mysql, "1 over@example.com"); got != "over quota" {
+					t.Errorf("while connections are killed: %s", got)
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	killed, again := 0, int64(0)
+	eventually(t, "20 connections are killed", func() bool {
+		if answered.Load() < again { // a question whose connection dies twice may fail
+			return false
+		}
+		again = answered.Load() + 100
+		for _, id := range connections(t, db, "victim") {
+			if db.Exec(fmt.Sprintf("KILL CONNECTION %d", id)) == nil { // else it has gone meanwhile
+				killed++
+			}
+		}
+		return killed >= 20
+	})
+	cancel()
+	askers.Wait()
+}
+
+// Connections that hang cost the questions that meet them half their time, and are then done with.
+func TestHangingConnections(t *testing.T) {
+	t.Parallel()
+	db := mariadbtest.ForTest(t)
+	g := newGate(t, "127.0.0.1:0", db)
+	mysql := g.resolver("127.0.0.1")
+	ask := func(when string, n int) {
+		var askers sync.WaitGroup
+		for i := range n { // over as many connections
+			askers.Go(func() {
+				q := fmt.Sprintf("2 user%d@example.com 192.0.2.10", i)
+				got := show(t, mysql, q)
+				if got != "false" && when != "locked" { // then it may be told too late
+					t.Errorf("%s: %s: %s", when, q, got)
+				}
+			})
+		}
+		askers.Wait()
+	}
+	const many = 12
+	hung := 0
+	for _, n := range []int{1, many} {
+		unlock := lockTables(t, db, "relay") // until each question has a connection of its own
+		var first sync.WaitGroup
+		first.Go(func() { ask("locked", many) })
+		eventually(t, "a connection for each question", func() bool { return g.came() >= hung+many })
+		unlock()
+		first.Wait()
+		// As if a firewall had forgotten those that there are. New ones work.
+		old := g.came()
+		g.weather.Store(&weather{hang: true, pass: func(conn int) int {
+			if conn < old {
+				return 0
+			}
+			return math.MaxInt
+		}})
+		hung = old
+		ask("hung", n) // one must not try the other connections in turn
+		failed := mysql.Stats().Errors
+		ask("after that", many)
+		if more := mysql.Stats().Errors - failed; more > 0 {
+			t.Errorf("after that %d questions met connections that hang", more)
+		}
+	}
 }

@@ -1,13 +1,16 @@
 package systemtest
 
-// What lies about: a request FIFO that somebody removed under the server, FIFOs
-// that a killed server left, reply FIFOs of clients that were killed.
+// The request FIFOs: who may serve them, how many there are and their modes; what
+// happens when somebody removes them, or a killed server leaves them. And what
+// clients leave.
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +19,6 @@ import (
 	"time"
 
 	"github.com/inlookup/inlookup"
-	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // answersAt reports whether a server answers over the request FIFO of that name.
@@ -159,10 +161,10 @@ func (s *site) killed(args ...string) {
 	<-p.done
 }
 
-// requestFIFOs returns the names in the directory of request FIFOs.
-func (s *site) requestFIFOs() (names []string) {
+// names returns what lies in a directory.
+func (s *site) names(dir string) (names []string) {
 	s.t.Helper()
-	entries, err := os.ReadDir(s.env["INFIFODIR"])
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -172,32 +174,52 @@ func (s *site) requestFIFOs() (names []string) {
 	return names
 }
 
-// A killed server with more instances leaves FIFOs that nobody reads. Clients
-// choose evenly among all, so the next server removes those.
+func (s *site) requestFIFOs() []string { return s.names(s.env["INFIFODIR"]) }
+
+func (s *site) replyFIFOs() []string { return s.names(s.env["FIFOTMPDIR"]) }
+
+// What a killed server left answers nobody, and hinders no other server, with as
+// many instances or others. Clients choose evenly among the FIFOs that there are:
+// so the next server removes those beyond its own.
 func TestKilledInstances(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		before, after string
 		want          []string
 	}{
+		{"1", "1", []string{"infifo"}},
+		{"3", "3", []string{"infifo.1", "infifo.2", "infifo.3"}},
 		{"5", "2", []string{"infifo.1", "infifo.2"}},
 		{"3", "1", []string{"infifo"}},
 		{"1", "2", []string{"infifo.1", "infifo.2"}},
 	} {
+		what := fmt.Sprintf("-i %s after -i %s", test.after, test.before)
 		s := goldenSite(t, database(t))
 		s.killed("-i", test.before)
-		s.serve("-i", test.after)
+		if len(s.requestFIFOs()) == 0 {
+			t.Fatal("no FIFO is left: this test tests nothing")
+		}
+		if _, err := s.client().Resolve(t.Context(), hit); err == nil {
+			t.Error("an answer from a dead server")
+		}
+		p := s.serve("-i", test.after)
 		for range 40 {
 			a, err := s.short(patience).Resolve(t.Context(), hit)
 			if err != nil || a.Code() != hitCode {
-				t.Fatalf("-i %s after -i %s: code %d, %v", test.after, test.before, a.Code(), err)
+				t.Fatalf("%s: code %d, %v", what, a.Code(), err)
 			}
 		}
-		names := slices.DeleteFunc(s.requestFIFOs(), func(name string) bool {
+		left := slices.DeleteFunc(s.requestFIFOs(), func(name string) bool {
 			return test.after != "1" && name == "infifo" // no client chooses it
 		})
-		if !slices.Equal(names, test.want) {
-			t.Errorf("-i %s after -i %s: %q, want %q", test.after, test.before, names, test.want)
+		if !slices.Equal(left, test.want) {
+			t.Errorf("%s: %q, want %q", what, left, test.want)
+		}
+		p.terminate()
+		for _, name := range test.want {
+			if exists(s.fifo(name)) {
+				t.Errorf("%s: %s is left", what, name)
+			}
 		}
 	}
 }
@@ -229,19 +251,6 @@ func TestOthersFIFOsStay(t *testing.T) {
 	if text, err := os.ReadFile(s.fifo("infifo.5")); string(text) != "precious" || err != nil {
 		t.Errorf("infifo.5: %q, %v", text, err)
 	}
-}
-
-// replyFIFOs returns what lies in the directory of reply FIFOs.
-func (s *site) replyFIFOs() (names []string) {
-	s.t.Helper()
-	entries, err := os.ReadDir(s.env["FIFOTMPDIR"])
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
 }
 
 // A Client leaves nothing behind, whatever becomes of its question.
@@ -298,42 +307,137 @@ func TestKilledClient(t *testing.T) {
 	p.signal(syscall.SIGCONT)
 }
 
-// Under tcpserver each question has a process of its own, which asks the running
-// server; and each client does, under tcpclient.
-func TestTCPLeavesNothing(t *testing.T) {
+// A second server on the same FIFO is refused, and learns which process has it.
+// The first one does not notice.
+func TestHeldFIFO(t *testing.T) {
 	t.Parallel()
-	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))
-	s.serve()
-	s.env["QUERY_CACHE"] = "1"
-	tcpserver := s.startCommand(s.command("tcpserver", "-1", "-H", "-R", "-l0", "127.0.0.1", "0",
-		bin+"/inlookup"))
-	defer tcpserver.cmd.Process.Kill()
-	port := ""
-	eventually(t, "tcpserver says its port", func() bool {
-		port = strings.TrimSpace(tcpserver.stdout.String())
-		return port != ""
-	})
-	client := newSite(t, nil)
-	client.env["TCPCLIENT"] = "1"
-	for range 5 {
-		status, _, stderr := client.run("tcpclient", "-H", "-R", "-l0", "127.0.0.1", port,
-			bin+"/inquerytest", "-q", "1", "-i", "", "user@example.com")
-		if status != 0 {
-			t.Fatalf("exit %d, %s", status, stderr)
+	p := s.serve("-i", "2")
+	holder := "another server holds this FIFO"
+	if exists("/proc/locks") { // Linux shows locks
+		holder += fmt.Sprintf(": process %d (inlookup) holds it\n", p.cmd.Process.Pid)
+	}
+	for _, args := range [][]string{{"-i", "2"}, {"-f", s.fifo("infifo.2")}, {"-f", "infifo.1"}} {
+		status, stdout, stderr := s.run("inlookup", args...)
+		right := strings.Contains(stderr, s.fifo("infifo.")) && strings.Contains(stderr, holder)
+		if status != 111 || stdout != "" || !right || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit %d, stdout %q, stderr %q, want %q", args, status, stdout, stderr, holder)
 		}
 	}
-	if names := client.replyFIFOs(); len(names) > 0 {
-		t.Errorf("the clients left %q", names)
+	if a, err := s.ask("infifo.2", inlookup.Query{Type: inlookup.TypeUser, Email: "over@example.com"}); a.Code() != 3 || err != nil {
+		t.Errorf("the first server: %x, %v", a, err)
 	}
-	var names []string // the servers' processes may be about to end
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		names = s.replyFIFOs()
-		if len(names) == 0 || time.Now().After(deadline) {
-			break
+	file := filepath.Join(s.dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := s.run("inlookup", "-f", file)
+	if text, err := os.ReadFile(file); status != 111 || !strings.Contains(stderr, file) || string(text) != "precious" || err != nil {
+		t.Errorf("-f file: exit %d, stderr %q, the file %q, %v", status, stderr, text, err)
+	}
+}
+
+// A client chooses among the instances evenly.
+func TestInstances(t *testing.T) {
+	s := goldenSite(t, database(t))
+	p := s.serve("-i", "3", "-v")
+	for name, want := range map[string]bool{"infifo": false, "infifo.1": true, "infifo.2": true, "infifo.3": true, "infifo.4": false} {
+		if exists(s.fifo(name)) != want {
+			t.Errorf("%s: %v", name, !want)
 		}
 	}
-	if len(names) > 0 {
-		t.Error(fmt.Sprint("the processes of tcpserver left ", names))
+	d := s.directory()
+	const asked = 300
+	for range asked {
+		if status, err := d.Status(t.Context(), "over@example.com"); status != inlookup.StatusOverQuota || err != nil {
+			t.Fatalf("%v, %v", status, err)
+		}
+	}
+	counts, total := make(map[string]int), 0
+	lines := bufio.NewScanner(strings.NewReader(p.written()))
+	for lines.Scan() {
+		if name, _, _ := strings.Cut(lines.Text(), "->"); strings.Contains(lines.Text(), "User over@example.com") {
+			counts[name]++
+			total++
+		}
+	}
+	for _, name := range []string{"infifo.1", "infifo.2", "infifo.3"} {
+		if counts[name] <= 50 { // of 100: a standard deviation is 8
+			t.Errorf("%d of %d questions over %s", counts[name], asked, name)
+		}
+	}
+	if total != asked {
+		t.Errorf("%d of %d questions in debug lines", total, asked)
+	}
+	p.terminate()
+	if left, err := filepath.Glob(s.fifo("*")); left != nil || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// With one instance the FIFO is NAME alone, and clients find it.
+func TestOneInstance(t *testing.T) {
+	t.Parallel()
+	for _, infifo := range []string{"", "name", "path"} {
+		s := goldenSite(t, database(t))
+		want := s.fifo("infifo")
+		switch infifo {
+		case "name":
+			s.env["INFIFO"], want = "other", s.fifo("other")
+		case "path":
+			want = filepath.Join(s.dir, "far", "away", "fifo")
+			s.env["INFIFO"] = want
+		}
+		p := s.serve("-i", "1")
+		s.env["QUERY_CACHE"] = "1"
+		if status, stdout, stderr := s.run("inquerytest", "-q", "1", "over@example.com"); status != 0 ||
+			stdout != "over@example.com is Overquota on this domain (#5.2.2)\n" {
+			t.Errorf("INFIFO=%s: exit %d, stdout %q, stderr %q", s.env["INFIFO"], status, stdout, stderr)
+		}
+		if !exists(want) || exists(want+".1") {
+			t.Errorf("%s: %v, %s.1: %v", want, exists(want), want, exists(want+".1"))
+		}
+		p.terminate()
+		if exists(want) {
+			t.Errorf("%s is left", want)
+		}
+	}
+}
+
+// Modes do not depend on the umask, nor on what lies there already.
+func TestModes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		umask, mode, old string
+		want             os.FileMode
+	}{
+		{"077", "", "", 0o660},
+		{"000", "", "", 0o660},
+		{"077", "622", "", 0o622},
+		{"022", "0666", "", 0o666},
+		{"022", "", "0600", 0o660},
+		{"022", "0640", "0666", 0o640},
+	} {
+		s := newSite(t, nil)
+		s.env["INFIFODIR"] = filepath.Join(s.dir, "missing", "both")
+		if test.old != "" {
+			if out, err := exec.Command("sh", "-c", `mkdir -p "$1" && mkfifo "$1/infifo" && chmod "$2" "$1/infifo"`, "sh", s.env["INFIFODIR"], test.old).CombinedOutput(); err != nil {
+				t.Fatalf("%v %s", err, out)
+			}
+		}
+		if test.mode != "" {
+			s.env["FIFO_MODE"] = test.mode
+		}
+		p := s.startCommand(s.command("/bin/sh", "-c", "umask "+test.umask+`; exec "$0"`, filepath.Join(bin, "inlookup")))
+		s.answers(p)
+		if st, err := os.Lstat(s.fifo("infifo")); err != nil || st.Mode() != os.ModeNamedPipe|test.want {
+			t.Errorf("%+v: %v, %v", test, st.Mode(), err)
+		}
+		for _, dir := range []string{s.env["INFIFODIR"], filepath.Dir(s.env["INFIFODIR"])} {
+			if st, err := os.Stat(dir); test.old == "" && (err != nil || st.Mode().Perm() != 0o775) {
+				t.Errorf("%+v: directory %v, %v", test, st.Mode(), err)
+			}
+		}
+		p.terminate()
 	}
 }

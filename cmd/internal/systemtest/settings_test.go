@@ -1,16 +1,19 @@
 package systemtest
 
-// Where the database is: what host.mysql, host.cntrl and the variables say, and which of them wins.
-// Fake servers note who comes to them.
+// Settings: where the database is, which of host.mysql, host.cntrl and the
+// variables wins, and what becomes of values that are wrong or of no use. Fake
+// servers note who comes to them.
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -240,77 +243,191 @@ func TestWhereOwnAddress(t *testing.T) {
 	t.Log("this machine has no address of its own")
 }
 
-// A value that cannot be meant is an error that names the setting, and not a text that may be a
-// password.
-func TestWhereMistakes(t *testing.T) {
+// hours are values that no setting of a time takes. In nanoseconds each of the
+// numbers is out of range; the first, in 64 bits, comes to 0.29 s.
+var hours = []string{"18446744074", "9223372037", "99999999999999999999", "-1", "-1s", "3000000h",
+	"1e3", "secret", "10min"}
+
+// wrongSettings are values that cannot be meant, by what the error names.
+var wrongSettings = []struct {
+	name   string // a variable, or a control file
+	values []string
+	want   string // in the error; "": the name
+}{
+	{"MYSQL_HOST", []string{"db hunter2", "db hunter2:bob:secret:3306", "db\thunter2"}, ""},
+	{"CNTRL_HOST", []string{"db hunter2"}, ""},
+	{"host.mysql", []string{"\nlocal host:user:secret:3306\n"}, "host.mysql:2:"},
+	{"host.mysql", []string{"db hunter2:bob:secret:3306\n", "db hunter2:bob\n"}, "host.mysql:1:"},
+	{"host.cntrl", []string{"db hunter2:bob:secret:3306\n"}, "host.cntrl:1:"},
+	{"REPLYDIR", []string{"tmp"}, ""},
+	{"FIFO_MODE", []string{"0rw", "0", "0444", "0888"}, ""},
+}
+
+// A value that cannot be meant is an error that names the setting, and not a text
+// that may be a password: the server does not start, and its check says why.
+func TestWrongSettings(t *testing.T) {
 	t.Parallel()
-	const marker = "hunter2"
-	for i, test := range []struct {
-		settings settings
-		want     string
-	}{
-		{settings{"MYSQL_HOST": "db " + marker}, "MYSQL_HOST"},
-		{settings{"MYSQL_HOST": "db " + marker + ":bob:secret:3306"}, "MYSQL_HOST"},
-		{settings{"MYSQL_HOST": "db\t" + marker}, "MYSQL_HOST"},
-		{settings{"host.mysql": "db " + marker + ":bob:secret:3306\n"}, "host.mysql"},
-		{settings{"host.cntrl": "db " + marker + ":bob:secret:3306\n"}, "host.cntrl"},
-		{settings{"CNTRL_HOST": "db " + marker}, "CNTRL_HOST"},
-		{settings{"MYSQL_VPORT": "33o6"}, ""},
-		{settings{"MYSQL_VPORT": "-1"}, ""},
-		{settings{"RELAY_CLEAR_MINUTES": "half"}, ""},
-		{settings{"RELAY_CLEAR_MINUTES": "525601"}, ""},
-		{settings{"MYSQL_VPORT": "3306", "CNTRL_VPORT": "3306"}, ""},
-	} {
-		s := newSite(t, nil)
-		s.configure(test.settings, strings.NewReplacer())
-		err := s.lookup().mysql.Reload(false)
-		text := fmt.Sprint(err)
-		if (err != nil) != (test.want != "") || !strings.Contains(text, test.want) && err != nil {
-			t.Errorf("%d: %q: %v, want an error with %q in it", i, test.settings, err, test.want)
+	for _, test := range wrongSettings {
+		want := cmp.Or(test.want, test.name)
+		for _, value := range test.values {
+			s := newSite(t, nil)
+			s.configure(settings{test.name: value}, strings.NewReplacer())
+			s.refusesToStart(test.name+" "+value, want)
+			status, lines := s.check()
+			wrong := regexp.MustCompile(`(?m)^wrong .*` + want)
+			if status != 100 || !wrong.MatchString(lines) {
+				t.Errorf("%s=%q: -t exits %d, want 100 and what is wrong\n%s", test.name, value, status, lines)
+			}
 		}
-		if strings.Contains(text, marker) {
-			t.Errorf("%d: the error shows the text: %v", i, err)
+	}
+	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo", "smtproutes", "../users/assign"} {
+		s := newSite(t, nil)
+		path := filepath.Join(s.env["CONTROLDIR"], name)
+		if err := os.Mkdir(path, 0o755); err != nil { // so that root cannot read it either
+			t.Fatal(err)
+		}
+		s.refusesToStart("unreadable "+name, path)
+	}
+	for _, right := range []settings{{"RELAY_CLEAR_MINUTES": "0"}, {"RELAY_CLEAR_MINUTES": "-1"},
+		{"RELAY_CLEAR_MINUTES": "99999999999999999999"}, {"MYSQL_VPORT": "33o6", "CNTRL_VPORT": "3306"}} {
+		s := newSite(t, nil)
+		s.configure(right, strings.NewReplacer())
+		if err := s.resolver().Reload(false); err != nil {
+			t.Errorf("%q: %v", right, err)
 		}
 	}
 }
 
-// The program ends with 111 for each of these settings. What they are is in the message.
-func TestWhereMistakesAtStart(t *testing.T) {
-	t.Parallel()
-	for name, value := range map[string]string{"MYSQL_HOST": "db hunter2",
-		"host.mysql": "db hunter2:bob\n", "FIFO_MODE": "0rw"} {
-		s := newSite(t, nil)
-		s.configure(settings{name: value}, strings.NewReplacer())
-		status, _, stderr := s.run("inlookup")
-		if status != 111 || !strings.Contains(stderr, name) || strings.Contains(stderr, "hunter2") {
-			t.Errorf("%s: exit %d, stderr %q; want 111 and the name", name, status, stderr)
-		}
+// refusesToStart expects a server to end at once, with 111 and an error that says want.
+func (s *site) refusesToStart(what, want string) {
+	s.t.Helper()
+	status, stdout, stderr := s.run("inlookup")
+	said := strings.Contains(stderr, want)
+	for _, text := range []string{"secret", "hunter2"} {
+		said = said && !strings.Contains(stderr, text)
+	}
+	if status != 111 || stdout != "" || !said {
+		s.t.Errorf("%s: exit %d, stdout %q, stderr %q, want %s", what, status, stdout, stderr, want)
+	}
+	if exists(s.fifo("infifo")) {
+		s.t.Errorf("%s: a FIFO is left", what)
 	}
 }
 
-// At SIGHUP such an error is logged, and the old configuration stays.
-func TestWhereMistakesAtHangup(t *testing.T) {
+// A line or a value that the C program takes, and that is of no use here, is a
+// warning of the server and of its check: the server starts.
+func TestUselessSettings(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	s := newSite(t, nil)
-	right := "localhost:indimail:secret:" + db.Socket + "\n"
-	s.control("host.mysql", right)
-	p := s.serve()
-	d := s.directory()
-	for _, wrong := range []string{"db hunter2:indimail\n", "db\thunter2\n"} {
-		s.control("host.mysql", wrong)
-		logged := len(p.stderr.String())
-		flushed := s.counts()["cache_flushed_total"]
-		found(t, "before SIGHUP", d)
-		p.signal(syscall.SIGHUP)
-		eventually(t, "an error that names host.mysql", func() bool {
-			return strings.Contains(p.stderr.String()[logged:], "host.mysql")
-		})
-		eventually(t, "the cache is dropped",
-			func() bool { return s.counts()["cache_flushed_total"] > flushed })
-		found(t, "after SIGHUP", d)
+	const entry = "domain far.example 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport 3306\nuse_ssl 0\n" +
+		"database indimail\nuser indimail\n"
+	const complete = entry + "pass secret\n"
+	for _, test := range []struct {
+		name   string
+		values []string
+		want   string
+	}{
+		{"mcdinfo", []string{"server 127.0.0.1\n", entry + "pass\n"}, "mcdinfo:1: "},
+		{"mcdinfo", []string{strings.Replace(complete, "3306", "secret", 1),
+			strings.Replace(complete, "3306", "65536", 1)}, "mcdinfo:4: "},
+		{"mcdinfo", []string{strings.Replace(complete, "use_ssl 0", "use_ssl secret", 1)}, "mcdinfo:5: "},
+		{"host.cntrl", []string{"localhost:user:secret:99999\n", "localhost:user:secret:secret\n",
+			"localhost:user:secret:3306:tls\n", "localhost:user:secret:3306:ssl:secret\n"},
+			"host.cntrl:1: "},
+		{"host.cntrl", []string{"# comment\nlocalhost:user:secret:3306:no\n"}, "host.cntrl:2: "},
+		{"CNTRL_HOST", []string{"localhost:user:secret:secret"}, "CNTRL_HOST: "},
+		{"CNTRL_VPORT", []string{"65536", "-1", "secret"}, "CNTRL_VPORT: "},
+		{"FIFO_MODE", []string{"secret", "-1"}, "FIFO_MODE"},
+		{"RELAY_CLEAR_MINUTES", []string{"secret"}, "RELAY_CLEAR_MINUTES: "},
+		{"CACHE_TTL", hours, "CACHE_TTL: "},
+		{"CACHE_NEGATIVE_TTL", hours, "CACHE_NEGATIVE_TTL: "},
+		{"CACHE_STALE", append(hours, "25h"), "CACHE_STALE: "},
+		{"CACHE_SIZE", []string{"99999999999999999999", "-1", "secret", "1e3"}, "CACHE_SIZE: "},
+		{"mcdinfo", []string{"# comment\n\ndomain example.com 2\n"}, "mcdinfo:3: "},
+		{"mcdinfo", []string{entry + "user indimail\n"}, "mcdinfo:8: "},
+		{"mcdinfo", []string{complete + "domain example.org 0\n"}, "mcdinfo:9: "},
+		{"smtproutes", []string{"# comment\nexample.org:192.0.2.1:smtp\n"}, "smtproutes:2: "},
+		{"smtproutes", []string{"example.com:192.0.2.1:65536 user secret\n"}, "smtproutes:1: "},
+		{"qmtproutes", []string{"example.com:192.0.2.1:-1\n"}, "qmtproutes:1: "},
+		{"hostip", []string{"nonsense\n"}, "hostip:1: "},
+		{"../users/assign", []string{"+far.example-:far.example:1:1:/home/mail:-::\n+a.example-:a.example\n.\n"},
+			"assign:2: "},
+		{"MAX_BTREE_COUNT", []string{"-1", "secret"}, "MAX_BTREE_COUNT: "},
+		{"USE_BTREE", []string{"secret", "yes"}, "USE_BTREE: "},
+	} {
+		for _, value := range test.values {
+			s := newSite(t, db)
+			s.configure(settings{test.name: value}, strings.NewReplacer())
+			_, lines := s.check()
+			if !regexp.MustCompile(`(?m)^warning .*` + test.want).MatchString(lines) {
+				t.Errorf("%s %q: -t has no warning of %s\n%s", test.name, value, test.want, lines)
+			}
+			p := s.serve()
+			log := p.startLines()
+			if !regexp.MustCompile(`(?m)^inlookup: warning: .*` + test.want).MatchString(log) {
+				t.Errorf("%s %q: no warning of %s\n%s", test.name, value, test.want, log)
+			}
+			if strings.Contains(log, "secret") {
+				t.Errorf("%s %q: the password is in the log\n%s", test.name, value, log)
+			}
+			if test.name == strings.ToUpper(test.name) { // the cache is on, without a limit
+				all(t, s.client(), value, map[string]string{"1 over@example.com": "over quota"})
+				if n := s.counts()[`cache_entries{kind="present"}`]; n != 1 {
+					t.Errorf("%s=%s: %v entries, want one", test.name, value, n)
+				}
+			}
+			p.terminate()
+		}
 	}
-	if strings.Contains(p.stderr.String(), "hunter2") {
-		t.Errorf("the log shows the text:\n%s", p.stderr.String())
+}
+
+// A site with nothing but the environment: both commands, as a newcomer starts them.
+func TestNoControlFiles(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	s := newSite(t, db)
+	if err := os.Remove(s.env["CONTROLDIR"]); err != nil {
+		t.Fatal(err)
+	}
+	delete(s.env, "DEFAULT_DOMAIN")
+	for _, cached := range []bool{false, true} {
+		if cached {
+			s.env["QUERY_CACHE"] = "1"
+			s.serve()
+		}
+		for _, args := range []string{"-q 1 over@example.com", "-q 3 user@example.com", "-q 6 example.com", "-q 4 user@example.com", "-q 7 example.com"} {
+			if status, stdout, stderr := s.run("inquerytest", strings.Fields(args)...); status != 0 || stdout == "" || stderr != "" {
+				t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)
+			}
+		}
+		if status, stdout, _ := s.run("inquerytest", "-q", "3", "missing@example.com"); status != 1 || stdout != "" {
+			t.Errorf("a missing user: exit %d, stdout %q", status, stdout)
+		}
+	}
+}
+
+// A file that holds a password and that all may read deserves a warning; the password is in none.
+func TestReadableByAll(t *testing.T) {
+	t.Parallel()
+	s := goldenSite(t, database(t))
+	for _, name := range []string{"host.mysql", "mcdinfo"} {
+		if err := os.Chmod(filepath.Join(s.env["CONTROLDIR"], name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := s.serve().startLines()
+	for name, want := range map[string]bool{
+		"host.mysql": true, "mcdinfo": true, "host.cntrl": false, "smtproutes": false,
+	} {
+		path := filepath.Join(s.env["CONTROLDIR"], name)
+		if got := strings.Contains(log, "warning: "+path+": "); got != want {
+			t.Errorf("a warning about %s: %v", name, got)
+		}
+		if got := strings.Contains(log, "chgrp indimail "+path+" && chmod 640 "+path+"\n"); got != want {
+			t.Errorf("advice about %s: %v", name, got)
+		}
+	}
+	if strings.Contains(log, "secret") {
+		t.Error("the password is in the log")
 	}
 }
