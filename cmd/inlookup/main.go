@@ -362,13 +362,13 @@ func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal)
 	for {
 		select {
 		case <-interrupt:
-			s.reload(true, "SIGINT")
+			s.reload(true)
 		case <-hup:
 			cancel()
-			s.reload(false, "SIGHUP")
+			s.reload(false)
 			if s.cache != nil {
 				n := s.cache.Flush("") // after the reload: no answer from the old files stays
-				s.logger.Printf("SIGHUP: %s forgotten", count(n, "answer", "answers"))
+				s.logger.Printf("SIGHUP: answers forgotten: %d", n)
 			}
 			cancel = s.preload(ctx)
 		}
@@ -376,24 +376,16 @@ func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal)
 }
 
 // reload applies changed control files, or logs what is wrong with them.
-func (s *service) reload(reconnect bool, signal string) {
+func (s *service) reload(reconnect bool) {
 	err := s.mysql.Reload(reconnect)
 	switch {
 	case err != nil:
 		s.logger.Printf("the configuration stays as it was: %v", err)
 	case reconnect:
-		s.logger.Printf("%s: control files read, connections to MySQL are made anew", signal)
+		s.logger.Print("SIGINT: control files read, connections to MySQL are made anew")
 	default:
-		s.logger.Printf("%s: control files read", signal)
+		s.logger.Print("SIGHUP: control files read")
 	}
-}
-
-// count returns a number with its noun.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }
 
 // preloadTime limits a preload.
@@ -419,7 +411,11 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		for _, fault := range problems(errors.Join(err, loadErr)) {
 			s.logger.Printf("loading recent users: %s", fault)
 		}
-		s.logger.Printf("%s loaded in %v", count(n, "user", "users"), time.Since(start).Round(time.Millisecond))
+		line := "%d users loaded in %v"
+		if n == 1 {
+			line = "%d user loaded in %v"
+		}
+		s.logger.Printf(line, n, time.Since(start).Round(time.Millisecond))
 	}()
 	return func() {
 		stop()
