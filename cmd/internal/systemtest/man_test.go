@@ -255,9 +255,9 @@ var (
 		"inquerytest -q 2 user@example.com 192.0.2.10":          {want: "authenticated on 192.0.2.10\n"},
 		"inquerytest -v -q 3 -i /tmp/own.fifo user@example.com": {want: "a new server on"},
 		"inquerytest -x -q 3 user@example.com":                  {want: "real domain: example.com\n"},
-		"inquerytest -F user@example.com":                       {want: " entries flushed\n"},
-		"inquerytest -F example.com":                            {want: " entries flushed\n"},
-		`inquerytest -F ""`:                                     {want: " entries flushed\n"},
+		"inquerytest -F user@example.com":                       {want: " flushed\n"},
+		"inquerytest -F example.com":                            {want: " flushed\n"},
+		`inquerytest -F ""`:                                     {want: " flushed\n"},
 		"inquerytest -s | grep hits":                            {want: "inlookup_cache_hits_total"},
 		"inquerytest -s >/dev/null || exit 2":                   {quiet: true},
 		"QUERY_CACHE=1 inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {
