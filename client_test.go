@@ -506,3 +506,80 @@ func TestTCP(t *testing.T) {
 		f.Close()
 	}
 }
+
+// twoClients is a child that asks by two Clients, and between the two opens a file, which gets
+// descriptor 7.
+func twoClients() {
+	q := Query{Type: TypeDomain, Email: "Example.com"}
+	a, err1 := new(Client).Resolve(context.Background(), q)
+	path := filepath.Join(os.Getenv("DIR"), "file")
+	var files []*os.File
+	for range 12 { // one of them gets descriptor 7
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		files = append(files, f)
+	}
+	_, err2 := new(Client).Resolve(context.Background(), q)
+	content, err3 := os.ReadFile(path)
+	for _, f := range files {
+		f.Close()
+	}
+	fmt.Printf("%q %v\n%v\n%q %v", a.Wire(), err1, err2, content, err3)
+}
+
+// TestTCPConnectionIsOfTheProcess: a second Client of the process writes nothing into what has
+// become descriptor 7.
+func TestTCPConnectionIsOfTheProcess(t *testing.T) {
+	requests, toServer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	toClient, replies, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go (&Server{Resolver: echo}).ServeConn(context.Background(), requests, replies)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []*os.File{null, null, null, toClient, toServer}
+	got := child(t, "two clients", files,
+		"TCPCLIENT=1", "TCPREMOTEIP=192.0.2.1", "INFIFODIR=/nowhere", "DIR="+t.TempDir())
+	want := fmt.Sprintf("%q <nil>\nDomain Query: lookup unavailable: tcpclient's connection is for "+
+		"one question\n\"\" <nil>", NewData(TypeDomain, "example.com").Wire())
+	if got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	for _, f := range slices.Concat(files[2:], []*os.File{requests, replies}) {
+		f.Close()
+	}
+}
+
+// TestClientWithoutDescriptors: while no file can be opened a question fails and leaves no FIFO.
+// The next one does not, even if the first question of a Client was among those that failed.
+func TestClientWithoutDescriptors(t *testing.T) {
+	dir, _ := serve(t, &Server{Resolver: echo})
+	control := controls(t, map[string]string{"timeoutread": "60"})
+	c, tmp := newClient(t, dir, "CONTROLDIR", control)
+	c.Timeout = 0
+	known, knownTmp := newClient(t, dir) // reads no control file
+	askEcho(t, known, "user@example.com")
+	q := Query{Type: TypeHost, Email: "user@example.com"}
+	undo := setMaxFiles(t, 0)
+	_, err := c.Resolve(context.Background(), q)
+	_, knownErr := known.Resolve(context.Background(), q)
+	undo()
+	for _, err := range []error{err, knownErr} {
+		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("without descriptors: %v", err)
+		}
+	}
+	nothingLeft(t, tmp)
+	nothingLeft(t, knownTmp)
+	askEcho(t, c, "user@example.com")
+	askEcho(t, known, "user@example.com")
+}

@@ -1,7 +1,6 @@
 package inlookup
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"database/sql"
 	"database/sql/driver"
 	"encoding/pem"
 	"errors"
@@ -25,7 +23,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -33,28 +30,41 @@ import (
 
 // A fakeDriver is a database that answers SELECTs by a function.
 type fakeDriver struct {
-	connect func() error // nil: always works
+	connect func(ctx context.Context) error // nil: always works
+	stale   func(number int32) bool         // the connection is closed; nil: none is
 	query   func(ctx context.Context, text string) (columns []string, rows [][]driver.Value, err error)
+	tried   atomic.Int32 // attempts to connect
 	opened  atomic.Int32
+	closed  atomic.Int32
 }
 
 func (d *fakeDriver) Driver() driver.Driver { return nil }
 
-func (d *fakeDriver) Connect(context.Context) (driver.Conn, error) {
+func (d *fakeDriver) Connect(ctx context.Context) (driver.Conn, error) {
+	d.tried.Add(1)
 	if d.connect != nil {
-		if err := d.connect(); err != nil {
+		if err := d.connect(ctx); err != nil {
 			return nil, err
 		}
 	}
-	d.opened.Add(1)
-	return fakeConn{d}, nil
+	return fakeConn{d, d.opened.Add(1)}, nil
 }
 
-type fakeConn struct{ d *fakeDriver }
+type fakeConn struct {
+	d      *fakeDriver
+	number int32 // of the connections opened, from 1
+}
 
 func (c fakeConn) Prepare(string) (driver.Stmt, error) { return nil, errors.New("not prepared") }
 func (c fakeConn) Begin() (driver.Tx, error)           { return nil, errors.New("no transactions") }
-func (c fakeConn) Close() error                        { return nil }
+func (c fakeConn) Close() error                        { c.d.closed.Add(1); return nil }
+
+func (c fakeConn) ResetSession(context.Context) error {
+	if c.d.stale != nil && c.d.stale(c.number) {
+		return driver.ErrBadConn
+	}
+	return nil
+}
 
 func (c fakeConn) QueryContext(
 	ctx context.Context, text string, _ []driver.NamedValue,
@@ -88,14 +98,16 @@ func (r *fakeRows) Next(to []driver.Value) error {
 
 // use puts d in the place of p's database.
 func (d *fakeDriver) use(p *pool) {
-	p.db.Close()
-	p.db = sql.OpenDB(d)
-	p.db.SetMaxOpenConns(maxConns)
-	p.db.SetMaxIdleConns(maxConns)
+	p.open = func(ctx context.Context, host string) (driver.Conn, error) {
+		return d.Connect(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropIdle(time.Now())
 }
 
 func newFakePool(d *fakeDriver, l *log.Logger) *pool {
-	p := newPool(database{name: "indimail", hosts: "db.example"}, &config{log: l}, new(selectCounts))
+	p := newPool(database{name: "indimail", hosts: "db.example"}, &config{log: l})
 	d.use(p)
 	return p
 }
@@ -106,294 +118,6 @@ func one(context.Context, string) ([]string, [][]driver.Value, error) {
 
 func mysqlError(number uint16) error {
 	return &mysql.MySQLError{Number: number, Message: "by the name of " + secret}
-}
-
-// --- The pool.
-
-// TestRetry: what failed at once is asked once more on a fresh connection, unless the answer is
-// final.
-func TestRetry(t *testing.T) {
-	broken := errors.New("the connection broke")
-	for _, c := range []struct {
-		faults []error // of the first questions
-		arg    string
-		asked  int
-		ok     bool
-	}{
-		{nil, "", 1, true},
-		{[]error{broken}, "", 2, true},
-		{[]error{broken, broken}, "", 2, false},
-		{[]error{mysqlError(1105)}, "", 2, true},       // "unknown error"
-		{[]error{mysqlError(1146)}, "", 1, false},      // no such table
-		{[]error{mysqlError(1045)}, "", 1, false},      // access denied
-		{[]error{mysqlError(1054)}, "", 1, false},      // no such column
-		{[]error{mysqlError(1064)}, "", 1, false},      // syntax
-		{[]error{mysqlError(1969)}, "", 1, false},      // MariaDB's time is over
-		{[]error{mysqlError(3024)}, "", 1, false},      // MySQL's
-		{[]error{mysqlError(1267)}, "user", 1, false},  // another collation
-		{[]error{mysqlError(1267)}, "jürgen", 1, true}, // no such letter, so no such row
-		{[]error{mysqlError(1270)}, "jürgen", 1, true},
-		{[]error{mysqlError(1271)}, "jürgen", 1, true},
-		{[]error{mysqlError(3988)}, "jürgen", 1, true},
-	} {
-		asked := 0
-		d := new(fakeDriver)
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			asked++
-			if asked <= len(c.faults) {
-				return nil, nil, c.faults[asked-1]
-			}
-			return one(ctx, text)
-		}
-		p := newFakePool(d, nil)
-		rows, err := p.query(context.Background(), "SELECT n FROM t WHERE n=?", c.arg)
-		if (err == nil) != c.ok || asked != c.asked {
-			t.Errorf("%v: %v, %v, asked %d times, want %d", c.faults, rows, err, asked, c.asked)
-		}
-		if err != nil && (!errors.Is(err, c.faults[0]) && errorNumber(err) != errorNumber(c.faults[0])) {
-			t.Errorf("%v: %v", c.faults, err)
-		}
-		if c.ok && c.asked == 2 && d.opened.Load() != 2 {
-			t.Errorf("%v: asked again on the connection that failed", c.faults)
-		}
-		calls := p.counts.calls.Load()
-		failures := p.counts.errors.Load()
-		if int(calls) != c.asked || int(failures) != min(len(c.faults), c.asked) {
-			t.Errorf("%v: %d calls and %d errors counted", c.faults, calls, failures)
-		}
-		p.db.Close()
-	}
-}
-
-// TestIsGone: a table that is missing, or not as it should be, is no outage of the database.
-func TestIsGone(t *testing.T) {
-	for number, want := range map[uint16]bool{
-		1040: true, 1045: true, 1054: false, 1142: false, 1146: false,
-	} {
-		if got := isGone(mysqlError(number)); got != want {
-			t.Errorf("%d: %v", number, got)
-		}
-	}
-}
-
-// TestFaultLog: a database that goes and comes back is logged once each. The text of "access
-// denied" may quote a misplaced password.
-func TestFaultLog(t *testing.T) {
-	var fault error
-	var b bytes.Buffer
-	d := new(fakeDriver)
-	d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-		if fault != nil {
-			return nil, nil, fault
-		}
-		return one(ctx, text)
-	}
-	p := newFakePool(d, log.New(&b, "", 0))
-	defer p.db.Close()
-	for _, number := range []uint16{1044, 1045, 1698} {
-		b.Reset()
-		fault = mysqlError(number)
-		for range 3 {
-			_, err := p.query(context.Background(), "SELECT n FROM t")
-			if err == nil || !strings.Contains(err.Error(), p.name) || errorNumber(err) != number {
-				t.Errorf("%d: %v", number, err)
-			}
-			if strings.Contains(err.Error(), secret) {
-				t.Errorf("%d: %v", number, err)
-			}
-		}
-		fault = nil
-		for range 3 {
-			if _, err := p.query(context.Background(), "SELECT n FROM t"); err != nil {
-				t.Error(err)
-			}
-		}
-		lines := strings.Split(b.String(), "\n")
-		if len(lines) != 3 || strings.Contains(b.String(), secret) {
-			t.Errorf("%d: %q", number, b.String())
-		}
-		for _, line := range lines[:2] {
-			if !strings.Contains(line, p.name) {
-				t.Errorf("%d: %q", number, line)
-			}
-		}
-	}
-	b.Reset() // a table that can be missing is no fault
-	fault = mysqlError(1146)
-	rows, err := p.optional(context.Background(), "t", "SELECT n FROM t")
-	if err != nil || rows != nil {
-		t.Errorf("%v, %v", rows, err)
-	}
-	if b.Len() > 0 {
-		t.Errorf("%q", &b)
-	}
-}
-
-// TestPoolBounds: a database that hangs has bounds on its SELECTs and on the questions that wait.
-// A question beyond them is told at once, which says nothing about the database.
-func TestPoolBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		var running, most atomic.Int32
-		d := new(fakeDriver)
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			if n := running.Add(1); n > most.Load() {
-				most.Store(n)
-			}
-			<-release
-			running.Add(-1)
-			return one(ctx, text)
-		}
-		var b bytes.Buffer
-		p := newFakePool(d, log.New(&b, "", 0))
-		var failed atomic.Int32
-		for range maxWaiting {
-			go func() {
-				if _, err := p.query(context.Background(), "SELECT n FROM t"); err != nil {
-					failed.Add(1)
-				}
-			}()
-		}
-		synctest.Wait()
-		start := time.Now()
-		_, err := p.query(context.Background(), "SELECT n FROM t")
-		if !errors.Is(err, errBusy) || time.Since(start) != 0 {
-			t.Errorf("one more: %v after %v", err, time.Since(start))
-		}
-		if !strings.Contains(fmt.Sprint(err), p.name) {
-			t.Errorf("%v does not name the database", err)
-		}
-		if p.down.Load() || b.Len() > 0 {
-			t.Errorf("a busy database is taken for one that has gone: %q", &b)
-		}
-		if running.Load() != maxConns {
-			t.Errorf("%d SELECTs at once, want %d", running.Load(), maxConns)
-		}
-		close(release)
-		synctest.Wait()
-		if failed.Load() > 0 || most.Load() != maxConns || len(p.waiting)+len(p.slots) > 0 {
-			t.Errorf("%d failed, %d at once, %d wait", failed.Load(), most.Load(), len(p.waiting))
-		}
-		p.db.Close()
-	})
-}
-
-// TestAbandonedSelect: the server goes on working on a SELECT that nobody waits for any more, so
-// it keeps its slot until the server has given up too.
-func TestAbandonedSelect(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := new(fakeDriver)
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			<-ctx.Done()
-			return nil, nil, ctx.Err()
-		}
-		p := newFakePool(d, nil)
-		start := time.Now()
-		ask := func(timeout time.Duration) {
-			ctx, cancel := context.WithTimeout(context.Background(), timeout)
-			defer cancel()
-			if _, err := p.query(ctx, "SELECT n FROM t"); !errors.Is(err, context.DeadlineExceeded) {
-				t.Error(err)
-			}
-		}
-		for range maxConns {
-			go ask(time.Second)
-		}
-		synctest.Wait()
-		ask(2 * time.Second) // finds no slot
-		if len(p.slots) != maxConns || len(p.waiting) != 0 {
-			t.Errorf("after 2 s: %d slots are taken, %d wait", len(p.slots), len(p.waiting))
-		}
-		time.Sleep(statementTime - time.Since(start) - 1)
-		synctest.Wait()
-		if len(p.slots) != maxConns {
-			t.Errorf("too early: %d slots are taken", len(p.slots))
-		}
-		time.Sleep(time.Nanosecond)
-		synctest.Wait()
-		if len(p.slots) != 0 {
-			t.Errorf("after %v: %d slots are taken", time.Since(start), len(p.slots))
-		}
-		ask(statementTime) // the server has given up too
-		synctest.Wait()
-		if len(p.slots) != 0 {
-			t.Errorf("%d slots are taken", len(p.slots))
-		}
-		p.db.Close()
-	})
-}
-
-// TestDeadConnection: when nothing comes over one connection, the rest of the time is for another.
-func TestDeadConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		d := new(fakeDriver)
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			asked++
-			if asked == 1 {
-				<-ctx.Done()
-				return nil, nil, ctx.Err()
-			}
-			return one(ctx, text)
-		}
-		p := newFakePool(d, nil)
-		ctx, cancel := context.WithTimeout(context.Background(), deadline)
-		defer cancel()
-		start := time.Now()
-		rows, err := p.query(ctx, "SELECT n FROM t")
-		if err != nil || len(rows) != 1 || time.Since(start) != tryTime || d.opened.Load() != 2 {
-			t.Errorf("%v, %v after %v", rows, err, time.Since(start))
-		}
-		p.db.Close()
-	})
-}
-
-// TestFullServer: when the server has no connection for us, a question waits for one of ours; if
-// we have none, it fails.
-func TestFullServer(t *testing.T) {
-	for _, number := range []uint16{1040, 1203, 1226} {
-		synctest.Test(t, func(t *testing.T) {
-			full := false
-			d := new(fakeDriver)
-			d.connect = func() error {
-				if full {
-					return mysqlError(number)
-				}
-				return nil
-			}
-			d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-				time.Sleep(time.Second)
-				return one(ctx, text)
-			}
-			p := newFakePool(d, nil)
-			go p.query(context.Background(), "SELECT n FROM t")
-			synctest.Wait()
-			full = true
-			start := time.Now()
-			rows, err := p.query(context.Background(), "SELECT n FROM t")
-			took := time.Since(start)
-			if err != nil || len(rows) != 1 || took < 2*time.Second || took > 2100*time.Millisecond {
-				t.Errorf("%d: %v, %v after %v", number, rows, err, took)
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-			defer cancel()
-			go p.query(context.Background(), "SELECT n FROM t")
-			synctest.Wait()
-			if _, err := p.query(ctx, "SELECT n FROM t"); errorNumber(err) != number &&
-				!errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%d: %v", number, err)
-			}
-			p.db.Close()
-			time.Sleep(2 * statementTime)
-			d.use(p)
-			start = time.Now()
-			_, err = p.query(context.Background(), "SELECT n FROM t")
-			if errorNumber(err) != number || time.Since(start) > time.Second {
-				t.Errorf("%d and no connection: %v after %v", number, err, time.Since(start))
-			}
-			p.db.Close()
-		})
-	}
 }
 
 // --- Connecting.
@@ -445,18 +169,18 @@ func TestConnectTriesAllHosts(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	c := &connector{db: database{hosts: "127.0.0.1, 127.0.0.2", port: port}}
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-	defer cancel()
-	_, err = c.Connect(ctx)
+	p := newPool(database{hosts: "127.0.0.1, 127.0.0.2", port: port}, &config{})
+	defer p.close()
+	_, err = p.dial(500 * time.Millisecond)
 	for _, want := range []string{"127.0.0.1:" + port, "127.0.0.2:" + port} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s too", err, want)
 		}
 	}
-	c = &connector{db: database{hosts: "h", port: port, tls: true},
-		env: environ{environment("MYSQL_OPT_SSL_CA", "/nowhere/ca.pem")}}
-	_, err = c.Connect(context.Background())
+	env := environ{environment("MYSQL_OPT_SSL_CA", "/nowhere/ca.pem")}
+	p = newPool(database{hosts: "h", port: port, tls: true}, &config{environ: env})
+	defer p.close()
+	_, err = p.dial(time.Second)
 	if !strings.Contains(fmt.Sprint(err), "MYSQL_OPT_SSL_CA") {
 		t.Errorf("no CA: %v", err)
 	}
@@ -593,6 +317,9 @@ var selectText = regexp.MustCompile(
 func (tabs *tables) query(
 	_ context.Context, text string,
 ) (columns []string, rows [][]driver.Value, err error) {
+	if text == "SELECT 1" {
+		return []string{"1"}, [][]driver.Value{{int64(1)}}, nil
+	}
 	match := selectText.FindStringSubmatch(text)
 	if match == nil {
 		return nil, nil, fmt.Errorf("this database understands only plain SELECTs, not %s", text)
@@ -1033,7 +760,7 @@ func TestUserError(t *testing.T) {
 			t.Errorf("%v: %v does not name the database", typ, err)
 		}
 	}
-	if s := m.Stats(); s.Errors != s.Calls || s.Calls == 0 {
+	if s := m.Stats(); s.Errors != 6 || s.Calls != 12 { // each was asked twice
 		t.Errorf("%+v", s)
 	}
 }

@@ -474,3 +474,73 @@ func TestOwnerOfTheFIFO(t *testing.T) {
 		}
 	}
 }
+
+// TestRelativeDirectoryOfReplies: the server may have another directory, so the client says at
+// once what is wrong. Without FIFOTMPDIR it takes the only directory that the server allows.
+func TestRelativeDirectoryOfReplies(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, name := range []string{"FIFOTMPDIR", "REPLYDIR"} {
+		for _, value := range []string{".", "replies", "../replies"} {
+			c := &inlookup.Client{Timeout: time.Minute, Getenv: settings("INFIFODIR", dir, name, value)}
+			_, err := ask(c, inlookup.TypeUser, "user@d")
+			if !errors.Is(err, inlookup.ErrUnavailable) || !strings.Contains(err.Error(), "FIFOTMPDIR") {
+				t.Errorf("%s=%s: %v", name, value, err)
+			}
+		}
+	}
+	s := &inlookup.Server{Resolver: yes, Getenv: settings("INFIFODIR", dir, "REPLYDIR", dir)}
+	start(t, s)
+	answered(t, &inlookup.Client{Timeout: time.Minute, Getenv: s.Getenv}, "user@d")
+}
+
+// TestContextThatIsDoneAsksNobody: the error tells that the context is done.
+func TestContextThatIsDoneAsksNobody(t *testing.T) {
+	s := &inlookup.Server{Resolver: yes}
+	c, _ := start(t, s)
+	done, end := context.WithCancel(context.Background())
+	end()
+	for range 50 {
+		_, err := c.Resolve(done, inlookup.Query{Type: inlookup.TypeUser, Email: "user@d"})
+		if !errors.Is(err, inlookup.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+			t.Fatalf("%v", err)
+		}
+	}
+	answered(t, c, "user@d")
+	if n := s.Stats().Queries[inlookup.TypeUser]; n != 1 {
+		t.Errorf("%d questions reached the server", n)
+	}
+}
+
+// TestQuestionsAboutTheServer: the methods of Client ask what their names say.
+func TestQuestionsAboutTheServer(t *testing.T) {
+	s := &inlookup.Server{Resolver: yes}
+	s.Admin = func(_ context.Context, q inlookup.Query) (string, error) {
+		if q.Email == "fault" {
+			return "", errors.New("a fault")
+		}
+		return fmt.Sprintf("%v of %q %q", q.Type, q.Email, q.IP), nil
+	}
+	c, _ := start(t, s)
+	ctx := context.Background()
+	check := func(want string) func(got string, err error) {
+		t.Helper()
+		return func(got string, err error) {
+			t.Helper()
+			if got != want || err != nil {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+		}
+	}
+	check(`Status Query of "" ""`)(c.Status(ctx))
+	check(`Flush Query of "user@d" ""`)(c.Flush(ctx, "user@d"))
+	check(`Explain Query of "user@d" "3"`)(c.Explain(ctx, inlookup.TypePasswd, "user@d"))
+	for _, ask := range []func() (string, error){
+		func() (string, error) { return c.Flush(ctx, "fault") },
+		func() (string, error) { return c.Explain(ctx, inlookup.TypeUser, "fault") },
+	} {
+		if text, err := ask(); text != "" || !errors.Is(err, inlookup.ErrUnavailable) {
+			t.Errorf("%q, %v", text, err)
+		}
+	}
+}

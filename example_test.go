@@ -137,11 +137,7 @@ func ExampleClient_Resolve_flush() {
 	}
 	// An address, a domain, everything.
 	for _, what := range []string{"user@example.com", "example.com", ""} {
-		answer, err := client.Resolve(ctx, inlookup.Query{Type: inlookup.TypeFlush, Email: what})
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Println(answer.Text())
+		fmt.Println(client.Flush(ctx, what))
 	}
 	// Output:
 	// Flush Query: 1 entries <nil>

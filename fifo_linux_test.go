@@ -1,6 +1,7 @@
 package inlookup
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"log"
@@ -91,5 +92,30 @@ func TestMayReplyTo(t *testing.T) {
 				t.Errorf("%+v, as root %v: %v", c, s.asRoot, got)
 			}
 		}
+	}
+}
+
+// TestServeUnreadable: a FIFO that cannot be read ends Serve, with an error that names it.
+func TestServeUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	s := &Server{Resolver: echo, Instances: 2, Getenv: environment("INFIFODIR", dir)}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	directory, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer directory.Close()
+	f := s.fifos[1]
+	if err := syscall.Dup3(int(directory.Fd()), f.fd, syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Serve(context.Background())
+	if !errors.Is(err, syscall.EISDIR) || !strings.Contains(err.Error(), f.path) {
+		t.Errorf("%v", err)
+	}
+	if left := names(t, dir); len(left) > 0 {
+		t.Errorf("left: %q", left)
 	}
 }

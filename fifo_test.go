@@ -583,3 +583,15 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultsOfDescriptors: a descriptor that cannot be used is an error that names it.
+func TestFaultsOfDescriptors(t *testing.T) {
+	f := &requestFIFO{path: "/run/infifo", fd: -1}
+	n, err := f.read(make([]byte, 1))
+	if n != 0 || !errors.Is(err, syscall.EBADF) || !strings.Contains(err.Error(), f.path) {
+		t.Errorf("read: %d, %v", n, err)
+	}
+	if err := giveAway(-1, 0o660); !errors.Is(err, syscall.EBADF) {
+		t.Errorf("giveAway: %v", err)
+	}
+}

@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 		a, err1 := Inquery(context.Background(), q)
 		b, err2 := Inquery(context.Background(), q)
 		fmt.Printf("%q %v\n%q %v", a.Wire(), err1, b.Wire(), err2)
+	case "two clients":
+		twoClients()
 	case "kind":
 		fmt.Printf("%T", FromEnv())
 	case "filtered":

@@ -39,6 +39,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log"
 	"math"
@@ -71,7 +72,6 @@ type MySQL struct {
 	reload sync.Mutex // held while config changes
 	config atomic.Pointer[config]
 	links  linkReader
-	counts selectCounts
 }
 
 // A config is what environment and control files say. Its fields never change
@@ -150,7 +150,7 @@ func (m *MySQL) replaceConfig(reconnect bool) error {
 	if old != nil && !reconnect {
 		keep = old.pools
 	}
-	c.openPools(keep, &m.counts)
+	c.openPools(keep)
 	m.config.Store(c)
 	if old != nil {
 		retire(old.pools, c.pools)
@@ -164,19 +164,17 @@ func (m *MySQL) Close() error {
 	defer m.reload.Unlock()
 	if c := m.config.Swap(nil); c != nil {
 		for _, p := range c.pools {
-			p.db.Close()
+			p.close()
 		}
 	}
 	return nil
 }
 
-// retire closes the pools that are no longer in use, after the questions that
-// use them have ended.
+// retire retires the pools that are no longer in use.
 func retire(old, inUse []*pool) {
 	for _, p := range old {
 		if !slices.Contains(inUse, p) {
-			p.db.SetMaxIdleConns(-1) // closes each connection after its question
-			time.AfterFunc(2*deadline, func() { p.db.Close() })
+			p.retire()
 		}
 	}
 }
@@ -368,6 +366,7 @@ func (c *config) setFields(db *database, from line) {
 	if strings.ContainsFunc(hosts, unicode.IsSpace) { // an error: no host can be meant
 		c.failf("%s: want host:user:password:socket-or-port:ssl|nossl, of which the last "+
 			"may be missing, and no blanks in host", from.where)
+		return
 	}
 	const most = 4 // user, password, socket or port, security
 	fields := strings.Split(rest, ":")
@@ -483,13 +482,13 @@ func (c *config) mcdinfo(path string) (entries []mcdEntry) {
 // deadline. Meanwhile the old configuration answers.
 func (c *config) dbinfo(path string) (entries []mcdEntry) {
 	db, exists := c.readDatabase("MASTER_", "host.master", c.localDB)
-	if !exists {
+	if !exists || len(c.errs) > 0 { // which are told without asking
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	p := newPool(db, &config{environ: c.environ}, new(selectCounts))
-	defer p.db.Close()
+	p := newPool(db, &config{environ: c.environ})
+	defer p.close()
 	rows, err := p.query(ctx, dbinfoSQL, path)
 	master := c.control("host.master")
 	info, statErr := os.Stat(path)
@@ -633,7 +632,7 @@ func (c *config) readRoutes() {
 }
 
 // openPools gives each database a pool: one of keep, or a new one.
-func (c *config) openPools(keep []*pool, counts *selectCounts) {
+func (c *config) openPools(keep []*pool) {
 	open := func(db database) *pool {
 		all := slices.Concat(c.pools, keep)
 		i := slices.IndexFunc(all, func(p *pool) bool { return p.of.plain() == db.plain() })
@@ -641,7 +640,11 @@ func (c *config) openPools(keep []*pool, counts *selectCounts) {
 		if i >= 0 {
 			p = all[i]
 		} else {
-			p = newPool(db, c, counts)
+			p = newPool(db, c)
+			name := p.name
+			for n := 2; slices.ContainsFunc(all, p.isNamesake); n++ {
+				p.name = fmt.Sprintf("%s (%d)", name, n) // it has another port or account
+			}
 		}
 		if !slices.Contains(c.pools, p) {
 			c.pools = append(c.pools, p)
@@ -669,6 +672,8 @@ func (db database) plain() database {
 	return db
 }
 
+func (p *pool) isNamesake(other *pool) bool { return p.name == other.name }
+
 // account returns db without the fields in which entries of one account may
 // differ.
 func (db database) account() database {
@@ -676,115 +681,715 @@ func (db database) account() database {
 	return db.plain()
 }
 
+// The pool. A question does not connect, and waits for no connection in
+// particular. Its SELECT joins the pool's queue, and the connection that is idle
+// next takes it. A SELECT that has begun goes on to its own end, whatever becomes
+// of its question. So connections are not lost to clients that gave up.
+//
+// The pool connects by itself, in goroutines of their own, one for each attempt.
+// An attempt has a time limit of its own too: a server that takes 5 s to accept a
+// connection is reached, although no question waits that long.
+//
+//	question -> queue -> connection 1..16 -> MySQL
+//	                          ^
+//	            pool: at most 2 attempts to connect, pauses after failures
+
 const (
-	maxConns   = 16              // connections to one database
-	maxWaiting = 512             // questions that want one of them
-	connLife   = 5 * time.Minute // so a moved host or a changed grant is noticed
-	connIdle   = time.Minute     // so it ends before a firewall forgets it
+	maxConns  = 16                     // connections to one database
+	maxAlike  = 12                     // of them that ask the same statement
+	queueTime = 500 * time.Millisecond // after it a SELECT is refused
+
+	connLife  = 5 * time.Minute // so a moved host or a changed grant is noticed
+	connIdle  = time.Minute     // after it a connection is closed, except the last
+	tidyEvery = 5 * time.Second
+
+	maxAttempts   = 2 // to connect, at a time
+	longAttempt   = 15 * time.Second
+	shortAttempt  = 3 * time.Second
+	shortestPause = 100 * time.Millisecond // after an attempt that failed
+	longestPause  = time.Second
 )
 
-// A pool holds the connections to one database.
+// How long one SELECT may take. After statementTime the server itself gives up.
+// A connection that is silent even after tryTime is dead. The rest of the
+// deadline is for a second one.
+const (
+	statementTime = 2200 * time.Millisecond // as in session
+	tryTime       = 2300 * time.Millisecond
+)
+
+// A pool asks one database, over connections that it keeps.
 type pool struct {
-	of       database
-	name     string // for people
-	db       *sql.DB
-	waiting  chan struct{} // held by each question
-	slots    chan struct{} // held by each SELECT
-	counts   *selectCounts
-	config   *config // for its log
-	down     atomic.Bool
-	limitsMu sync.Mutex // held while limits of db change
+	of     database
+	name   string // for people
+	config *config
+	errors atomic.Uint64
+	open   func(ctx context.Context, host string) (driver.Conn, error)
+	good   atomic.Int64    // index of the host that answered last
+	ctx    context.Context // of the attempts to connect; done when the pool is closed
+	cancel context.CancelFunc
+
+	mu       sync.Mutex       // guards what follows
+	lanes    map[string]*lane // by statement
+	retries  []*call          // those whose first connection failed, beside the lanes
+	conns    []*conn          // the one used last comes first
+	attempts int              // under way
+	long     bool             // one of them is a long one
+	err      error            // of the last attempt; nil also if no connection is missing
+	retried  bool             // the first failure since a success has been ignored
+	pause    time.Duration    // between attempts, while they fail
+	next     time.Time        // no attempt begins earlier
+	down     bool             // what the log says
+	retired  bool             // keep no idle connection
+	closed   bool
+	timer    *time.Timer // calls tidy
+	times    [len(selectBounds)]uint64
+	timeSum  time.Duration
+}
+
+// A conn is a connection.
+type conn struct {
+	driver.Conn
+	made time.Time
+	used time.Time // the end of its last SELECT
+	busy bool
+	last bool // close it after its SELECT: a newer one has taken its place
+}
+
+// close does not wait: it may write to a server that hangs.
+func (c *conn) close() { go c.Conn.Close() }
+
+func (c *conn) isOld() bool { return time.Since(c.made) > connLife }
+
+// A call is one SELECT. It is in a lane, or has a connection, or is finished.
+type call struct {
+	text     string
+	args     []driver.NamedValue
+	limit    time.Duration // for the SELECT itself
+	deadline time.Time     // of its question
+	failed   time.Time     // when its first connection failed; zero: it did not
+	left     bool          // nobody waits for it
+	done     chan result   // has room for the one result
+}
+
+// await waits until there is a connection that answers, or an attempt to connect
+// has failed.
+func (p *pool) await(ctx context.Context) error {
+	const patience = longAttempt + time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := p.ask(ctx, patience, newCall(tryTime, "SELECT 1", nil)); err != nil {
+		return p.describe(err)
+	}
+	return nil
+}
+
+// newCall returns a call that has not begun.
+func newCall(limit time.Duration, text string, args []any) *call {
+	s := &call{text: text, limit: limit, done: make(chan result, 1)}
+	for i, arg := range args {
+		s.args = append(s.args, driver.NamedValue{Ordinal: i + 1, Value: arg})
+	}
+	return s
+}
+
+type result struct {
+	rows []row
+	err  error
+}
+
+// A lane holds the calls with the same statement. Their table may be locked or
+// slow. So a lane gets at most maxAlike connections, and users whose tables are
+// free have the others.
+type lane struct {
+	running int
+	waiting []*call // the earliest deadline first
 }
 
 // newPool connects to nothing yet.
-func newPool(of database, c *config, counts *selectCounts) *pool {
+func newPool(of database, c *config) *pool {
 	p := &pool{
-		of:      of,
-		name:    of.name + " on " + of.hosts,
-		db:      sql.OpenDB(&connector{db: of, env: c.environ, warn: c.warnOnce}),
-		waiting: make(chan struct{}, maxWaiting),
-		slots:   make(chan struct{}, maxConns),
-		counts:  counts,
-		config:  c,
+		of:     of,
+		name:   of.name + " on " + of.hosts,
+		config: c,
+		lanes:  make(map[string]*lane),
 	}
-	p.db.SetMaxOpenConns(maxConns)
-	p.db.SetMaxIdleConns(maxConns)
-	p.db.SetConnMaxLifetime(connLife)
-	p.db.SetConnMaxIdleTime(connIdle)
+	p.open = p.openHost
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.mu.Lock() // tidy reads timer
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(tidyEvery, p.tidy)
 	return p
 }
 
-// MySQLStats counts SELECTs, those that failed, and the time they took
-// together.
+// errBusy says that no connection was free in time.
+var errBusy = errors.New("too many questions wait for it")
+
+// errClosed says that a question had begun before Close or a Reload.
+var errClosed = errors.New("its connections were closed")
+
+// ask has a SELECT asked. While the pool has connections it waits at most
+// patience for one of them. While it has none it waits for the first, until ctx
+// is done or the attempt to connect has failed.
+func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.deadline, _ = ctx.Deadline()
+	p.mu.Lock()
+	p.push(s)
+	p.dispatch()
+	p.mu.Unlock()
+	impatient := time.NewTimer(patience)
+	defer impatient.Stop()
+	for {
+		select {
+		case r := <-s.done:
+			return r.rows, r.err
+		case <-impatient.C:
+			if err := p.refuse(s); err != nil {
+				return nil, err
+			}
+		case <-ctx.Done():
+			p.leave(s)
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// push has s wait, as a retry or in its lane. There the earliest deadline comes
+// first, which is that of the oldest question. So a question that has got its first SELECT gets the others
+// too, and what they cost is not wasted. The caller of this and of what follows
+// holds the mutex, unless it says otherwise.
+func (p *pool) push(s *call) {
+	if !s.failed.IsZero() {
+		p.retries = append(p.retries, s)
+		return
+	}
+	l := p.lanes[s.text]
+	if l == nil {
+		l = new(lane)
+		p.lanes[s.text] = l
+	}
+	i, _ := slices.BinarySearchFunc(l.waiting, s, func(a, b *call) int {
+		return a.deadline.Compare(b.deadline)
+	})
+	l.waiting = slices.Insert(l.waiting, i, s)
+}
+
+// remove takes s out of its lane or the retries, and reports whether it was there.
+func (p *pool) remove(s *call) bool {
+	for _, list := range []*[]*call{&p.lanes[s.text].waiting, &p.retries} {
+		if i := slices.Index(*list, s); i >= 0 {
+			*list = slices.Delete(*list, i, i+1)
+			return true
+		}
+	}
+	return false
+}
+
+// popRetry returns a retry that c may ask, nil if there is none. What broke the
+// first connection may break others in the same moment: a retry wants one that
+// was made later, or has answered well after. If none can be had any will do.
+func (p *pool) popRetry(c *conn) *call {
+	const moment = 100 * time.Millisecond
+	for i, s := range p.retries {
+		isWell := !c.made.Before(s.failed) || c.used.After(s.failed.Add(moment))
+		if (isWell || p.err != nil) && p.lanes[s.text].running < maxAlike {
+			p.retries = slices.Delete(p.retries, i, i+1)
+			p.lanes[s.text].running++
+			return s
+		}
+	}
+	return nil
+}
+
+// pop returns the call that c is to ask next, nil if there is none.
+func (p *pool) pop(c *conn) *call {
+	if s := p.popRetry(c); s != nil {
+		return s
+	}
+	var first *lane
+	for _, l := range p.lanes {
+		if len(l.waiting) == 0 || l.running >= maxAlike {
+			continue
+		}
+		if first == nil || l.waiting[0].deadline.Before(first.waiting[0].deadline) {
+			first = l
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	s := first.waiting[0]
+	first.waiting = slices.Delete(first.waiting, 0, 1)
+	first.running++
+	return s
+}
+
+// refuse ends the wait of a call that still waits while the pool has
+// connections. It locks the mutex.
+func (p *pool) refuse(s *call) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.conns) == 0 || !p.remove(s) {
+		return nil
+	}
+	if p.err != nil {
+		return fmt.Errorf("%w, and no more connections can be had: %w", errBusy, p.err)
+	}
+	return errBusy
+}
+
+// leave ends the wait of a call whose client has gone. It locks the mutex.
+func (p *pool) leave(s *call) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.left = true
+	p.remove(s)
+}
+
+// isDown reports whether there is no connection, and none can be had.
+func (p *pool) isDown() bool { return len(p.conns) == 0 && p.err != nil }
+
+// dispatch follows each change. It brings calls and connections together, and
+// connects if there are too few.
+func (p *pool) dispatch() {
+	if p.closed {
+		p.finishAll(errClosed)
+	} else if p.isDown() {
+		p.finishAll(p.err)
+	}
+	for _, c := range p.conns { // so those that are not needed stay idle, and are closed
+		if c.busy {
+			continue
+		}
+		if s := p.pop(c); s != nil {
+			c.busy = true
+			go p.serve(c, s)
+		}
+	}
+	if p.closed || p.retired {
+		p.dropIdle(time.Now())
+	}
+	if !p.closed {
+		p.grow()
+	}
+}
+
+// finishAll gives an error to all that wait.
+func (p *pool) finishAll(err error) {
+	all := p.retries
+	p.retries = nil
+	for _, l := range p.lanes {
+		all = append(all, l.waiting...)
+		l.waiting = nil
+	}
+	for _, s := range all {
+		s.done <- result{nil, err}
+	}
+}
+
+// take takes a connection out of the pool.
+func (p *pool) take(c *conn) {
+	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
+}
+
+func (p *pool) drop(c *conn) {
+	p.take(c)
+	c.close()
+}
+
+// dropIdle closes the idle connections that were not used after since.
+func (p *pool) dropIdle(since time.Time) {
+	for _, c := range slices.Clone(p.conns) {
+		if !c.busy && !c.used.After(since) {
+			p.drop(c)
+		}
+	}
+}
+
+// serve asks s over c. It locks the mutex after that.
+//
+// A call whose connection fails is asked once more. A connection that was found
+// closed before anything was sent does not count. After a silence the others that
+// are idle are likely to be as dead.
+func (p *pool) serve(c *conn, s *call) {
+	start := time.Now()
+	rows, err := c.ask(s)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lanes[s.text].running--
+	c.busy = false // before the result: its client may ask the next at once
+	c.used = time.Now()
+	isFinal := err == nil || refusalOf(err).isFinal()
+	isReplaced := c.last || c.isOld() && len(p.conns) == maxConns
+	p.take(c)
+	if isFinal && !isReplaced {
+		p.conns = slices.Insert(p.conns, 0, c)
+	} else {
+		c.close()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.dropIdle(start)
+	}
+	if err != errStale {
+		p.count(c.used.Sub(start))
+	}
+	isSecond := !s.failed.IsZero() && err != errStale
+	if isFinal || isSecond || s.left {
+		s.done <- result{rows, err}
+	} else {
+		if err != errStale {
+			s.failed = c.used
+		}
+		p.push(s)
+	}
+	p.dispatch()
+}
+
+// errStale says that a connection was found closed, and nothing was sent.
+var errStale = errors.New("the server has closed the connection")
+
+// ask asks one SELECT.
+func (c *conn) ask(s *call) (all []row, err error) {
+	defer catchPanic(&err)
+	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
+	defer cancel()
+	if c.Conn.(driver.SessionResetter).ResetSession(ctx) != nil {
+		return nil, errStale
+	}
+	rows, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, s.text, s.args)
+	if err != nil {
+		return nil, cmp.Or(ctx.Err(), err)
+	}
+	defer rows.Close()
+	values := make([]driver.Value, len(rows.Columns()))
+	for {
+		err := rows.Next(values)
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return nil, cmp.Or(ctx.Err(), err)
+		}
+		r := make(row, len(values))
+		for i, v := range values {
+			if err := r[i].Scan(v); err != nil { // copies: v lies in the read buffer
+				return nil, err
+			}
+		}
+		all = append(all, r)
+	}
+}
+
+// catchPanic turns a panic into an error. Its value may be of any kind, but the
+// driver's hold no row.
+func catchPanic(err *error) {
+	if fault := recover(); fault != nil {
+		*err = fmt.Errorf("the driver panics: %v", fault)
+	}
+}
+
+// grow begins attempts to connect while connections are missing. While there is
+// none, one attempt begins each pause.
+func (p *pool) grow() {
+	for p.attempts < maxAttempts && p.isShort() {
+		now := time.Now()
+		if now.Before(p.next) {
+			p.timer.Reset(p.next.Sub(now))
+			return
+		}
+		if len(p.conns) == 0 { // the second attempt begins if the first hangs
+			p.next = now.Add(cmp.Or(p.pause, longestPause))
+		}
+		limit := p.attemptTime()
+		p.long = p.long || limit == longAttempt
+		p.attempts++
+		go p.connect(limit)
+	}
+	if p.attempts == 0 && len(p.conns) > 0 {
+		p.err = nil // none is missing: the error is of the past
+	}
+}
+
+// isShort reports whether connections are missing: for the calls there are, to
+// replace an old one, or to find out whether the database is back.
+func (p *pool) isShort() bool {
+	if len(p.conns) == 0 {
+		return p.err != nil || p.waiting() > 0
+	}
+	coming := len(p.conns) + p.attempts
+	if coming >= maxConns {
+		return false
+	}
+	if len(p.retries) > p.attempts {
+		return true
+	}
+	calls, isOld := p.waiting(), false
+	for _, c := range p.conns {
+		if c.busy {
+			calls++
+		}
+		isOld = isOld || c.isOld() && !c.last
+	}
+	return calls > coming || isOld && p.attempts == 0
+}
+
+func (p *pool) waiting() int {
+	n := len(p.retries)
+	for _, l := range p.lanes {
+		n += len(l.waiting)
+	}
+	return n
+}
+
+// attemptTime returns how long an attempt may take for each host. A long one
+// reaches a server that is slow to accept. Beside it short ones find a server
+// that is back after a silence of the network. With several hosts a long one is
+// tried only after a time-out, because the next host may be well.
+func (p *pool) attemptTime() time.Duration {
+	several := strings.Contains(p.of.hosts, ",")
+	if p.long || several && !errors.Is(p.err, context.DeadlineExceeded) {
+		return shortAttempt
+	}
+	return longAttempt
+}
+
+// connect makes one attempt to connect. It is a goroutine of its own, and ends
+// with the attempt. It locks the mutex.
+func (p *pool) connect(limit time.Duration) {
+	c, err := p.dial(limit)
+	p.mu.Lock()
+	p.attempts--
+	if limit == longAttempt {
+		p.long = false
+	}
+	switch {
+	case err != nil:
+		p.noteFailure(err)
+	case p.closed:
+		go c.Close()
+	default:
+		p.add(c)
+	}
+	p.dispatch()
+	isDown := p.isDown() && !p.closed
+	changed := isDown != p.down
+	p.down = isDown
+	p.mu.Unlock()
+	if changed && isDown {
+		p.config.logf("%v", p.describe(err))
+	} else if changed {
+		p.config.logf("database %s: answers again", p.name)
+	}
+}
+
+// add puts a new connection into the pool, in the place of an old one.
+func (p *pool) add(c driver.Conn) {
+	p.err = nil
+	p.retried = false
+	p.pause = 0
+	p.next = time.Time{}
+	now := time.Now()
+	i := slices.IndexFunc(p.conns, func(c *conn) bool { return c.isOld() && !c.last })
+	if i >= 0 && p.conns[i].busy {
+		p.conns[i].last = true
+	} else if i >= 0 {
+		p.drop(p.conns[i])
+	}
+	p.conns = slices.Insert(p.conns, 0, &conn{Conn: c, made: now, used: now})
+}
+
+// noteFailure sets the pause until the next attempt. The first failure since a
+// success is tried again at once, unless it took time or was a refusal: MySQL
+// counts refused logins, and locks the account or the host after some.
+func (p *pool) noteFailure(err error) {
+	refused := errors.As(err, new(*mysql.MySQLError))
+	if !refused && !p.retried && !errors.Is(err, context.DeadlineExceeded) {
+		p.retried = true
+		p.next = time.Time{}
+		return
+	}
+	p.err = err
+	p.pause = min(max(2*p.pause, shortestPause), longestPause)
+	if refused {
+		p.pause = longestPause
+	}
+	p.next = time.Now().Add(p.pause)
+}
+
+// tidy closes connections that were idle for connIdle, except the last one, and
+// replaces old ones. The timer calls it. It locks the mutex.
+func (p *pool) tidy() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.timer.Reset(tidyEvery)
+	for _, c := range slices.Clone(p.conns) {
+		if len(p.conns) > 1 && !c.busy && time.Since(c.used) > connIdle {
+			p.drop(c)
+		}
+	}
+	p.dispatch()
+}
+
+// retire lets the questions that use the pool end, then closes it. It locks the
+// mutex.
+func (p *pool) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = true
+	p.dispatch()
+	time.AfterFunc(2*deadline, p.close)
+}
+
+// close ends all that wait, and closes each connection after its SELECT. It
+// locks the mutex.
+func (p *pool) close() {
+	p.cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.timer.Stop()
+	p.dispatch()
+}
+
+// MySQLStats counts SELECTs, also those that got no connection, and the time
+// they took together. Calls and Errors begin anew with Reload(true).
 type MySQLStats struct {
 	Calls, Errors uint64
 	Time          time.Duration
+	Databases     []DatabaseStats // in the order of the configuration
 }
 
-type selectCounts struct{ calls, errors, nanoseconds atomic.Int64 }
+// DatabaseStats says how a database is, and counts its SELECTs.
+type DatabaseStats struct {
+	Name       string // database and host
+	State      string // "answers", "not connected", or why no connection can be had
+	Up         bool   // false: no connection can be had
+	Idle       int    // connections without a SELECT
+	Busy       int    // connections with one
+	Connecting int    // attempts under way
+	Waiting    int    // SELECTs that wait for a connection
+	Errors     uint64
+	Time       time.Duration // of all SELECTs together
+	Selects    []SelectCount
+}
+
+// SelectCount says how many SELECTs took at most this long. The last of several
+// has the longest time there is, and so counts all.
+type SelectCount struct {
+	AtMost time.Duration
+	Count  uint64
+}
+
+var selectBounds = [...]time.Duration{
+	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	1 * time.Second, 2500 * time.Millisecond, math.MaxInt64,
+}
 
 // Stats returns what was asked of MySQL so far.
-func (m *MySQL) Stats() MySQLStats {
-	return MySQLStats{
-		Calls:  uint64(m.counts.calls.Load()),
-		Errors: uint64(m.counts.errors.Load()),
-		Time:   time.Duration(m.counts.nanoseconds.Load()),
+func (m *MySQL) Stats() (s MySQLStats) {
+	c := m.config.Load()
+	if c == nil {
+		return s
 	}
+	for _, p := range c.pools {
+		d := p.databaseStats()
+		s.Databases = append(s.Databases, d)
+		s.Calls += d.Selects[len(d.Selects)-1].Count
+		s.Errors += d.Errors
+		s.Time += d.Time
+	}
+	return s
 }
 
-// A connector connects to one of several servers with the same data. It tries
-// the last good one first, then the others in their order.
-type connector struct {
-	db   database
-	env  environ
-	warn func(format string, args ...any)
-	good atomic.Int64 // index of the last good host
+// databaseStats locks the mutex.
+func (p *pool) databaseStats() DatabaseStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := DatabaseStats{
+		Name:       p.name,
+		State:      "answers",
+		Up:         !p.isDown(),
+		Connecting: p.attempts,
+		Waiting:    p.waiting(),
+		Errors:     p.errors.Load(),
+		Time:       p.timeSum,
+	}
+	if !d.Up {
+		d.State = p.of.hideText(p.err).Error()
+	} else if len(p.conns) == 0 {
+		d.State = "not connected"
+	}
+	for _, c := range p.conns {
+		if c.busy {
+			d.Busy++
+		} else {
+			d.Idle++
+		}
+	}
+	total := uint64(0)
+	for i, n := range p.times {
+		total += n
+		d.Selects = append(d.Selects, SelectCount{selectBounds[i], total})
+	}
+	return d
 }
 
-// Driver is part of driver.Connector.
-func (*connector) Driver() driver.Driver { return mysql.MySQLDriver{} }
+// count notes how long a SELECT took.
+func (p *pool) count(took time.Duration) {
+	i, _ := slices.BinarySearch(selectBounds[:], took)
+	p.times[i]++
+	p.timeSum += took
+}
 
-// Connect gives each host its share of the time that is left.
-func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
-	end, _ := ctx.Deadline()
-	hosts := strings.Split(c.db.hosts, ",")
-	first := int(c.good.Load())
-	var hostErr error // of all hosts so far
+// dial connects to one of several servers with the same data. It tries the last
+// good one first, then the others in their order, each for as long as limit.
+func (p *pool) dial(limit time.Duration) (conn driver.Conn, err error) {
+	defer catchPanic(&err)
+	hosts := strings.Split(p.of.hosts, ",")
+	first := int(p.good.Load())
+	var failures error // of all hosts so far
 	for i := range hosts {
 		n := (first + i) % len(hosts)
-		share := time.Until(end) / time.Duration(len(hosts)-i)
-		hostCtx, cancel := context.WithTimeout(ctx, share)
-		conn, err := c.connect(hostCtx, strings.TrimSpace(hosts[n]))
+		host := strings.TrimSpace(hosts[n])
+		ctx, cancel := context.WithTimeout(p.ctx, limit)
+		conn, err := p.open(ctx, host)
+		if err != nil && ctx.Err() != nil {
+			_, addr := p.of.address(host)
+			err = fmt.Errorf("%s: no connection within %v: %w", addr, limit, ctx.Err())
+		}
 		cancel()
 		if err == nil {
-			c.good.Store(int64(n))
+			p.good.Store(int64(n))
 			return conn, nil
 		}
-		if hostErr == nil {
-			hostErr = err
+		if failures == nil {
+			failures = err
 		} else {
-			hostErr = fmt.Errorf("%w; %w", hostErr, err)
-		}
-		if ctx.Err() != nil {
-			break
+			failures = fmt.Errorf("%w; %w", failures, err)
 		}
 	}
-	return nil, hostErr
+	return nil, failures
 }
 
-// connect connects to one host.
-func (c *connector) connect(ctx context.Context, host string) (driver.Conn, error) {
+// openHost connects to one host.
+func (p *pool) openHost(ctx context.Context, host string) (driver.Conn, error) {
 	cfg := mysql.NewConfig()
-	cfg.User = c.db.user
-	cfg.Passwd = c.db.passwd
-	cfg.DBName = c.db.name
+	cfg.User = p.of.user
+	cfg.Passwd = p.of.passwd
+	cfg.DBName = p.of.name
 	cfg.InterpolateParams = true // no prepared statement, which a proxy could forget
 	cfg.Logger = &mysql.NopLogger{}
-	cfg.Net, cfg.Addr = c.db.address(host)
-	if c.db.tls {
-		tlsCfg, err := tlsConfig(c.env, host, c.warn)
+	cfg.Net, cfg.Addr = p.of.address(host)
+	if p.of.tls {
+		tlsCfg, err := tlsConfig(p.config.environ, host, p.config.warnOnce)
 		if err != nil {
 			return nil, err
 		}
@@ -799,18 +1404,10 @@ func (c *connector) connect(ctx context.Context, host string) (driver.Conn, erro
 		err = setSession(ctx, conn)
 	}
 	if err != nil {
-		return nil, c.db.connectError(cfg.Addr, err)
+		return nil, p.of.connectError(cfg.Addr, err)
 	}
-	return conn, nil
+	return conn, err
 }
-
-// How long one SELECT may take. After statementTime the server itself gives up,
-// so that no SELECT goes on for which nobody waits. A connection that is silent
-// even after tryTime is dead. The rest of the deadline is for a second one.
-const (
-	statementTime = 2200 * time.Millisecond // as in session
-	tryTime       = 2300 * time.Millisecond
-)
 
 // session sets everything that the server or init_connect may have set, and
 // that could change an answer. Each comment in it is read by MariaDB or by
@@ -1026,56 +1623,19 @@ func (r refusal) isFinal() bool { return r != passing && r != full }
 // A row is what a SELECT found.
 type row []sql.NullString
 
-// errBusy says that too many questions wait for one database.
-var errBusy = errors.New("too many questions wait for it")
-
 // query returns the rows of one SELECT.
 func (p *pool) query(ctx context.Context, text string, args ...any) ([]row, error) {
-	select {
-	case p.waiting <- struct{}{}:
-		defer func() { <-p.waiting }()
-	default:
-		return nil, p.describe(errBusy)
-	}
-	rows, err := p.tryAgain(ctx, text, args)
-	if err == nil {
-		p.noteUp()
-		return rows, nil
-	}
+	rows, err := p.ask(ctx, queueTime, newCall(tryTime, text, args))
 	if refusalOf(err) == noLetter && !isASCII(args) {
-		return nil, nil // so there is no such row
+		// The column cannot hold what was asked for, so no row has it. With ASCII
+		// alone the error speaks of the table, and says nothing about its rows.
+		return nil, nil
 	}
-	return nil, p.describe(err)
-}
-
-// tryAgain tries a SELECT until it succeeds or its error will not pass. When
-// the server has no connection left for us, it waits for one of ours. After any
-// other error it tries once more, on a new connection: the idle ones are likely
-// to be as dead as the one that was used.
-func (p *pool) tryAgain(ctx context.Context, text string, args []any) ([]row, error) {
-	const shortest, longest = time.Millisecond, 50 * time.Millisecond
-	again := false
-	for wait := shortest; ; wait = min(2*wait, longest) {
-		rows, err := p.try(ctx, text, args)
-		if err == nil || ctx.Err() != nil {
-			return rows, err
-		}
-		reason := refusalOf(err)
-		open := p.db.Stats().OpenConnections
-		if reason == full && open > 0 {
-			p.shrink(open)
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-			}
-			continue
-		}
-		if again || reason.isFinal() {
-			return nil, err
-		}
-		again = true
-		p.dropIdle()
+	if err != nil {
+		p.errors.Add(1)
+		return nil, p.describe(err)
 	}
+	return rows, nil
 }
 
 func isASCII(args []any) bool {
@@ -1083,106 +1643,9 @@ func isASCII(args []any) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
-// shrink makes questions wait for the connections that are open. After a second
-// it lifts the limit again.
-func (p *pool) shrink(open int) {
-	const while = time.Second
-	p.limitsMu.Lock()
-	p.db.SetMaxOpenConns(open)
-	p.limitsMu.Unlock()
-	time.AfterFunc(while, func() {
-		p.limitsMu.Lock()
-		defer p.limitsMu.Unlock()
-		p.db.SetMaxOpenConns(maxConns)
-		p.db.SetMaxIdleConns(maxConns)
-	})
-}
-
-// dropIdle closes the connections that no question uses. It holds a mutex,
-// because two calls at once would leak connections: database/sql closes them
-// outside its own lock, from a list that grows again when the limit is raised.
-func (p *pool) dropIdle() {
-	p.limitsMu.Lock()
-	defer p.limitsMu.Unlock()
-	p.db.SetMaxIdleConns(0)
-	p.db.SetMaxIdleConns(maxConns)
-}
-
-// describe returns the error with the database's name. It notes and logs that a
-// database no longer answers.
+// describe returns the error with the database's name.
 func (p *pool) describe(err error) error {
-	err = fmt.Errorf("database %s: %w", p.name, p.of.hideText(err))
-	if isGone(err) && p.down.CompareAndSwap(false, true) {
-		p.config.logf("%v", err)
-	}
-	return err
-}
-
-// isGone reports whether an error says that the database does not answer. That
-// one of its tables is missing or not as it should be does not.
-func isGone(err error) bool {
-	if errors.Is(err, errBusy) || errors.Is(err, context.Canceled) {
-		return false
-	}
-	reason := refusalOf(err)
-	return reason != noTable && reason != badTable
-}
-
-// noteUp notes and logs that the database answers again.
-func (p *pool) noteUp() {
-	if p.down.Load() && p.down.CompareAndSwap(true, false) {
-		p.config.logf("database %s: answers again", p.name)
-	}
-}
-
-// try asks once. If it is abandoned before the server gives up, its slot stays
-// taken until then. So sessions for which nobody waits do not pile up.
-func (p *pool) try(ctx context.Context, text string, args []any) ([]row, error) {
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	start := time.Now()
-	limited, cancel := context.WithTimeout(ctx, tryTime)
-	defer cancel()
-	rows, err := p.read(limited, text, args)
-	took := time.Since(start)
-	p.counts.calls.Add(1)
-	p.counts.nanoseconds.Add(int64(took))
-	if err != nil {
-		p.counts.errors.Add(1)
-	}
-	if ctx.Err() != nil && took < statementTime {
-		time.AfterFunc(statementTime-took, func() { <-p.slots })
-	} else {
-		<-p.slots
-	}
-	return rows, err
-}
-
-func (p *pool) read(ctx context.Context, text string, args []any) (all []row, err error) {
-	rows, err := p.db.QueryContext(ctx, text, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return nil, err
-	}
-	for rows.Next() {
-		r := make(row, len(columns))
-		to := make([]any, len(columns))
-		for i := range r {
-			to[i] = &r[i]
-		}
-		if err := rows.Scan(to...); err != nil {
-			return nil, err
-		}
-		all = append(all, r)
-	}
-	return all, rows.Err()
+	return fmt.Errorf("database %s: %w", p.name, p.of.hideText(err))
 }
 
 // optional asks of a table that counts as empty if it is missing. The C
@@ -1880,10 +2343,10 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 	var emails []string
 	var errs []error
 	seen := make(map[string]bool)
-	since := max(0, time.Now().Add(-age).Unix()) // FROM_UNIXTIME knows no time before 1970
 	for _, p := range c.userPools() {
 		limited, cancel := context.WithTimeout(ctx, time.Minute)
-		rows, err := p.read(limited, text, []any{since})
+		since := max(0, time.Now().Add(-age).Unix()) // in MySQL no time is earlier
+		rows, err := p.ask(limited, time.Minute, newCall(time.Minute, text, []any{since}))
 		cancel()
 		if err != nil {
 			errs = append(errs, p.describe(err))
@@ -1921,10 +2384,11 @@ type probe struct {
 // ErrNoTable is what Check says of a table that is missing, and counts as empty.
 var ErrNoTable = errors.New("there is no such table: it counts as empty")
 
-// Check tries every SELECT of the seven questions on every database, asking for
-// a mailbox that does not exist. It calls say with each outcome: the database,
-// what was asked for, how long it took, and the error or nil. The error that
-// Check returns is that of reading the configuration.
+// Check connects to every database, which may take 16 seconds for each. Then it
+// tries every SELECT of the seven questions there, asking for a mailbox that does
+// not exist. It calls say with each outcome: the database, what was asked for or
+// "connecting", how long it took, and the error or nil. The error that Check
+// returns is that of reading the configuration.
 func (m *MySQL) Check(
 	ctx context.Context, say func(database, what string, took time.Duration, err error),
 ) error {
@@ -1932,7 +2396,17 @@ func (m *MySQL) Check(
 	if err != nil {
 		return err
 	}
+	connected := make(map[*pool]bool) // those tried
 	try := func(p *pool, probes ...probe) {
+		if _, tried := connected[p]; !tried {
+			start := time.Now()
+			err := p.await(ctx)
+			say(p.name, "connecting", time.Since(start), err)
+			connected[p] = err == nil
+		}
+		if !connected[p] {
+			return
+		}
 		for _, one := range probes {
 			ctx, cancel := context.WithTimeout(ctx, deadline)
 			start := time.Now()

@@ -706,34 +706,41 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 // Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
 // TCPREMOTEIP, it asks one question over descriptors 6 and 7.
 //
-// For each question it makes a reply FIFO in FIFOTMPDIR (default /tmp), and
-// removes it. Nobody can guess its name. But anyone who can list the directory
-// and ask the server can have an answer sent to it. A directory that only
-// server and client can search prevents that. Fields must not change after the
-// first question.
+// For each question it makes a reply FIFO, and removes it, in FIFOTMPDIR, else
+// REPLYDIR, else /tmp. The server must have the right to write into it: by its
+// group, if the mode is the usual 0660, or as root. A directory with g+s gives
+// its group to the FIFO. Nobody can guess the name. But anyone who can list the
+// directory and ask the server can have an answer sent to it. A directory that
+// only server and client can search prevents that. Fields must not change after
+// the first question.
 type Client struct {
 	Infifo  string              // the request FIFO, as in RequestFIFOs
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
 	Getenv  func(string) string // nil: os.Getenv
 
-	init    sync.Once
-	initErr error
-	timeout time.Duration
-	mode    fs.FileMode // of reply FIFOs
-	tcpUsed atomic.Bool
+	mu      sync.Mutex    // guards what follows
+	timeout time.Duration // 0: the settings were not read yet
+	mode    fs.FileMode   // of reply FIFOs
 }
+
+// tcpUsed tells that a Client of this process has asked over tcpclient's
+// descriptors. It has closed them, so they may be other files now.
+var tcpUsed atomic.Bool
 
 // Resolve asks the server. The error wraps ErrUnavailable if nobody listens, if
 // the server says so, or if no answer comes in time. It wraps ErrTooLong or
 // ErrInvalid if the question cannot be sent or the answer cannot be read.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
-	c.init.Do(func() { c.initErr = c.configure() })
-	if c.initErr != nil {
-		return Answer{}, unavailable(c.initErr)
+	if ctx.Err() != nil {
+		return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	timeout, mode, err := c.settings()
+	if err != nil {
+		return Answer{}, unavailable(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	a, err := c.ask(ctx, q)
+	a, err := c.ask(ctx, q, mode)
 	if err == nil && a.isError(q.Type) {
 		err = errors.New("the server answers with an error")
 	}
@@ -743,20 +750,63 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	return a, nil
 }
 
-func (c *Client) configure() error {
-	e := environ{c.Getenv}
-	c.timeout = cmp.Or(c.Timeout, e.seconds("timeoutread", 4*time.Second))
-	mode, err := e.fifoMode()
-	c.mode = mode
-	return err
+// Status returns the server's counters, in the text format of Prometheus. The C
+// server does not answer Status, Flush and Explain.
+func (c *Client) Status(ctx context.Context) (string, error) {
+	return c.text(ctx, Query{Type: TypeStatus})
 }
 
-func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
+// Flush has the server forget what it knows about email, as Cache.Flush does. It
+// returns what the server says about that, for people.
+func (c *Client) Flush(ctx context.Context, email string) (string, error) {
+	return c.text(ctx, Query{Type: TypeFlush, Email: email})
+}
+
+// Explain returns a text that says where the answer to a question of type t
+// about email would come from.
+func (c *Client) Explain(ctx context.Context, t Type, email string) (string, error) {
+	return c.text(ctx, Query{Type: TypeExplain, Email: email, IP: strconv.Itoa(int(t))})
+}
+
+func (c *Client) text(ctx context.Context, q Query) (string, error) {
+	a, err := c.Resolve(ctx, q)
+	if err != nil {
+		return "", err
+	}
+	return a.Text()
+}
+
+// settings returns the time limit, and the mode of reply FIFOs. It keeps no
+// error, because that may pass: no descriptor is free, say.
+func (c *Client) settings() (time.Duration, fs.FileMode, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timeout != 0 {
+		return c.timeout, c.mode, nil
+	}
+	e := environ{c.Getenv}
+	mode, err := e.fifoMode()
+	timeout := c.Timeout
+	if err == nil && timeout == 0 {
+		timeout, err = e.seconds("timeoutread", 4*time.Second)
+	}
+	if err == nil {
+		c.timeout = timeout
+		c.mode = mode
+	}
+	return timeout, mode, err
+}
+
+func (c *Client) ask(ctx context.Context, q Query, mode fs.FileMode) (Answer, error) {
 	e := environ{c.Getenv}
 	if e.get("TCPCLIENT", "") != "" && e.get("TCPREMOTEIP", "") != "" {
 		return c.askTCP(ctx, q)
 	}
-	in, err := makeReplyFIFO(e.get("FIFOTMPDIR", "/tmp"), c.mode)
+	dir := e.get("FIFOTMPDIR", e.get("REPLYDIR", "/tmp"))
+	if !filepath.IsAbs(dir) { // the server may have another directory
+		return Answer{}, fmt.Errorf("FIFOTMPDIR: want an absolute path, not %q", dir)
+	}
+	in, err := makeReplyFIFO(dir, mode)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -780,7 +830,7 @@ func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	if !c.tcpUsed.CompareAndSwap(false, true) {
+	if !tcpUsed.CompareAndSwap(false, true) {
 		return Answer{}, errors.New("tcpclient's connection is for one question")
 	}
 	syscall.SetNonblock(6, true) // so that reading can have a deadline
@@ -794,14 +844,15 @@ func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
 	return receive(ctx, in, q.Type)
 }
 
-// send writes the request to one of the server's FIFOs. It chooses one at
-// random; if nobody reads that one it tries the next.
+// send writes the request to one of the server's FIFOs. It tries them until one
+// has a reader: the instances in any order, so that each has its share, and then
+// the last path, which is NAME itself.
 func (c *Client) send(ctx context.Context, frame []byte) error {
 	paths := RequestFIFOs(c.Getenv, c.Infifo)
-	if n := len(paths) - 1; n > 0 { // instances
-		chosen := rand.IntN(n)
-		paths = slices.Concat(paths[chosen:n], paths[:chosen], paths[n:])
-	}
+	instances := paths[:len(paths)-1]
+	rand.Shuffle(len(instances), func(i, j int) {
+		instances[i], instances[j] = instances[j], instances[i]
+	})
 	var first error
 	for _, path := range paths {
 		err := sendTo(ctx, path, frame)
@@ -846,7 +897,7 @@ func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 	defer stop()
 	a, err := readAnswer(in, t)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return Answer{}, fmt.Errorf("no answer: %w", context.Cause(ctx))
+		return Answer{}, fmt.Errorf("no answer: %w", ctx.Err())
 	}
 	return a, err
 }
@@ -939,11 +990,11 @@ func (e environ) value(name, def string) (string, error) {
 
 // seconds returns the whole seconds in a control file. It returns def if they
 // are no positive number, since a client has nowhere to write a warning.
-func (e environ) seconds(name string, def time.Duration) time.Duration {
-	text, _ := e.value(name, "")
+func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
+	text, err := e.value(name, "")
 	const most = 1 << 30 // beyond it a Duration would overflow
 	if n, _ := leadingNumber(text, 10); n > 0 {
-		return time.Duration(min(n, most)) * time.Second
+		return time.Duration(min(n, most)) * time.Second, err
 	}
-	return def
+	return def, err
 }

@@ -1,71 +1,772 @@
 package inlookup
 
+// The pool, with a database made of functions. All but the retries run in virtual
+// time (testing/synctest), so what they hold does not depend on the machine.
+
 import (
+	"bytes"
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"log"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// A slowConnector opens connections that take some time to close, and counts them.
-type slowConnector struct{ opened, closed atomic.Int64 }
+const anySelect = "SELECT n FROM t"
 
-func (c *slowConnector) Connect(context.Context) (driver.Conn, error) {
-	c.opened.Add(1)
-	return slowConn{c}, nil
+// slowly returns a database whose SELECTs take this long.
+func slowly(took time.Duration) *fakeDriver {
+	return &fakeDriver{query: func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+		select {
+		case <-time.After(took):
+			return one(ctx, text)
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}}
 }
 
-func (c *slowConnector) Driver() driver.Driver { return nil }
-
-type slowConn struct{ of *slowConnector }
-
-var errNoStatements = errors.New("it has no statements")
-
-func (c slowConn) Prepare(string) (driver.Stmt, error) { return nil, errNoStatements }
-func (c slowConn) Begin() (driver.Tx, error)           { return nil, errNoStatements }
-
-func (c slowConn) Close() error {
-	time.Sleep(5 * time.Millisecond)
-	c.of.closed.Add(1)
-	return nil
+// hangs is a database that never answers.
+func hangs(ctx context.Context, _ string) ([]string, [][]driver.Value, error) {
+	<-ctx.Done()
+	return nil, nil, ctx.Err()
 }
 
-// TestDropIdle: questions that fail at the same time drop the idle connections at the same time,
-// while others come back. Each connection that was opened is closed at the end.
-func TestDropIdle(t *testing.T) {
-	c := new(slowConnector)
-	p := &pool{db: sql.OpenDB(c)}
-	p.db.SetMaxOpenConns(maxConns)
-	p.db.SetMaxIdleConns(maxConns)
-	for range 10 {
-		var conns []*sql.Conn
-		for range maxConns {
-			conn, err := p.db.Conn(t.Context())
-			if err != nil {
+// askFor asks one SELECT as a question with that much time would.
+func askFor(p *pool, timeout time.Duration, text string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	_, err := p.query(ctx, text)
+	return err
+}
+
+// TestRetry: what failed in passing is asked once more over another connection. A final error is
+// not.
+func TestRetry(t *testing.T) {
+	broken := errors.New("the connection broke")
+	for _, c := range []struct {
+		faults []error // of the first questions
+		arg    string
+		asked  int
+		ok     bool
+	}{
+		{nil, "", 1, true},
+		{[]error{broken}, "", 2, true},
+		{[]error{broken, broken}, "", 2, false},
+		{[]error{mysqlError(1105)}, "", 2, true},       // "unknown error"
+		{[]error{mysqlError(1146)}, "", 1, false},      // no such table
+		{[]error{mysqlError(1045)}, "", 1, false},      // access denied
+		{[]error{mysqlError(1054)}, "", 1, false},      // no such column
+		{[]error{mysqlError(1064)}, "", 1, false},      // syntax
+		{[]error{mysqlError(1969)}, "", 1, false},      // MariaDB's time is over
+		{[]error{mysqlError(3024)}, "", 1, false},      // MySQL's
+		{[]error{mysqlError(1267)}, "user", 1, false},  // another collation
+		{[]error{mysqlError(1267)}, "jürgen", 1, true}, // no such letter, so no such row
+		{[]error{mysqlError(1270)}, "jürgen", 1, true},
+		{[]error{mysqlError(1271)}, "jürgen", 1, true},
+		{[]error{mysqlError(3988)}, "jürgen", 1, true},
+	} {
+		asked := 0
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			asked++
+			if asked <= len(c.faults) {
+				return nil, nil, c.faults[asked-1]
+			}
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		rows, err := p.query(context.Background(), anySelect+" WHERE n=?", c.arg)
+		if (err == nil) != c.ok || asked != c.asked {
+			t.Errorf("%v: %v, %v, asked %d times, want %d", c.faults, rows, err, asked, c.asked)
+		}
+		if err != nil && (!errors.Is(err, c.faults[0]) && errorNumber(err) != errorNumber(c.faults[0])) {
+			t.Errorf("%v: %v", c.faults, err)
+		}
+		if c.ok && c.asked == 2 && d.opened.Load() != 2 {
+			t.Errorf("%v: asked again on the connection that failed", c.faults)
+		}
+		stats := p.databaseStats()
+		calls := stats.Selects[len(stats.Selects)-1].Count
+		if int(calls) != c.asked || (stats.Errors == 0) != c.ok {
+			t.Errorf("%v: %d calls and %d errors counted", c.faults, calls, stats.Errors)
+		}
+		p.close()
+	}
+}
+
+// TestPanicOfTheDriverIsAnError: it ends neither the process nor the pool.
+func TestPanicOfTheDriverIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, tried := 0, 0
+		d := new(fakeDriver)
+		d.connect = func(context.Context) error {
+			if tried++; tried == 1 {
+				panic("connect")
+			}
+			return nil
+		}
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if asked++; asked <= 2 {
+				panic("query")
+			}
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		if err := askFor(p, deadline, anySelect); err == nil || !strings.Contains(err.Error(), "panics: query") {
+			t.Error(err)
+		}
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Error(err)
+		}
+		checkIdle(t, p)
+	})
+}
+
+// checkIdle checks that nothing waits or is busy.
+func checkIdle(t *testing.T, p *pool) {
+	t.Helper()
+	synctest.Wait()
+	d := p.databaseStats()
+	if d.Busy > 0 || d.Waiting > 0 {
+		t.Errorf("%d busy, %d wait", d.Busy, d.Waiting)
+	}
+	for text, l := range p.lanes {
+		if l.running != 0 || len(l.waiting) != 0 {
+			t.Errorf("%s: %d running, %d wait", text, l.running, len(l.waiting))
+		}
+	}
+}
+
+// A load asks questions of some SELECTs each at a steady rate, whatever becomes of them.
+type load struct {
+	answered, refused, late atomic.Int64
+	worst                   atomic.Int64 // longest time until a refusal
+	all                     sync.WaitGroup
+}
+
+func (l *load) run(p *pool, rate float64, lasts time.Duration, selects ...string) {
+	n := int(rate * lasts.Seconds())
+	for range n {
+		l.all.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), deadline-200*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			for _, text := range selects {
+				if _, err := p.query(ctx, text); err != nil {
+					l.refused.Add(1)
+					took := int64(time.Since(start))
+					if took > l.worst.Load() {
+						l.worst.Store(took)
+					}
+					return
+				}
+			}
+			l.answered.Add(1)
+		})
+		time.Sleep(lasts / time.Duration(n))
+	}
+}
+
+// TestGoodputUnderOverload: at twice what the database can do, what it can do is done for
+// questions that get their answer. The others are refused in half a second. At half load
+// afterwards everything is answered. One statement may have maxAlike of the connections.
+func TestGoodputUnderOverload(t *testing.T) {
+	for _, took := range []time.Duration{
+		5 * time.Millisecond, 35 * time.Millisecond, 100 * time.Millisecond, time.Second,
+	} {
+		for _, selects := range [][]string{{"a"}, {"a", "b", "c"}} {
+			if time.Duration(len(selects))*took > deadline-queueTime {
+				continue // no such question can be answered in time
+			}
+			synctest.Test(t, func(t *testing.T) {
+				p := newFakePool(slowly(took), nil)
+				defer p.close()
+				most := float64(maxConns) / took.Seconds() / float64(len(selects)) // questions a second
+				share := 1.0
+				if len(selects) == 1 {
+					share = float64(maxAlike) / maxConns
+				}
+				const lasts = 12 * time.Second
+				before, during, after := new(load), new(load), new(load)
+				before.run(p, most*share/2, lasts/2, selects...)
+				during.run(p, 2*most, lasts, selects...)
+				time.Sleep(queueTime)
+				after.run(p, most*share/2, lasts/2, selects...)
+				before.all.Wait()
+				during.all.Wait()
+				after.all.Wait()
+				if n := before.refused.Load() + after.refused.Load(); n > 0 {
+					t.Errorf("%v, %d SELECTs: %d refused at half load", took, len(selects), n)
+				}
+				got := float64(during.answered.Load()) / (most * lasts.Seconds())
+				if got < 0.9*share {
+					t.Errorf("%v, %d SELECTs: %.2f of what the database can do", took, len(selects), got)
+				}
+				longest := queueTime + time.Duration(len(selects)-1)*(took+queueTime)
+				if worst := time.Duration(during.worst.Load()); worst > longest {
+					t.Errorf("%v, %d SELECTs: refused after %v", took, len(selects), worst)
+				}
+				checkIdle(t, p)
+			})
+		}
+	}
+}
+
+// TestClientsThatGaveUpCostNothing: neither those that had gone before they asked, nor a SELECT
+// that nobody waits for any more.
+func TestClientsThatGaveUpCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Millisecond)
+		p := newFakePool(d, nil)
+		defer p.close()
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		for range 60 {
+			if _, err := p.query(gone, anySelect); !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
-			conns = append(conns, conn)
 		}
-		for _, conn := range conns[:maxConns/2] {
-			conn.Close()
+		start := time.Now()
+		if err := askFor(p, deadline, anySelect); err != nil || time.Since(start) != time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(start))
 		}
-		var all sync.WaitGroup
-		all.Go(p.dropIdle)
-		all.Go(p.dropIdle)
-		for _, conn := range conns[maxConns/2:] {
-			all.Go(func() { conn.Close() })
+		if n := d.opened.Load(); n != 1 {
+			t.Errorf("%d connections for one question", n)
 		}
-		all.Wait()
-		if n := p.db.Stats().InUse; n != 0 {
-			t.Fatalf("%d connections are in use for ever", n)
+		checkIdle(t, p)
+	})
+}
+
+// TestAbandonedSelectKeepsItsConnection: a client that gives up ends no SELECT and no connection,
+// says nothing about the database, and takes no place from the next.
+func TestAbandonedSelectKeepsItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		d := slowly(time.Second)
+		p := newFakePool(d, log.New(&b, "", 0))
+		defer p.close()
+		for range 3 {
+			err := askFor(p, 10*time.Millisecond, anySelect)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
 		}
+		time.Sleep(time.Second)
+		checkIdle(t, p)
+		if d.closed.Load() != 0 || !p.databaseStats().Up || b.Len() > 0 {
+			t.Errorf("%d connections closed, %+v, %q", d.closed.Load(), p.databaseStats(), &b)
+		}
+	})
+}
+
+// TestConnectionsFollowTheLoad: one question after the other needs one connection, sixteen at once
+// need sixteen. What is not needed is closed after a minute, except the last.
+func TestConnectionsFollowTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Second)
+		slow := d.query
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if strings.HasPrefix(text, "SLEEP") {
+				return slow(ctx, text)
+			}
+			return one(ctx, text)
+		}
+		d.connect = func(context.Context) error { time.Sleep(10 * time.Millisecond); return nil }
+		p := newFakePool(d, nil)
+		defer p.close()
+		want := func(n int32) {
+			t.Helper()
+			synctest.Wait()
+			if open := d.opened.Load() - d.closed.Load(); open != n {
+				t.Errorf("%d connections, want %d", open, n)
+			}
+		}
+		for range 100 {
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want(1)
+		for i := range maxConns {
+			go askFor(p, deadline, fmt.Sprint("SLEEP ", i%2))
+		}
+		time.Sleep(200 * time.Millisecond)
+		want(maxConns)
+		time.Sleep(time.Second)
+		for range 120 {
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		want(1)
+		time.Sleep(time.Hour)
+		want(1)
+	})
+}
+
+// TestLockedTableLeavesRoom: questions that need a locked table are refused after queueTime, and
+// take no more than their share of the connections. Others are answered at once.
+func TestLockedTableLeavesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(fakeDriver)
+		var locked atomic.Int32
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if text == "locked" {
+				locked.Add(1)
+				defer locked.Add(-1)
+				return hangs(ctx, text)
+			}
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range 200 { // 10 s
+			go func() {
+				if err := askFor(p, deadline, "locked"); err == nil {
+					t.Error("the locked table answers")
+				}
+			}()
+			synctest.Wait()
+			start := time.Now()
+			if err := askFor(p, deadline, "free"); err != nil || time.Since(start) > 0 {
+				t.Fatalf("%v: %v after %v", time.Duration(i)*50*time.Millisecond, err, time.Since(start))
+			}
+			if n := locked.Load(); n > maxAlike {
+				t.Fatalf("%d SELECTs of one statement", n)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(2 * deadline)
+		checkIdle(t, p)
+	})
+}
+
+// TestHangingDatabase: it has at most maxConns SELECTs and two attempts to connect at a time. A
+// question is refused in half a second while the connections are busy, and at once when they are
+// gone. When the database is back, so are the answers.
+func TestHangingDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		hung := false
+		var selects, attempts atomic.Int32
+		d := new(fakeDriver)
+		resume := make(chan struct{})
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if n := selects.Add(1); n > maxConns {
+				t.Errorf("%d SELECTs", n)
+			}
+			defer selects.Add(-1)
+			if hung {
+				return hangs(ctx, text)
+			}
+			return one(ctx, text)
+		}
+		d.connect = func(ctx context.Context) error {
+			if n := attempts.Add(1); n > maxAttempts {
+				t.Errorf("%d attempts", n)
+			}
+			defer attempts.Add(-1)
+			if !hung {
+				return nil
+			}
+			select {
+			case <-resume:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		p := newFakePool(d, log.New(&b, "", 0))
+		defer p.close()
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Fatal(err)
+		}
+		hung = true
+		before := d.tried.Load()
+		start := time.Now()
+		for time.Since(start) < 25*time.Second {
+			go func() {
+				asked := time.Now()
+				if askFor(p, deadline, fmt.Sprint("SELECT ", asked.Nanosecond()%3)) == nil {
+					t.Error("an answer")
+				}
+				// Until the first attempt has failed nobody knows.
+				if asked.Sub(start) > 2*deadline && time.Since(asked) > 0 {
+					t.Errorf("after %v an error takes %v", asked.Sub(start), time.Since(asked))
+				}
+			}()
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := d.tried.Load() - before; n > 30 {
+			t.Errorf("%d handshakes", n)
+		}
+		if d := p.databaseStats(); d.Up || !strings.Contains(d.State, "no connection within") {
+			t.Errorf("%+v", d)
+		}
+		hung = false
+		close(resume)
+		synctest.Wait()
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Error(err)
+		}
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		if len(lines) != 2 || !strings.Contains(lines[0], "no connection within") ||
+			!strings.HasSuffix(lines[1], "answers again") {
+			t.Errorf("%q", lines)
+		}
+		checkIdle(t, p)
+	})
+}
+
+// TestSilentConnections: those that a firewall has forgotten cost a question the time of one
+// SELECT, and are not tried one after the other.
+func TestSilentConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(fakeDriver)
+		silent := false
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			time.Sleep(time.Millisecond)
+			return one(ctx, text)
+		}
+		answer := d.query
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range 8 {
+			go askFor(p, deadline, fmt.Sprint(i))
+		}
+		time.Sleep(time.Second)
+		opened := d.opened.Load()
+		if opened < 2 {
+			t.Fatalf("%d connections", opened)
+		}
+		silent = true
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if silent {
+				silent = d.opened.Load() == opened && d.closed.Load() == 0
+				return hangs(ctx, text)
+			}
+			return answer(ctx, text)
+		}
+		silent = true
+		go func() { time.Sleep(tryTime - 1); silent = false }()
+		start := time.Now()
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		synctest.Wait()
+		if n := d.closed.Load(); n != opened {
+			t.Errorf("%d of %d silent connections closed", n, opened)
+		}
+	})
+}
+
+// TestStaleConnectionsCostNoTry: a server that was restarted has closed them all. A question then
+// waits for a new one, and has its two tries left.
+func TestStaleConnectionsCostNoTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Millisecond)
+		restarted := false
+		d.stale = func(n int32) bool { return restarted && n <= 4 }
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range 4 {
+			go askFor(p, deadline, fmt.Sprint(i))
+		}
+		time.Sleep(time.Second)
+		if n := d.opened.Load(); n != 4 {
+			t.Fatalf("%d connections", n)
+		}
+		restarted = true
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Error(err)
+		}
+		if n := p.errors.Load(); n != 0 {
+			t.Errorf("%d errors counted", n)
+		}
+		checkIdle(t, p)
+	})
+}
+
+// TestSlowGreeting: a database that takes 5 s to accept a connection is reached, and its
+// connections are kept. With several hosts each has its full time.
+func TestSlowGreeting(t *testing.T) {
+	for hosts, greeting := range map[string]time.Duration{
+		"one": 5 * time.Second, "a,b,c": 1100 * time.Millisecond, "d,e": 5 * time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := slowly(time.Millisecond)
+			d.connect = func(ctx context.Context) error {
+				select {
+				case <-time.After(greeting):
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			p := newFakePool(d, nil)
+			p.of.hosts = hosts
+			defer p.close()
+			start := time.Now()
+			for askFor(p, deadline, anySelect) != nil {
+				if time.Since(start) > time.Minute {
+					t.Fatalf("%s: not reached", hosts)
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			for range 1000 { // several lives of a connection, with pauses beyond connIdle
+				time.Sleep(1500 * time.Millisecond)
+				if err := askFor(p, deadline, anySelect); err != nil {
+					t.Fatalf("%s, after %v: %v", hosts, time.Since(start), err)
+				}
+			}
+			for range 10 {
+				time.Sleep(70 * time.Second)
+				if err := askFor(p, deadline, anySelect); err != nil {
+					t.Fatalf("%s, after %v: %v", hosts, time.Since(start), err)
+				}
+			}
+		})
 	}
-	p.db.Close()
-	if opened, closed := c.opened.Load(), c.closed.Load(); opened != closed {
-		t.Errorf("%d opened, %d closed", opened, closed)
+}
+
+// TestRefusedLogins: one login a second, whatever the load. MySQL locks an account or a host
+// after some. Errors come at once, the log has one line, and no text that may hold a password.
+func TestRefusedLogins(t *testing.T) {
+	for _, number := range []uint16{1044, 1045, 1129, 1130, 1698, 4150} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			refused := true
+			d := slowly(time.Millisecond)
+			d.connect = func(context.Context) error {
+				if refused {
+					return fmt.Errorf("greeting: %w", mysqlError(number))
+				}
+				return nil
+			}
+			p := newFakePool(d, log.New(&b, "", 0))
+			defer p.close()
+			start := time.Now()
+			for time.Since(start) < 10*time.Second {
+				asked := time.Now()
+				if err := askFor(p, deadline, anySelect); errorNumber(err) != number || time.Since(asked) > 0 {
+					t.Fatalf("%v after %v", err, time.Since(asked))
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if n := d.tried.Load(); n > 11 {
+				t.Errorf("%d: %d logins in 10 s", number, n)
+			}
+			refused = false
+			time.Sleep(longestPause + 1)
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Errorf("%d: %v", number, err)
+			}
+			if lines := strings.Count(b.String(), "\n"); lines != 2 {
+				t.Errorf("%q", &b)
+			}
+		})
 	}
+}
+
+// TestFaultLog: a database that goes and comes back is logged once each. The text of "access
+// denied" may quote a misplaced password. A missing table is no fault.
+func TestFaultLog(t *testing.T) {
+	for _, number := range []uint16{1044, 1045, 1698} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			d := slowly(time.Millisecond)
+			d.connect = func(context.Context) error { return (database{}).hideText(mysqlError(number)) }
+			p := newFakePool(d, log.New(&b, "", 0))
+			defer p.close()
+			for range 3 {
+				err := askFor(p, deadline, anySelect)
+				if errorNumber(err) != number || !strings.Contains(err.Error(), p.name) {
+					t.Errorf("%d: %v", number, err)
+				}
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("%d: %v", number, err)
+				}
+			}
+			d.connect = nil
+			time.Sleep(longestPause + 1)
+			for range 3 {
+				if err := askFor(p, deadline, anySelect); err != nil {
+					t.Error(err)
+				}
+			}
+			lines := strings.Split(b.String(), "\n")
+			if len(lines) != 3 || strings.Contains(b.String(), secret) ||
+				!strings.Contains(lines[0], p.name) || !strings.HasSuffix(lines[1], "answers again") {
+				t.Errorf("%d: %q", number, b.String())
+			}
+			b.Reset()
+			d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
+				return nil, nil, mysqlError(1146)
+			}
+			rows, err := p.optional(context.Background(), "t", anySelect)
+			if err != nil || rows != nil || b.Len() > 0 {
+				t.Errorf("%v, %v, %q", rows, err, &b)
+			}
+		})
+	}
+}
+
+// TestFirstFailureIsTriedAgain: at once, and told to nobody. After the second there is a pause.
+func TestFirstFailureIsTriedAgain(t *testing.T) {
+	for failures, ok := range map[int32]bool{1: true, 2: false} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			d := slowly(0)
+			d.connect = func(context.Context) error {
+				if d.tried.Load() <= failures {
+					return errors.New("connection refused")
+				}
+				return nil
+			}
+			p := newFakePool(d, log.New(&b, "", 0))
+			defer p.close()
+			start := time.Now()
+			err := askFor(p, deadline, anySelect)
+			if (err == nil) != ok || time.Since(start) > 0 || (b.Len() == 0) != ok {
+				t.Errorf("%d failures: %v after %v, %q", failures, err, time.Since(start), &b)
+			}
+			time.Sleep(shortestPause + 1)
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Errorf("%d failures: %v after the pause", failures, err)
+			}
+		})
+	}
+}
+
+// TestFullServer: while the server has no more connections for us, those that stand serve all.
+// Where there is none, its error comes at once.
+func TestFullServer(t *testing.T) {
+	for _, number := range []uint16{1040, 1203, 1226} {
+		synctest.Test(t, func(t *testing.T) {
+			full := false
+			d := slowly(10 * time.Millisecond)
+			d.connect = func(context.Context) error {
+				if full {
+					return mysqlError(number)
+				}
+				return nil
+			}
+			p := newFakePool(d, nil)
+			defer p.close()
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Fatal(err)
+			}
+			full = true
+			var all sync.WaitGroup
+			for range 40 {
+				all.Go(func() {
+					if err := askFor(p, deadline, anySelect); err != nil {
+						t.Errorf("%d: %v", number, err)
+					}
+				})
+			}
+			all.Wait()
+			if n := d.tried.Load(); n > 3 {
+				t.Errorf("%d: %d attempts in 0.4 s", number, n)
+			}
+			time.Sleep(connLife + 2*tidyEvery) // its replacement cannot be had
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Errorf("%d: %v", number, err)
+			}
+			d.stale = func(int32) bool { return true }
+			start := time.Now()
+			err := askFor(p, deadline, anySelect)
+			if errorNumber(err) != number || time.Since(start) > longestPause {
+				t.Errorf("%d and no connection: %v after %v", number, err, time.Since(start))
+			}
+		})
+	}
+}
+
+// TestOldConnectionsAreReplaced: within a life and a bit, idle or at full load, and never with
+// more than maxConns connections.
+func TestOldConnectionsAreReplaced(t *testing.T) {
+	for _, clients := range []int{0, 1, 2 * maxConns} {
+		synctest.Test(t, func(t *testing.T) {
+			d := slowly(100 * time.Millisecond)
+			p := newFakePool(d, nil)
+			defer p.close()
+			ctx, stop := context.WithCancel(context.Background())
+			for i := range max(1, clients) {
+				go func() {
+					for ctx.Err() == nil {
+						askFor(p, deadline, fmt.Sprint(i%4))
+						if clients == 0 {
+							return
+						}
+					}
+				}()
+			}
+			time.Sleep(time.Second)
+			first := d.opened.Load()
+			for range 600 {
+				time.Sleep(time.Second)
+				if open := d.opened.Load() - d.closed.Load(); open > maxConns || open < min(first, 1) {
+					t.Fatalf("%d clients: %d connections", clients, open)
+				}
+			}
+			if more := d.opened.Load() - first; more < first || more > 4*first {
+				t.Errorf("%d clients: %d connections, then %d in two lives", clients, first, more)
+			}
+			stop()
+			time.Sleep(time.Second)
+			checkIdle(t, p)
+		})
+	}
+}
+
+// TestClosedPool: what waits is told, and no connection and no goroutine stays. A retired pool
+// first answers the questions that have begun.
+func TestClosedPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Second)
+		p := newFakePool(d, nil)
+		for range 2 * maxConns {
+			go askFor(p, deadline, anySelect)
+		}
+		synctest.Wait()
+		p.close()
+		if err := askFor(p, deadline, anySelect); !errors.Is(err, errClosed) {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if open := d.opened.Load() - d.closed.Load(); open != 0 {
+			t.Errorf("%d connections", open)
+		}
+
+		p = newFakePool(d, nil)
+		for range maxAlike {
+			go func() {
+				if err := askFor(p, deadline, anySelect); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		synctest.Wait()
+		p.retire()
+		time.Sleep(500 * time.Millisecond)
+		if err := askFor(p, deadline, "SELECT second"); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		if open := d.opened.Load() - d.closed.Load(); open != 0 {
+			t.Errorf("retired: %d connections", open)
+		}
+		time.Sleep(2 * deadline)
+	})
 }

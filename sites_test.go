@@ -282,9 +282,7 @@ func TestAccessDenied(t *testing.T) {
 		var got []string
 		for _, p := range currentConfig(t, m).pools {
 			for _, number := range []uint16{1044, 1045, 1698, 1820, 1862, 3118, 3955, 4150, 4151} {
-				d := &fakeDriver{connect: func() error { return mysqlError(number) }}
-				d.use(p)
-				_, err := p.query(context.Background(), "SELECT n FROM t")
+				err := p.describe(p.of.connectError("h:1", mysqlError(number)))
 				if errorNumber(err) != number || strings.Contains(err.Error(), secret) {
 					t.Errorf("%d: %v", number, err)
 				}
@@ -346,7 +344,8 @@ func TestTimeoutRead(t *testing.T) {
 	} {
 		dir := controls(t, map[string]string{"timeoutread": text})
 		e := environ{environment("CONTROLDIR", dir)}
-		if got := e.seconds("timeoutread", 4*time.Second); got != want {
+		got, err := e.seconds("timeoutread", 4*time.Second)
+		if got != want || err != nil {
 			t.Errorf("%q: %v", text, got)
 		}
 	}

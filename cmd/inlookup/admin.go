@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -68,6 +69,8 @@ func (a *admin) statistics(w io.Writer) {
 		float64(total)/seconds)
 }
 
+const defaultCacheSize = 256 << 20 // what Cache takes for a Size of 0
+
 // labels name the types 1 to 7.
 var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit", "domain"}
 
@@ -75,16 +78,15 @@ var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit",
 func (a *admin) status() string {
 	s := a.server.Stats()
 	c := a.cacheStats()
-	m := a.mysql.Stats()
 	lost := uint64(0)
 	if a.lost != nil {
 		lost = a.lost()
 	}
 	var w exposition
-	w.add("build_info", "gauge", "the version", `version="`+build.Version()+`"`, 1)
+	w.add("build_info", "gauge", "the version", label("version", build.Version()), 1)
 	w.add("start_time_seconds", "gauge", "when the server started, Unix time", "", s.Started.Unix())
 	for t := inlookup.TypeUser; t <= inlookup.TypeDomain; t++ {
-		w.add("queries_total", "counter", "requests read", `type="`+labels[t]+`"`, s.Queries[t])
+		w.add("queries_total", "counter", "requests read", label("type", labels[t]), s.Queries[t])
 	}
 	w.add("waiting", "gauge", "requests that wait for an answer", "", s.Waiting)
 	w.add("refused_bytes_total", "counter",
@@ -112,11 +114,71 @@ func (a *admin) status() string {
 	w.add("cache_bytes", "gauge", "bytes of heap that entries take",
 		`kind="present"`, c.Present.Bytes)
 	w.add("cache_bytes", "gauge", "", `kind="absent"`, c.Absent.Bytes)
-	w.add("mysql_errors_total", "counter", "SELECTs that failed", "", m.Errors)
-	w.addTo("mysql_select_seconds", "_sum", "summary", "how long SELECTs took", "",
-		m.Time.Seconds())
-	w.addTo("mysql_select_seconds", "_count", "summary", "", "", m.Calls)
+	w.addLimits(a.cache)
+	w.addDatabases(a.mysql.Stats().Databases)
 	return w.String()
+}
+
+// addDatabases adds the metrics of each database.
+func (w *exposition) addDatabases(databases []inlookup.DatabaseStats) {
+	label := func(d inlookup.DatabaseStats) string { return label("database", d.Name) }
+	for _, d := range databases {
+		up := 0
+		if d.Up {
+			up = 1
+		}
+		w.add("database_up", "gauge",
+			"0 if there is no connection and none can be had", label(d), up)
+	}
+	for _, d := range databases {
+		for _, c := range []struct {
+			state string
+			n     int
+		}{{"idle", d.Idle}, {"busy", d.Busy}, {"connecting", d.Connecting}} {
+			w.add("database_connections", "gauge", "connections, and attempts to connect",
+				label(d)+`,state="`+c.state+`"`, c.n)
+		}
+	}
+	for _, d := range databases {
+		w.add("database_waiting", "gauge", "SELECTs that wait for a connection",
+			label(d), d.Waiting)
+	}
+	for _, d := range databases {
+		w.add("database_errors_total", "counter", "SELECTs that failed or got no connection",
+			label(d), d.Errors)
+	}
+	const name, kind, help = "database_select_seconds", "histogram", "how long SELECTs took"
+	for _, d := range databases {
+		total := uint64(0)
+		for i, s := range d.Selects {
+			total = s.Count
+			le := strconv.FormatFloat(s.AtMost.Seconds(), 'g', -1, 64)
+			if i == len(d.Selects)-1 {
+				le = "+Inf"
+			}
+			w.addTo(name, "_bucket", kind, help, label(d)+`,le="`+le+`"`, total)
+		}
+		w.addTo(name, "_sum", kind, help, label(d), d.Time.Seconds())
+		w.addTo(name, "_count", kind, help, label(d), total)
+	}
+}
+
+// addLimits adds the bounds of the cache, which may be nil.
+func (w *exposition) addLimits(cache *inlookup.Cache) {
+	if cache == nil {
+		return
+	}
+	w.add("cache_entries_limit", "gauge", "entries that the cache keeps at most; 0: no limit",
+		"", cache.MaxEntries)
+	w.add("cache_bytes_limit", "gauge", "bytes of heap that entries take at most",
+		"", max(0, cmp.Or(cache.Size, defaultCacheSize)))
+}
+
+// label returns name="value". Inside quotes a backslash stands before these
+// three.
+func label(name, value string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+	return name + `="` + escape.Replace(value) + `"`
 }
 
 // An exposition collects the values of metrics.
@@ -158,10 +220,21 @@ func (a *admin) explain(ctx context.Context, q inlookup.Query) (string, error) {
 	case where.Database == "":
 		w.WriteString("database:    none, no database can hold this address\n")
 	default:
-		fmt.Fprintf(&w, "real domain: %s\ndatabase:    %s\nmail store:  %s\ndistributed: %v\n",
-			where.RealDomain, where.Database, where.MailStore, where.Distributed)
+		fmt.Fprintf(&w, "real domain: %s\ndatabase:    %s\nstate:       %s\n"+
+			"mail store:  %s\ndistributed: %v\n", where.RealDomain, where.Database,
+			a.state(where.Database), where.MailStore, where.Distributed)
 	}
 	return w.String(), nil
+}
+
+// state returns the state of the database with that name.
+func (a *admin) state(name string) string {
+	for _, d := range a.mysql.Stats().Databases {
+		if d.Name == name {
+			return d.State
+		}
+	}
+	return "unknown" // it has just been taken out of the configuration
 }
 
 // explainCache says what the cache has for a question.

@@ -83,7 +83,7 @@ func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err er
 	defer func() { err = errors.Join(err, stop()) }()
 
 	client := &inlookup.Client{Getenv: getenv}
-	d := demonstration{ctx: ctx, w: w, paint: paints(w), cache: a.cache, client: client}
+	d := demonstration{ctx: ctx, w: w, paint: paints(w), cache: a.cache, mysql: a.mysql, client: client}
 	d.tour(db)
 	d.status()
 	if mode == "serve" {
@@ -140,6 +140,7 @@ type demonstration struct {
 	w      io.Writer
 	paint  bool // w is a terminal that shows colours
 	cache  *inlookup.Cache
+	mysql  *inlookup.MySQL
 	client *inlookup.Client
 }
 
@@ -205,8 +206,24 @@ func (d demonstration) tour(db *mariadb.DB) {
 		d.say("cannot start MariaDB again: %v\n", err)
 		return
 	}
-	d.heading("MariaDB is back:")
+	d.await()
+	d.heading("MariaDB is back, and within a second the server has noticed:")
 	d.ask(inlookup.Query{Type: inlookup.TypePasswd, Email: "postmaster@example.com"})
+}
+
+// await waits until the server is connected to MariaDB again.
+func (d demonstration) await() {
+	isUp := func() bool {
+		for _, database := range d.mysql.Stats().Databases {
+			if !database.Up {
+				return false
+			}
+		}
+		return true
+	}
+	for end := time.Now().Add(10 * time.Second); !isUp() && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // seven asks the seven questions.
@@ -255,13 +272,18 @@ func (d demonstration) ask(q inlookup.Query) {
 // zero.
 func (d demonstration) status() {
 	d.heading("What the server has counted, of all that inquerytest -s prints:")
-	a, err := d.client.Resolve(d.ctx, inlookup.Query{Type: inlookup.TypeStatus})
+	text, err := d.client.Status(d.ctx)
 	if err != nil {
 		d.say("  %s\n", d.colour(red, err.Error()))
 		return
 	}
-	for line := range strings.Lines(a.Data()) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		space := strings.LastIndexByte(line, ' ') // a label may have others
+		name, value := line[:space], line[space+1:]
 		counter, _, _ := strings.Cut(name, "{")
 		if !strings.HasSuffix(counter, "_total") || value == "0" {
 			continue

@@ -57,7 +57,7 @@ func TestDemo(t *testing.T) {
 			return db, started
 		}, append(readmeScreen(t), "expired, from memory  A User", "unavailable, try again later",
 			"looked up             Postmaster", "cache_stale_total               1\n",
-			"mysql_errors_total              4  (while MariaDB was away)\n")},
+			`inlookup_database_errors_total{database="indimail on localhost"} `, "  (while MariaDB was away)\n")},
 	} {
 		startMariaDB = test.start
 		out := demonstrate(t)

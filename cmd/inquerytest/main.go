@@ -48,6 +48,8 @@ two servers and prints where their answers differ.
   inquerytest -F what                   make the server forget what it knows
                                         about an address, a domain, or all ("")
   inquerytest -s                        print the server's counters
+  inquerytest -s -listen address:port   serve them to Prometheus over HTTP
+  inquerytest -watch                    show them, renewed each second
   inquerytest [-n questions] [-p clients] [-u users] -q type address [ip]
                                         ask many times
   inquerytest [-p clients] [-c seconds] -compare other
@@ -71,6 +73,11 @@ Options:
   -n 100000  how many questions; %d in the address counts through the users
   -p 16      how many clients ask at the same time
   -u 10000   users: user%d@example.com is user0@... to user9999@example.com
+  -listen address:port
+             serve the counters at http://address:port/metrics until SIGTERM or
+             Control-C. Without an address only this machine can connect
+  -watch     show questions, databases and memory until Control-C; once, without
+             colours, where standard output is no terminal
   -v         write to standard error what is asked, of which server, and how
              long that took
   -compare other
@@ -83,6 +90,7 @@ Examples:
   inquerytest -q 2 user@example.com 192.0.2.10           may this user relay?
   inquerytest -q 3 -i /tmp/own.fifo user@example.com     a server for this call
   inquerytest -F user@example.com                        the password is new
+  inquerytest -s -listen 127.0.0.1:9177                  for Prometheus
   inquerytest -n 100000 -p 16 -q 3 user%d@example.com    how fast is it?
   inquerytest -c 86400 -i "" -compare mysql              is the server right?
 
@@ -97,6 +105,8 @@ Environment: (defaults in parentheses)
   MYSQL_HOST, MYSQL_USER, MYSQL_PASSWD, MYSQL_DATABASE, MYSQL_SOCKET,
   MYSQL_VPORT                         how to reach MySQL from here
   MYSQL_TABLE, MYSQL_INACTIVE_TABLE   also what -q 3 prints (indimail, indibak)
+  NO_COLOR                            -watch has no colours if it is set
+  COLUMNS, LINES                      its size where a terminal tells none
   TCPCLIENT, TCPREMOTEIP              ask over the connection of tcpclient(1)
 
 Exit status: 0 answered, or no difference; 1 absent (types 3, 4, 6), a
@@ -113,6 +123,7 @@ func main() {
 		ownEnv:  true,
 		stdin:   os.Stdin,
 		out:     bufio.NewWriter(os.Stdout),
+		screen:  os.Stdout,
 		stderr:  os.Stderr,
 		fromEnv: inlookup.FromEnv,
 	}
@@ -126,6 +137,7 @@ type program struct {
 	ownEnv  bool // getenv is os.Getenv
 	stdin   io.Reader
 	out     *bufio.Writer // the last Flush returns the first error of a write
+	screen  *os.File      // what out writes to, perhaps a terminal; nil: none
 	stderr  io.Writer
 	fromEnv func() inlookup.Resolver // the server, or MySQL itself
 	mysql   func() inlookup.Resolver // MySQL itself
@@ -206,6 +218,8 @@ type options struct {
 	users     int
 	other     string // to compare with; empty: no comparison
 	recent    int    // seconds, of -c
+	listen    string // address and port; empty: print the counters
+	watch     bool
 }
 
 // parse reads the command line. Its errors wrap errUsage, or are flag.ErrHelp.
@@ -225,6 +239,8 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.users, "u", 10000, "")
 	f.StringVar(&o.other, "compare", "", "")
 	f.IntVar(&o.recent, "c", 0, "")
+	f.StringVar(&o.listen, "listen", "", "")
+	f.BoolVar(&o.watch, "watch", false, "")
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil, err
@@ -248,10 +264,10 @@ func (o *options) choose(typ, what string, args []string) error {
 		o.question = flushQuestion
 		o.query = inlookup.Query{Type: inlookup.TypeFlush, Email: what}
 		return o.alone("F", args)
-	case o.given["s"]:
-		o.question = statusQuestion
-		o.query = inlookup.Query{Type: inlookup.TypeStatus}
-		return o.alone("s", args)
+	case o.given["s"], o.given["watch"]:
+		return o.status(args)
+	case o.given["listen"]:
+		return errors.New("-listen needs -s")
 	case o.given["compare"]:
 		if err := o.alone("compare", args, "c", "p"); err != nil {
 			return err
@@ -261,6 +277,20 @@ func (o *options) choose(typ, what string, args []string) error {
 		return errors.New("-c needs -compare")
 	}
 	return o.ask(typ, args)
+}
+
+// status sets what to do with the counters.
+func (o *options) status(args []string) error {
+	o.question = statusQuestion
+	o.query = inlookup.Query{Type: inlookup.TypeStatus}
+	if o.given["watch"] {
+		return o.alone("watch", args)
+	}
+	err := o.alone("s", args, "listen")
+	if err == nil && o.given["listen"] {
+		err = o.checkListen()
+	}
+	return err
 }
 
 // alone checks a flag that excludes addresses and all flags except -i, -v and
@@ -325,8 +355,13 @@ func (o *options) ask(typ string, args []string) error {
 
 // answer asks one question, many, or two servers, and prints the result.
 func (p *program) answer(ctx context.Context, o *options) error {
-	if o.other != "" {
+	switch {
+	case o.other != "":
 		return p.compare(ctx, o)
+	case o.listen != "":
+		return p.listen(ctx, o)
+	case o.watch:
+		return p.watch(ctx, o)
 	}
 	from, err := p.connect(o)
 	if err != nil {
@@ -611,7 +646,7 @@ func (from source) silence(q inlookup.Query) string {
 	if overTCP(from.getenv) {
 		return why
 	}
-	dir := cmp.Or(from.getenv("FIFOTMPDIR"), "/tmp")
+	dir := cmp.Or(from.getenv("FIFOTMPDIR"), from.getenv("REPLYDIR"), "/tmp")
 	return fmt.Sprintf("%s, or cannot write into a FIFO in %s of group %s and mode %s: "+
 		"set FIFOTMPDIR to the server's REPLYDIR, or to a directory with a group of the "+
 		"server (chgrp, chmod g+s), or ask as a user in such a group",

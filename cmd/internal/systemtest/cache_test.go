@@ -325,8 +325,9 @@ func TestStatusFormat(t *testing.T) {
 		t.Errorf("exit %d, stderr %q, stdout %q", status, stderr, stdout)
 	}
 	const name = `([a-zA-Z_:][a-zA-Z0-9_:]*)`
-	help, kind := regexp.MustCompile(`^# HELP `+name+` [^\n]+$`), regexp.MustCompile(`^# TYPE `+name+` (counter|gauge|summary)$`)
-	sample := regexp.MustCompile(`^` + name + `(\{([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\\n]*)"\})? ([^ ]+)$`)
+	help, kind := regexp.MustCompile(`^# HELP `+name+` [^\n]+$`), regexp.MustCompile(`^# TYPE `+name+` (counter|gauge|histogram)$`)
+	const label = `[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"`
+	sample := regexp.MustCompile(`^` + name + `(\{` + label + `(?:,` + label + `)*\})? ([^ ]+)$`)
 	helps, kinds, seen := make(map[string]bool), make(map[string]string), make(map[string]float64)
 	current := ""
 	for line := range strings.Lines(stdout) {
@@ -345,10 +346,10 @@ func TestStatusFormat(t *testing.T) {
 			continue
 		}
 		family := m[1]
-		if kinds[current] == "summary" {
-			family = regexp.MustCompile("_(sum|count)$").ReplaceAllString(m[1], "")
+		if kinds[current] == "histogram" {
+			family = regexp.MustCompile("_(bucket|sum|count)$").ReplaceAllString(m[1], "")
 		}
-		value, err := strconv.ParseFloat(m[5], 64)
+		value, err := strconv.ParseFloat(m[3], 64)
 		if _, twice := seen[m[1]+m[2]]; twice || err != nil || family != current {
 			t.Errorf("%q: %v; twice: %v; under TYPE %s", line, err, twice, current)
 		}
@@ -360,11 +361,14 @@ func TestStatusFormat(t *testing.T) {
 	if len(seen) < 25 || len(helps) != len(kinds) {
 		t.Errorf("%d values, %d HELP, %d TYPE", len(seen), len(helps), len(kinds))
 	}
-	if sum, n := seen["inlookup_mysql_select_seconds_sum"], seen["inlookup_mysql_select_seconds_count"]; sum <= 0 || n == 0 {
-		t.Errorf("%v seconds, %v SELECTs", sum, n)
+	const db = `{database="indimail on 127.0.0.1"`
+	sum, n := seen["inlookup_database_select_seconds_sum"+db+"}"], seen["inlookup_database_select_seconds_count"+db+"}"]
+	if sum <= 0 || n == 0 || seen["inlookup_database_select_seconds_bucket"+db+`,le="+Inf"}`] != n {
+		t.Errorf("%v seconds, %v SELECTs\n%s", sum, n, stdout)
 	}
 	for name, want := range map[string]float64{`queries_total{type="user"}`: 4, `queries_total{type="passwd"}`: 3, `queries_total{type="relay"}`: 1, "unavailable_total": 0,
-		`cache_entries{kind="absent"}`: 6, `cache_entries{kind="present"}`: 7, "cache_hits_total": 0, "cache_misses_total": 13, "mysql_errors_total": 0} {
+		`cache_entries{kind="absent"}`: 6, `cache_entries{kind="present"}`: 7, "cache_hits_total": 0, "cache_misses_total": 13,
+		"database_errors_total" + db + "}": 0, "database_up" + db + "}": 1, "database_waiting" + db + "}": 0} {
 		if got := seen["inlookup_"+name]; got != want {
 			t.Errorf("%s %v, want %v\n%s", name, got, want, stdout)
 		}

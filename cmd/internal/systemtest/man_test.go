@@ -260,6 +260,8 @@ var (
 		`inquerytest -F ""`:                                     {want: " flushed\n"},
 		"inquerytest -s | grep hits":                            {want: "inlookup_cache_hits_total"},
 		"inquerytest -s >/dev/null || exit 2":                   {quiet: true},
+		"inquerytest -watch":                                    {want: "questions a second: "},
+		"inquerytest -s -listen 127.0.0.1:9177":                 {left: true}, // TestScrape
 		"QUERY_CACHE=1 inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {
 			want: "queries/s", load: true},
 		"inquerytest -n 10000 -p 16 -u 100 -q 3 user%d@example.com": {

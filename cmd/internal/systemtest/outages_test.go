@@ -688,7 +688,9 @@ func TestDatabaseAway(t *testing.T) {
 		if err := db.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		within(t, 2*time.Second, "the server recovers", func() bool { return show(t, s.client(), "1 over@example.com") == "over quota" })
+		within(t, 2*time.Second, "the server recovers", func() bool {
+			return show(t, s.client(), "2 user@example.com 192.0.2.10") == "true" // never kept
+		})
 	}
 	restart()
 	all(t, s.client(), "a database comes", known)
@@ -854,7 +856,7 @@ func TestHangingConnections(t *testing.T) {
 	const many = 12
 	hung := 0
 	for _, n := range []int{1, many} {
-		unlock := lockTables(t, db, "relay") // until each question has a connection of its own
+		unlock := lockTables(t, db, "indimail") // until each question has a connection of its own
 		var first sync.WaitGroup
 		first.Go(func() { ask("locked", many) })
 		eventually(t, "a connection for each question", func() bool { return g.came() >= hung+many })

@@ -1,0 +1,121 @@
+package systemtest
+
+// The counters, where people and Prometheus look for them.
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
+)
+
+// scraped returns status and text of what the program p serves.
+func scraped(t *testing.T, p *process) (status int, text string) {
+	t.Helper()
+	var url string
+	eventually(t, "it says where", func() bool {
+		url = regexp.MustCompile(`http://\S+/metrics`).FindString(p.stderr.String())
+		return url != ""
+	})
+	r, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// A scrape has what -s prints. It starts before the server, and outlives it.
+func TestScrape(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	scraper := s.start("inquerytest", "-s", "-listen", "127.0.0.1:0")
+	status, text := scraped(t, scraper)
+	if status != 503 || !strings.Contains(text, "is inlookup running?") {
+		t.Errorf("before the server: %d, %q", status, text)
+	}
+	server := s.serve()
+	status, text = scraped(t, scraper)
+	_, printed, _ := s.run("inquerytest", "-s")
+	lines := regexp.MustCompile(`(?m)^# .*$`)
+	got, want := lines.FindAllString(text, -1), lines.FindAllString(printed, -1)
+	if status != 200 || len(got) < 20 || strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("%d\n%s\nwant\n%s", status, text, printed)
+	}
+	server.terminate()
+	if status, text := scraped(t, scraper); status != 503 {
+		t.Errorf("after the server: %d, %q", status, text)
+	}
+	scraper.terminate()
+}
+
+// What Prometheus's own rules ask of names and help, as far as they concern us.
+// It does not need those: the checks are few.
+func TestMetricsForm(t *testing.T) {
+	s := newSite(t, nil)
+	s.serve()
+	var name, kind string
+	seen := make(map[string]bool)
+	for line := range strings.Lines(s.text(inlookup.Query{Type: inlookup.TypeStatus})) {
+		line = strings.TrimSuffix(line, "\n")
+		fields := strings.SplitN(line, " ", 4)
+		switch {
+		case strings.HasPrefix(line, "# HELP "):
+			name = fields[2]
+			if len(fields) < 4 || fields[3] == "" || seen[name] {
+				t.Errorf("%q: no help, or not its first", line)
+			}
+			seen[name] = true
+		case strings.HasPrefix(line, "# TYPE "):
+			kind = fields[3]
+			total := strings.HasSuffix(name, "_total")
+			if fields[2] != name || total != (kind == "counter") {
+				t.Errorf("%q", line)
+			}
+		default:
+			sample := regexp.MustCompile(`^(inlookup_[a-z_]+?)(_bucket|_sum|_count)?` +
+				`(\{([a-z]+="([^"\\]|\\[n"\\])*",?)+\})? \S+$`).FindStringSubmatch(line)
+			if sample == nil || sample[1] != name {
+				t.Errorf("%q is no value of %s", line, name)
+			}
+		}
+	}
+}
+
+// The unit, looked at by systemd's own program.
+func TestMetricsUnit(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../inlookup/inlookup-metrics.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		testmain.Skip(t, "systemd-analyze is not installed: apt-get install systemd")
+	}
+	s := newSite(t, nil)
+	unit := filepath.Join(s.dir, "inlookup-metrics.service")
+	here := strings.ReplaceAll(string(text), "/usr/local/lib/inlookup", bin)
+	if err := os.WriteFile(unit, []byte(here), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"verify", "--man=no", unit},
+		{"security", "--no-pager", "--offline=true", "--threshold=20", unit},
+	} {
+		status, stdout, stderr := s.run("systemd-analyze", args...)
+		if status != 0 || args[0] == "verify" && strings.Contains(stdout+stderr, "inlookup-metrics") {
+			t.Errorf("%s: exit %d\n%s%s", args[0], status, stdout, stderr)
+		}
+	}
+}
