@@ -156,17 +156,24 @@ const dbinfoTable = `CREATE TABLE IF NOT EXISTS dbinfo (
 	passwd VARCHAR(64) NOT NULL,
 	timestamp TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP);`
 
-// master is a MariaDB with a table dbinfo of its own.
+// master returns the shared MariaDB, with a table dbinfo. Its rows name the files of one site.
 func master(t *testing.T) *mariadb.DB {
 	t.Helper()
-	golden := mariadbtest.Golden(t)
-	db := ownDatabase(t)
-	if err := db.Load(filepath.Join(golden, "data.sql")); err != nil {
-		t.Fatal(err)
+	db := database(t)
+	mustExec(t, db, dbinfoTable, "")
+	return db
+}
+
+// part makes a database of that name in the shared MariaDB, with these tables of the schema.
+func part(t *testing.T, name string, tables ...string) *mariadb.DB {
+	t.Helper()
+	db := database(t)
+	script := "CREATE DATABASE " + name + ";"
+	for _, table := range tables {
+		script += "CREATE TABLE " + name + "." + table + " LIKE indimail." + table + ";"
 	}
-	if err := db.Exec(dbinfoTable); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, db, script+"GRANT SELECT ON "+name+".* TO indimail@localhost, indimail@'%'",
+		"DROP DATABASE "+name+"; REVOKE SELECT ON "+name+".* FROM indimail@localhost, indimail@'%'")
 	return db
 }
 
@@ -366,7 +373,7 @@ func TestDbinfoAway(t *testing.T) {
 		if status != 111 {
 			t.Errorf("-t exits %d", status)
 		}
-		contains(t, "-t without a file", lines, `^wrong +host.master .*127.0.0.1:`+away)
+		contains(t, "-t without a file", lines, `^wrong +host.master .*indimail on 127.0.0.1: `)
 		path := filepath.Join(s.env["CONTROLDIR"], "mcdinfo")
 		s.control("mcdinfo", block("example.com 0", "192.0.2.25", db))
 		p := s.serve()
@@ -388,32 +395,28 @@ func TestDbinfoAway(t *testing.T) {
 // though MySQL denies it. One that is there, and on which the account has a right, is an error.
 func TestGrantsByTable(t *testing.T) {
 	t.Parallel()
-	db := ownDatabase(t)
+	db := database(t)
 	tables := []string{"indimail", "indibak", "hostcntrl", "host_table"}
-	script := "CREATE USER narrow@localhost IDENTIFIED BY 'secret';\n" +
-		"CREATE USER narrow@127.0.0.1 IDENTIFIED BY 'secret';\n"
-	for _, table := range tables {
-		script += "GRANT SELECT ON indimail." + table + " TO narrow@localhost, narrow@127.0.0.1;\n"
-	}
 	missing := []string{"valias", "vlimits", "relay", "aliasdomain", "smtp_port"}
-	script += "DROP TABLE " + strings.Join(missing, ",") + ";\n"
-	if err := db.Exec(script); err != nil {
-		t.Fatal(err)
+	part(t, "narrow", tables...)
+	const user = "narrow@localhost, narrow@127.0.0.1"
+	script := "CREATE USER narrow@localhost IDENTIFIED BY 'secret', narrow@127.0.0.1 IDENTIFIED BY 'secret';"
+	for _, table := range tables {
+		script += "GRANT SELECT ON narrow." + table + " TO " + user + ";"
 	}
-	addUser(t, db, "narrow", "example.com", "hash")
-	if _, err := db.SQL().Exec("INSERT INTO hostcntrl (pw_name,pw_domain,pw_passwd,host) VALUES " +
-		"('far','dist.example.net','','mda'); "); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Exec("INSERT INTO host_table (host,ipaddr) VALUES ('mda','192.0.2.26')"); err != nil {
-		t.Fatal(err)
-	}
+	mustExec(t, db, script+`
+		INSERT INTO narrow.indimail (pw_name,pw_domain,pw_passwd,pw_gecos)
+			VALUES ('narrow','example.com','hash','');
+		INSERT INTO narrow.hostcntrl (pw_name,pw_domain,pw_passwd,host)
+			VALUES ('far','dist.example.net','','mda');
+		INSERT INTO narrow.host_table (host,ipaddr) VALUES ('mda','192.0.2.26')`, "DROP USER "+user)
 	s := newSite(t, nil)
+	s.env["MYSQL_DATABASE"] = "narrow"
 	account := "localhost:narrow:secret:" + db.Socket + "\n"
 	s.control("host.mysql", account)
 	s.control("host.cntrl", account)
-	s.control("mcdinfo", strings.Replace(block("dist.example.net 1", "192.0.2.26", db), "user indimail",
-		"user narrow", 1))
+	s.control("mcdinfo", strings.ReplaceAll(block("dist.example.net 1", "192.0.2.26", db),
+		" indimail\n", " narrow\n"))
 	p := s.serve()
 	d := s.directory()
 	status, err := d.Status(t.Context(), "nobody@example.com")
@@ -436,9 +439,9 @@ func TestGrantsByTable(t *testing.T) {
 	log := p.startLines()
 	code, lines := s.check()
 	for _, table := range missing {
-		contains(t, "the log", log, "^inlookup: warning: database indimail on localhost: table "+
+		contains(t, "the log", log, "^inlookup: warning: database narrow on localhost: table "+
 			"`?"+table+"`? is missing, or the account has no right on it")
-		contains(t, "-t", lines, "^warning +database +indimail on localhost: .*no such table.*"+table)
+		contains(t, "-t", lines, "^warning +database +narrow on localhost: .*no such table.*"+table)
 		if n := strings.Count(log, "localhost: table "+table) + strings.Count(log, "localhost: table `"+table); n != 1 {
 			t.Errorf("%s is named %d times:\n%s", table, n, log)
 		}
@@ -448,8 +451,8 @@ func TestGrantsByTable(t *testing.T) {
 	}
 
 	// The table is there, and the account may do other things with it.
-	if err := db.Exec("CREATE TABLE valias (alias CHAR(40), domain CHAR(67), valias_line CHAR(190));" +
-		"GRANT INSERT ON indimail.valias TO narrow@localhost"); err != nil {
+	if err := db.Exec("CREATE TABLE narrow.valias LIKE indimail.valias;" +
+		"GRANT INSERT ON narrow.valias TO " + user); err != nil {
 		t.Fatal(err)
 	}
 	unavailable(t, "a table that cannot be read", d, "other@example.com")
@@ -459,7 +462,7 @@ func TestGrantsByTable(t *testing.T) {
 		t.Errorf("-t exits %d", code)
 	}
 	// A table that is required.
-	if err := db.Exec("REVOKE SELECT ON indimail.indibak FROM narrow@localhost"); err != nil {
+	if err := db.Exec("REVOKE SELECT ON narrow.indibak FROM " + user); err != nil {
 		t.Fatal(err)
 	}
 	unavailable(t, "a required table", d, "third@example.com")
@@ -468,13 +471,12 @@ func TestGrantsByTable(t *testing.T) {
 // -t warns of each table that is missing and counts as empty.
 func TestCheckMissingTables(t *testing.T) {
 	t.Parallel()
-	db := ownDatabase(t)
-	if err := db.Exec("DROP TABLE relay,valias,vlimits,aliasdomain,smtp_port"); err != nil {
-		t.Fatal(err)
-	}
+	db := part(t, "bare", "indimail", "indibak", "hostcntrl", "host_table")
 	s := newSite(t, db)
+	s.env["MYSQL_DATABASE"] = "bare"
 	s.control("host.cntrl", "localhost\n")
-	s.control("mcdinfo", block("dist.example.net 1", "192.0.2.26", db))
+	s.control("mcdinfo", strings.Replace(block("dist.example.net 1", "192.0.2.26", db),
+		"database indimail", "database bare", 1))
 	status, lines := s.check()
 	for _, table := range []string{"relay", "valias", "vlimits", "aliasdomain", "smtp_port"} {
 		contains(t, table, lines, "^warning +database .*no such table: it counts as empty: `?"+table)
@@ -482,24 +484,21 @@ func TestCheckMissingTables(t *testing.T) {
 	if status != 0 {
 		t.Errorf("exit %d\n%s", status, lines)
 	}
-	contains(t, "the start", s.serve().startLines(), "indimail on localhost answers$")
+	contains(t, "the start", s.serve().startLines(), "bare on localhost answers$")
 }
 
 // MYSQL_TABLE can name the database too.
 func TestTableOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
-	db := ownDatabase(t)
-	if err := db.Exec("CREATE DATABASE central; RENAME TABLE indimail TO central.users, " +
-		"relay TO central.logins; GRANT SELECT ON central.* TO indimail@localhost"); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Exec("INSERT INTO central.users (pw_name,pw_domain,pw_passwd,pw_gecos) VALUES" +
-		" ('user','example.com','hash','')"); err != nil {
+	db := part(t, "central", "indimail", "relay")
+	if err := db.Exec("RENAME TABLE central.indimail TO central.users; " +
+		"INSERT INTO central.users (pw_name,pw_domain,pw_passwd,pw_gecos) VALUES" +
+		" ('central','example.com','hash','')"); err != nil {
 		t.Fatal(err)
 	}
 	s := newSite(t, db)
-	s.env["MYSQL_TABLE"], s.env["RELAY_TABLE"] = "central.users", "central.logins"
-	status, err := s.lookup().Status(t.Context(), "user@example.com")
+	s.env["MYSQL_TABLE"], s.env["RELAY_TABLE"] = "central.users", "central.relay"
+	status, err := s.lookup().Status(t.Context(), "central@example.com")
 	if status != inlookup.StatusActive || err != nil {
 		t.Errorf("%v, %v", status, err)
 	}
