@@ -19,7 +19,8 @@ package inlookup
 // answering. Any other question goes to a goroutine. Each kind of question has
 // a bound on their number, and one beyond it is answered "error" at once. One
 // wait is left: open(2) of a reply path on a file system that hangs stops the
-// thread for as long. In REPLYDIR, a local directory, no path does that.
+// thread for as long. In REPLYDIR, a local directory in which no client can
+// mount anything, no path does that.
 //
 // The server uses bare file descriptors. With an os.File the runtime's poller
 // would stand between the pipe and its reader: one more thread to wake for each

@@ -43,6 +43,7 @@ import (
 	"io/fs"
 	"log"
 	"math"
+	"math/bits"
 	"net"
 	"os"
 	"path/filepath"
@@ -1696,13 +1697,22 @@ const (
 		"passwd,UNIX_TIMESTAMP(timestamp) FROM dbinfo WHERE filename=?"
 )
 
+const oneUser = "pw_name=? AND pw_domain=?"
+
+// manyUsers is a condition like oneUser for several. The server finds all of them
+// in the index, which it does not do as well with an OR for each.
+func manyUsers(n int) string {
+	return "(pw_name,pw_domain) IN ((?,?)" + strings.Repeat(",(?,?)", n-1) + ")"
+}
+
+// userSQL returns the SELECT without its condition.
 func (c *config) userSQL(active bool) string {
 	table := c.table("MYSQL_INACTIVE_TABLE", "indibak")
 	if active {
 		table = c.table("MYSQL_TABLE", "indimail")
 	}
 	return "SELECT pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell,scram" +
-		" FROM " + table + " WHERE pw_name=? AND pw_domain=?"
+		" FROM " + table + " WHERE "
 }
 
 func (c *config) relaySQL() string {
@@ -1831,8 +1841,9 @@ type mailbox struct {
 	local      string
 	domain     string // as it was asked for
 	realDomain string
-	store      *store // nil: this machine and its cluster know nothing of it
-	host       string // of a distributed user, by hostcntrl
+	store      *store  // nil: this machine and its cluster know nothing of it
+	limits     *Answer // the real domain's; nil: not looked up yet
+	host       string  // of a distributed user, by hostcntrl
 }
 
 func (b mailbox) email() string { return b.local + "@" + b.realDomain }
@@ -1850,11 +1861,17 @@ func (c *config) locate(ctx context.Context, local, domain string) (mailbox, err
 		return box, err
 	}
 	box.realDomain = realDomain
+	return c.place(ctx, box)
+}
+
+// place finds the store of a mailbox.
+func (c *config) place(ctx context.Context, box mailbox) (mailbox, error) {
+	local, realDomain := box.local, box.realDomain
 	first := slices.IndexFunc(c.stores, func(s store) bool { return s.domain == realDomain })
 	if first >= 0 {
 		box.store = &c.stores[first]
 		if box.store.distributed && local != "" {
-			err = c.distribute(ctx, &box)
+			err := c.distribute(ctx, &box)
 			return box, err
 		}
 		return box, box.store.broken
@@ -2015,7 +2032,7 @@ const overQuota = 0x10 // in pw_gid
 // user returns the user's row, nil if there is none.
 func (c *config) user(ctx context.Context, box mailbox) (*userRow, error) {
 	for _, active := range []bool{true, false} {
-		rows, err := box.store.pool.query(ctx, c.userSQL(active), box.local, box.realDomain)
+		rows, err := box.store.pool.query(ctx, c.userSQL(active)+oneUser, box.local, box.realDomain)
 		if err != nil {
 			return nil, err
 		}
@@ -2089,6 +2106,10 @@ func (c *config) passwd(ctx context.Context, box mailbox, q Query) (Answer, erro
 	if user == nil || err != nil {
 		return Absent(q), err
 	}
+	return c.entry(ctx, box, user)
+}
+
+func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer, error) {
 	f := user.row
 	email := box.local + "@" + box.domain
 	if !f[userPasswd].Valid {
@@ -2120,9 +2141,16 @@ func (c *config) gidWithLimits(ctx context.Context, box mailbox, user *userRow) 
 	if err != nil || !c.domainLimits || gid&exempt != 0 {
 		return text, err
 	}
-	record, err := limitsOf(ctx, box.store.pool, box.realDomain)
-	if record.isZero() || err != nil {
-		return text, err
+	record := box.limits
+	if record == nil {
+		found, err := limitsOf(ctx, box.store.pool, box.realDomain)
+		if err != nil {
+			return "", err
+		}
+		record = &found
+	}
+	if record.isZero() {
+		return text, nil
 	}
 	l, err := record.Limits()
 	if err != nil {
@@ -2146,6 +2174,111 @@ func (c *config) gidWithLimits(ctx context.Context, box mailbox, user *userRow) 
 		}
 	}
 	return strconv.Itoa(gid), nil
+}
+
+// ResolveMany answers questions for the password entries of users in ASCII whose
+// domain is not distributed, with one SELECT for each database. It leaves a user
+// to Resolve who has no row, or an odd one.
+func (m *MySQL) ResolveMany(ctx context.Context, questions []Query) ([]Answer, error) {
+	c, err := m.current()
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]Answer, len(questions))
+	batches := make(map[*pool]batch)
+	domains := make(map[string]mailbox) // by the domain as it was asked for
+	for i, q := range questions {
+		local, domain := q.Split(c.defaultDomain)
+		box, known := domains[domain]
+		if !known {
+			box = c.batchDomain(ctx, domain)
+			domains[domain] = box
+		}
+		if box.store == nil || local == "" || !isASCII([]any{q.Email}) {
+			continue
+		}
+		box.local = local
+		b := batches[box.store.pool]
+		if b == nil {
+			b = make(batch)
+			batches[box.store.pool] = b
+		}
+		b[box.email()] = append(b[box.email()], batched{i, box})
+	}
+	for p, b := range batches {
+		if err := c.resolveBatch(ctx, p, b, answers); err != nil {
+			return nil, err
+		}
+	}
+	return answers, nil
+}
+
+// A batch is questions by their real address. An alias domain adds a second for
+// the same.
+type batch map[string][]batched
+
+type batched struct {
+	i   int // of the question
+	box mailbox
+}
+
+// batchDomain returns a mailbox without local part, and without store if the
+// domain's users must be asked for one by one.
+func (c *config) batchDomain(ctx context.Context, domain string) mailbox {
+	box := mailbox{local: "x", domain: domain}
+	realDomain, err := c.realDomain(ctx, domain)
+	box.realDomain = realDomain
+	distributed := slices.ContainsFunc(c.stores, func(s store) bool {
+		return s.domain == realDomain && s.distributed
+	})
+	if err != nil || distributed {
+		return box
+	}
+	box, err = c.place(ctx, box)
+	if err == nil && box.store != nil && c.domainLimits {
+		var limits Answer
+		limits, err = limitsOf(ctx, box.store.pool, realDomain)
+		box.limits = &limits
+	}
+	if err != nil {
+		box.store = nil
+	}
+	return box
+}
+
+// resolveBatch puts answers in their places. Two rows for one address may differ
+// in case: which of them holds is for Resolve to say.
+func (c *config) resolveBatch(ctx context.Context, p *pool, b batch, answers []Answer) error {
+	var args []any
+	for _, questions := range b {
+		args = append(args, questions[0].box.local, questions[0].box.realDomain)
+	}
+	// The last pair again, up to a power of two: so the pool has few lanes.
+	n := 1 << bits.Len(uint(len(b)-1))
+	for len(args) < 2*n {
+		args = append(args, args[len(args)-2:]...)
+	}
+	rows, err := p.query(ctx, c.userSQL(true)+manyUsers(n), args...)
+	if err != nil {
+		return err
+	}
+	found := make(map[string][]row)
+	for _, r := range rows {
+		email := lower(r[userName].String) + "@" + lower(r[userDomain].String)
+		found[email] = append(found[email], r)
+	}
+	for email, questions := range b {
+		for _, q := range questions {
+			if len(found[email]) != 1 {
+				continue
+			}
+			a, err := c.entry(ctx, q.box, &userRow{row: found[email][0]})
+			if err == nil {
+				answers[q.i] = a
+			}
+		}
+	}
+	return nil
 }
 
 // relay answers whether the user has logged in from ip lately.
@@ -2420,8 +2553,8 @@ func (m *MySQL) Check(
 	}
 	for _, p := range c.userPools() {
 		try(p,
-			probe{"users", c.userSQL(true), 2, ""},
-			probe{"inactive users", c.userSQL(false), 2, ""},
+			probe{"users", c.userSQL(true) + oneUser, 2, ""},
+			probe{"inactive users", c.userSQL(false) + oneUser, 2, ""},
 			probe{"aliases", aliasSQL, 2, "valias"},
 			probe{"limits", limitsSQL, 1, "vlimits"},
 			probe{"relay", c.relaySQL(), 2, c.relayTable()})

@@ -487,11 +487,14 @@ func (c *checkup) fifo(path string, want fs.FileMode) {
 	canChange := os.Geteuid() == 0 || os.Geteuid() == owner(info)
 	server := holder(path)
 	switch {
-	case server != "":
-		c.say(ok, "FIFO", "%s: %s serves it", text, server)
-	case syscall.Access(path, mayRead|mayWrite) != nil:
+	case server == "" && syscall.Access(path, mayRead|mayWrite) != nil:
 		c.say(wrong, "FIFO", "%s: the server cannot open it: remove it, the server will make "+
 			"another", text)
+	case !inlookup.TrustsOwner(owner(info)):
+		c.say(warning, "FIFO", "%s: unless this is the server's user, somebody else can read what "+
+			"is asked: remove it, the server will make another", text)
+	case server != "":
+		c.say(ok, "FIFO", "%s: %s serves it", text, server)
 	case mode != want && !canChange:
 		c.say(warning, "FIFO", "%s: no Go server holds it, and the server cannot change its mode "+
 			"to %04o", text, want)
@@ -506,7 +509,8 @@ func (c *checkup) fifo(path string, want fs.FileMode) {
 // replies checks the directory of reply FIFOs.
 func (c *checkup) replies(dir string) {
 	if dir == "" {
-		c.say(ok, "REPLYDIR", "not set: reply FIFOs can be anywhere")
+		c.say(warning, "REPLYDIR", "not set: anyone who can ask can stop the answers, with a path "+
+			"on a file system that hangs: set it to the FIFOTMPDIR of all clients")
 		return
 	}
 	_, err := statDirectory(dir)

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -137,14 +138,10 @@ func (s *screen) suspend() {
 	s.open()
 }
 
-// draw writes the lines over those before. A line that is too wide is cut, and
-// so are lines below the last one, for which the terminal has no room.
+// draw writes the lines over those before. A line that is too wide is cut.
 func (s *screen) draw(lines []string) error {
 	width, height := s.size()
-	if len(lines) > height {
-		more := fmt.Sprintf("... %d more lines", len(lines)-height+1)
-		lines = append(lines[:max(0, height-1):max(0, height-1)], more)
-	}
+	lines = fit(lines, height)
 	var b strings.Builder
 	b.WriteString(topLeft)
 	for i, line := range lines {
@@ -155,6 +152,24 @@ func (s *screen) draw(lines []string) error {
 	}
 	b.WriteString(eraseBelow)
 	return s.write(b.String())
+}
+
+// fit returns lines for a terminal of this height. If there are too many it
+// leaves out rows that say 0, then empty lines, and then cuts.
+func fit(lines []string, height int) []string {
+	zero := func(line string) bool { return strings.HasSuffix(line, " 0") }
+	empty := func(line string) bool { return line == "" }
+	for _, spare := range []func(string) bool{zero, empty} {
+		if len(lines) > height {
+			lines = slices.DeleteFunc(slices.Clone(lines), spare)
+		}
+	}
+	if len(lines) > height {
+		kept := max(0, height-1)
+		more := fmt.Sprintf("... %d more lines", len(lines)-kept)
+		lines = append(lines[:kept:kept], more)
+	}
+	return lines
 }
 
 // paint gives a line its colour: headings are bold, faults red.

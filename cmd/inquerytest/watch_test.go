@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,23 @@ func TestScreenSize(t *testing.T) {
 		if columns != test.want[0] || lines != test.want[1] {
 			t.Errorf("COLUMNS=%s LINES=%s: %d, %d", test.columns, test.lines, columns, lines)
 		}
+	}
+}
+
+// On a terminal with too few lines, what says nothing goes first.
+func TestFit(t *testing.T) {
+	lines := []string{"a", "  x    1  #", "  y    0", "", "b", "  z    0"}
+	for height, want := range map[int][]string{
+		6: lines, 5: {"a", "  x    1  #", "", "b"}, 3: {"a", "  x    1  #", "b"},
+		2: {"a", "... 2 more lines"}, 1: {"... 3 more lines"},
+	} {
+		if got := fit(lines, height); !slices.Equal(got, want) {
+			t.Errorf("%d lines: %q, want %q", height, got, want)
+		}
+	}
+	frame := strings.Split(strings.TrimSpace(framed("80", sampleAt(11), sampleAt(12))), "\n")
+	if got := fit(frame, 24); !slices.Contains(got, "database indimail on db1: up") {
+		t.Errorf("of 24 lines none is of a database:\n%s", strings.Join(got, "\n"))
 	}
 }
 

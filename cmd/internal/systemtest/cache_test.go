@@ -20,7 +20,7 @@ import (
 
 // A thousand clients ask the same at the same time: one SELECT. A slow machine may
 // take longer to ask than a SELECT may last. So this is tried until it does not.
-func TestCoalescing(t *testing.T) {
+func TestEqualQuestionsAreAskedOnce(t *testing.T) {
 	db := database(t)
 	s := newSite(t, db)
 	s.serve().startLines()
@@ -69,7 +69,7 @@ func TestCoalescing(t *testing.T) {
 }
 
 // Hits send nothing to MariaDB.
-func TestHits(t *testing.T) {
+func TestHitsAskNothing(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
 	s.serve("-i", "2").startLines() // after which it asks no more of itself
@@ -104,7 +104,7 @@ func TestHits(t *testing.T) {
 }
 
 // An answer too long for its reply is an error each time, not kept, and the log says what it was.
-func TestAnswerTooLong(t *testing.T) {
+func TestTooLongAnswerIsAnError(t *testing.T) {
 	db := database(t)
 	mustExec(t, db, "INSERT INTO valias (alias,domain,valias_line) SELECT 'long','example.com',CONCAT(RPAD('&',150,'x'),seq) FROM seq_1_to_30",
 		"DELETE FROM valias WHERE alias='long'")
@@ -159,7 +159,7 @@ func (p *process) loaded(times, n int) {
 	}
 }
 
-func TestPreload(t *testing.T) {
+func TestRecentUsersAreLoaded(t *testing.T) {
 	db := database(t)
 	logins(t, db)
 	recent := map[string]string{
@@ -194,7 +194,7 @@ func TestPreload(t *testing.T) {
 }
 
 // A central database of its own has no logins, and is not asked for them.
-func TestPreloadWithCentralDatabase(t *testing.T) {
+func TestCentralDatabaseIsNotAskedForLogins(t *testing.T) {
 	db := database(t)
 	logins(t, db)
 	mustExec(t, db, "CREATE DATABASE centre; CREATE TABLE centre.aliasdomain LIKE aliasdomain;"+
@@ -209,7 +209,7 @@ func TestPreloadWithCentralDatabase(t *testing.T) {
 }
 
 // Where there is room for one user, it is one of the latest. The server asks for four at a time.
-func TestPreloadLatest(t *testing.T) {
+func TestLatestUsersAreKept(t *testing.T) {
 	db := database(t)
 	const atATime, users = 4, 12
 	for i := range users { // the earliest first
@@ -236,7 +236,7 @@ func TestPreloadLatest(t *testing.T) {
 }
 
 // inquerytest -F makes the server forget an address, a domain, or all.
-func TestFlush(t *testing.T) {
+func TestFlushForgets(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	emails := []string{"a@flush.example", "b@flush.example", "c@flush.example2"}
@@ -275,7 +275,7 @@ func TestFlush(t *testing.T) {
 }
 
 // inquerytest -x says where an answer would come from, and changes nothing.
-func TestExplain(t *testing.T) {
+func TestExplainChangesNothing(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	s.serve()
@@ -315,7 +315,7 @@ func TestExplain(t *testing.T) {
 }
 
 // The status text is in the exposition format of Prometheus, every line of it.
-func TestStatusFormat(t *testing.T) {
+func TestStatusIsInPrometheusFormat(t *testing.T) {
 	s := goldenSite(t, database(t))
 	s.serve()
 	all(t, s.client(), "questions", known)
@@ -376,7 +376,7 @@ func TestStatusFormat(t *testing.T) {
 }
 
 // The bounds of the cache, by environment.
-func TestCacheSettings(t *testing.T) {
+func TestCacheHasBounds(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	start := func(name, value string) (*site, *inlookup.Client) {
@@ -425,7 +425,7 @@ func TestCacheSettings(t *testing.T) {
 }
 
 // While all turns are taken by questions that MariaDB keeps waiting, what needs no MariaDB is answered.
-func TestAnswersWhileWaiting(t *testing.T) {
+func TestHitsDoNotWaitForMisses(t *testing.T) {
 	db := database(t)
 	s := newSite(t, db)
 	s.serve()
@@ -459,7 +459,7 @@ func TestAnswersWhileWaiting(t *testing.T) {
 
 // With CACHE_TTL=0 nothing is kept: the next question is asked again, and while
 // the database is away there is no answer.
-func TestNothingKept(t *testing.T) {
+func TestNothingIsKept(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	addUser(t, db, "none", "example.com", "old")

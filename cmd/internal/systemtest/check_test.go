@@ -58,7 +58,7 @@ func snapshot(t *testing.T, dir string) (list string) {
 	return list
 }
 
-func TestCheckRight(t *testing.T) {
+func TestCheckOfARightSite(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	before := snapshot(t, s.dir) + snapshot(t, s.env["CONTROLDIR"])
@@ -78,7 +78,7 @@ func TestCheckRight(t *testing.T) {
 }
 
 // Beside a live server: it is named, and does not notice.
-func TestCheckLive(t *testing.T) {
+func TestCheckBesideAServer(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
@@ -233,6 +233,8 @@ func TestCheckVariables(t *testing.T) {
 			`wrong +REPLYDIR .*no such file.*no client will get an answer`},
 		{"REPLYDIR right", func(s *site) { s.env["REPLYDIR"] = s.env["FIFOTMPDIR"] }, 0,
 			`ok +REPLYDIR +/`},
+		{"REPLYDIR not set", variable("REPLYDIR", ""), 0,
+			`warning +REPLYDIR +not set: anyone who can ask can stop the answers`},
 	})
 	s := newSite(t, nil)
 	for _, args := range [][]string{{"-t", "-demo"}, {"-demo=serve", "-t"}, {"-t", "extra"}} {
@@ -293,6 +295,16 @@ func TestCheckFIFOs(t *testing.T) {
 			`wrong +FIFO .*/infifo: it is no FIFO: move it away`},
 		{"a FIFO of another mode", fifoDirectory(0o775, fifo), 0,
 			`warning +FIFO .*mode 0600: no Go server holds it, and the server will change its mode to 0660`},
+	})
+	if os.Geteuid() != 0 {
+		return // nobody else can make a FIFO of another user
+	}
+	foreign := func(path string) error {
+		return errors.Join(syscall.Mkfifo(path, 0o660), os.Chmod(path, 0o660), os.Lchown(path, nobody, nobody))
+	}
+	checks(t, []checkTest{
+		{"a FIFO of another user", fifoDirectory(0o775, foreign), 0,
+			`warning +FIFO .*/infifo, owner .*\(uid ` + strconv.Itoa(nobody) + `\), mode 0660: unless this is the server's user`},
 	})
 }
 

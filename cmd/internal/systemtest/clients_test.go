@@ -178,7 +178,7 @@ func (s *site) ask(name string, q inlookup.Query) (inlookup.Answer, error) {
 	r := newReply(s.t, s.env["FIFOTMPDIR"])
 	defer os.Remove(r.path)
 	send(s.t, s.fifo(name), frame(q.Type, q.Email, r.path, q.IP))
-	b, err := r.read(4 * time.Second)
+	b, err := r.read(patience)
 	return inlookup.WireAnswer(string(b)), err
 }
 

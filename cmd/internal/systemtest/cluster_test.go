@@ -92,9 +92,8 @@ pass     secret
 `
 
 type (
-	answers = map[string]string
-	files   = map[string]string
-	env     = map[string]string
+	files = map[string]string
+	env   = map[string]string
 )
 
 // A clusterTest is a configuration, and what it makes of questions.

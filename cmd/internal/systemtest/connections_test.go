@@ -33,7 +33,7 @@ var localQuestions = map[string]string{
 }
 
 // The tests of this file share a MariaDB, each with changes that it undoes.
-func TestFieldConnections(t *testing.T) {
+func TestScarceConnections(t *testing.T) {
 	t.Parallel()
 	db := installationDB(t)
 	a := newAdmin(t, db)

@@ -14,27 +14,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
-
-// warned checks that the log has a warning for just these lines of the file, and shows no password.
-func warned(t *testing.T, what, log, path string, lines ...int) {
-	t.Helper()
-	for _, line := range lines {
-		if !strings.Contains(log, fmt.Sprintf("warning: %s:%d: ", path, line)) {
-			t.Errorf("%s: no warning about line %d of %s:\n%s", what, line, path, log)
-		}
-	}
-	if n := strings.Count(log, "warning: "+path+":"); n != len(lines) {
-		t.Errorf("%s: %d warnings about %s, want %d:\n%s", what, n, path, len(lines), log)
-	}
-	for _, secret := range []string{"secret", "hunter2"} {
-		if strings.Contains(log, secret) {
-			t.Errorf("%s: the log shows %q:\n%s", what, secret, log)
-		}
-	}
-}
 
 var routeCases = []struct {
 	file string
@@ -87,21 +68,32 @@ var routeCases = []struct {
 	{"other.example:a:smtp\nexample.com:b:1002\n", "1002", []int{1}},
 }
 
-func TestRoutes(t *testing.T) {
+func TestRoutesGiveThePort(t *testing.T) {
 	db := database(t)
 	for i, test := range routeCases {
 		s := newSite(t, db)
 		s.control("smtproutes", test.file)
 		l := s.lookup()
 		what := fmt.Sprintf("%d: %q", i, test.file)
-		routed(t, what, l.Directory, "user@example.com", "example.com:127.0.0.1:"+test.port)
-		warned(t, what, l.log.String(), filepath.Join(s.env["CONTROLDIR"], "smtproutes"), test.warn...)
+		all(t, l.Resolver, what, answers{"4 user@example.com": "example.com:127.0.0.1:" + test.port})
+		log, path := l.log.String(), filepath.Join(s.env["CONTROLDIR"], "smtproutes")
+		for _, line := range test.warn {
+			if !strings.Contains(log, fmt.Sprintf("warning: %s:%d: ", path, line)) {
+				t.Errorf("%s: no warning about line %d:\n%s", what, line, log)
+			}
+		}
+		if n := strings.Count(log, "warning: "+path+":"); n != len(test.warn) {
+			t.Errorf("%s: %d warnings, want %d:\n%s", what, n, len(test.warn), log)
+		}
+		if strings.Contains(log, "secret") || strings.Contains(log, "hunter2") {
+			t.Errorf("%s: the log shows a password:\n%s", what, log)
+		}
 		l.mysql.Close()
 	}
 }
 
 // ROUTES chooses the file. Unset, it is qmtproutes if that exists.
-func TestRoutesFile(t *testing.T) {
+func TestROUTESChoosesTheFile(t *testing.T) {
 	db := database(t)
 	mustExec(t, db, "INSERT INTO hostcntrl (pw_name,pw_domain,pw_passwd,host) VALUES"+
 		" ('r','far.example.net','','mda2.example.net')", "DELETE FROM hostcntrl WHERE pw_name='r'")
@@ -129,8 +121,8 @@ func TestRoutesFile(t *testing.T) {
 		s.control("mcdinfo", block("far.example.net 1", "192.0.2.26", db))
 		l := s.lookup()
 		what := fmt.Sprintf("%d: %q", i, test.settings)
-		routed(t, what, l.Directory, "user@example.com", "example.com:127.0.0.1:"+test.port)
-		routed(t, what, l.Directory, "r@far.example.net", "far.example.net:192.0.2.26:"+test.far)
+		all(t, l.Resolver, what, answers{"4 user@example.com": "example.com:127.0.0.1:" + test.port})
+		all(t, l.Resolver, what, answers{"4 r@far.example.net": "far.example.net:192.0.2.26:" + test.far})
 		l.mysql.Close()
 	}
 }
@@ -142,12 +134,12 @@ func block(domain, mdahost string, db *mariadb.DB) string {
 		"\nuse_ssl 0\ndatabase indimail\nuser indimail\npass secret\n"
 }
 
-func TestMcdinfo(t *testing.T) {
+func TestMcdinfoInAnyForm(t *testing.T) {
 	db := database(t)
 	entry := block("example.com 0", "192.0.2.25", db)
 	spread := block("dist.example.net 1", "192.0.2.26", db)
-	all := strings.SplitAfter(entry, "\n")
-	reversed := slices.Clone(all[1:8])
+	lines := strings.SplitAfter(entry, "\n")
+	reversed := slices.Clone(lines[1:8])
 	slices.Reverse(reversed)
 	for name, text := range map[string]string{
 		"as it is":      entry + "\n" + spread,
@@ -157,7 +149,7 @@ func TestMcdinfo(t *testing.T) {
 		"no flag": strings.Replace(entry, "example.com 0", "example.com", 1) + spread,
 		"unknown keys": strings.Replace(entry, "server", "colour blue\nweight\nserver", 1) +
 			"late 1 2 3\n" + spread,
-		"other order":         all[0] + strings.Join(reversed, "") + spread,
+		"other order":         lines[0] + strings.Join(reversed, "") + spread,
 		"tabs and blanks":     strings.ReplaceAll(entry, " ", " \t ") + spread,
 		"no newline":          entry + strings.TrimSuffix(spread, "\n"),
 		"capitals":            strings.Replace(entry, "example.com", "Example.COM", 1) + spread,
@@ -169,14 +161,14 @@ func TestMcdinfo(t *testing.T) {
 		s := newSite(t, db)
 		s.control("mcdinfo", text)
 		l := s.lookup()
-		routed(t, name, l.Directory, "user@example.com", "example.com:192.0.2.25:25")
-		routed(t, name, l.Directory, "duser@dist.example.net", "dist.example.net:192.0.2.26:2526")
+		all(t, l.Resolver, name, answers{"4 user@example.com": "example.com:192.0.2.25:25"})
+		all(t, l.Resolver, name, answers{"4 duser@dist.example.net": "dist.example.net:192.0.2.26:2526"})
 		l.mysql.Close()
 	}
 }
 
 // An incomplete block is a warning, and an error for those who ask about its domain: nobody else's.
-func TestMcdinfoIncomplete(t *testing.T) {
+func TestIncompleteEntryIsAnErrorOfItsDomain(t *testing.T) {
 	db := database(t)
 	addUser(t, db, "local", "local.example.net", "hash")
 	entry := block("example.com 0", "192.0.2.25", db)
@@ -198,15 +190,12 @@ func TestMcdinfoIncomplete(t *testing.T) {
 		s := newSite(t, db)
 		s.control("mcdinfo", text)
 		l := s.lookup()
-		routed(t, name, l.Directory, "user@example.com", "example.com:192.0.2.25:25")
-		status, err := l.Status(t.Context(), "local@local.example.net")
-		if status != inlookup.StatusActive || err != nil {
-			t.Errorf("%s: local.example.net: %v, %v", name, status, err)
-		}
+		all(t, l.Resolver, name, answers{"4 user@example.com": "example.com:192.0.2.25:25"})
+		all(t, l.Resolver, name, answers{"1 local@local.example.net": "active"})
 		if name != "one of two" { // a user of the other one can be answered
-			unavailable(t, name, l.Directory, "duser@dist.example.net")
+			all(t, l.Resolver, name, answers{"1 duser@dist.example.net": "unavailable"})
 		}
-		unavailable(t, name, l.Directory, "nobody@dist.example.net")
+		all(t, l.Resolver, name, answers{"1 nobody@dist.example.net": "unavailable"})
 		log := l.log.String()
 		if !strings.Contains(log, "warning: "+filepath.Join(s.env["CONTROLDIR"], "mcdinfo")+":") {
 			t.Errorf("%s: no warning of file and line:\n%s", name, log)
@@ -219,7 +208,7 @@ func TestMcdinfoIncomplete(t *testing.T) {
 }
 
 // MCDFILE names another file: a path, or a name in the control directory.
-func TestMcdfile(t *testing.T) {
+func TestMCDFILENamesAnotherFile(t *testing.T) {
 	db := database(t)
 	s := newSite(t, db)
 	s.control("mcdinfo", block("example.com 0", "192.0.2.1", db))
@@ -228,14 +217,14 @@ func TestMcdfile(t *testing.T) {
 		filepath.Join(s.env["CONTROLDIR"], "other"): "192.0.2.2", "missing": "127.0.0.1"} {
 		s.env["MCDFILE"] = mcdfile
 		l := s.lookup()
-		routed(t, "MCDFILE="+mcdfile, l.Directory, "user@example.com", "example.com:"+want+":25")
+		all(t, l.Resolver, "MCDFILE="+mcdfile, answers{"4 user@example.com": "example.com:" + want + ":25"})
 		l.mysql.Close()
 	}
 }
 
 const assignLine = "+example.com-:example.com:0:0:@DIR@:-::\n"
 
-func TestAssign(t *testing.T) {
+func TestOddLinesOfAssignAreSkipped(t *testing.T) {
 	db := database(t)
 	for name, test := range map[string]struct {
 		text string
@@ -261,7 +250,7 @@ func TestAssign(t *testing.T) {
 			t.Fatal(err)
 		}
 		l := s.lookup()
-		found(t, name, l.Directory)
+		all(t, l.Resolver, name, found)
 		log := l.log.String()
 		for _, line := range test.warn {
 			if !strings.Contains(log, fmt.Sprintf("warning: %s:%d: ", path, line)) {
@@ -275,10 +264,10 @@ func TestAssign(t *testing.T) {
 	}
 	s := newSite(t, db)
 	s.env["ASSIGNDIR"] = filepath.Join(s.dir, "missing")
-	found(t, "no ASSIGNDIR", s.lookup().Directory)
+	all(t, s.resolver(), "no ASSIGNDIR", found)
 }
 
-func TestHostip(t *testing.T) {
+func TestHostipGivesTheAddress(t *testing.T) {
 	db := database(t)
 	for text, want := range map[string]string{
 		"192.0.2.77\n":             "192.0.2.77",
@@ -294,14 +283,14 @@ func TestHostip(t *testing.T) {
 		s := newSite(t, db)
 		s.control("hostip", text)
 		l := s.lookup()
-		routed(t, "hostip "+text, l.Directory, "user@example.com", "example.com:"+want+":25")
+		all(t, l.Resolver, "hostip "+text, answers{"4 user@example.com": "example.com:" + want + ":25"})
 		l.mysql.Close()
 	}
 }
 
 // A domain that REAL_DOMAINS or ALIAS_DOMAINS names is taken for real, whatever table aliasdomain
 // says.
-func TestRealDomains(t *testing.T) {
+func TestRealDomainsAreNoAliases(t *testing.T) {
 	db := database(t)
 	const alias = "alias.example.org"
 	for name, want := range map[string]string{"": "example.com", "REAL_DOMAINS": alias,
@@ -312,9 +301,7 @@ func TestRealDomains(t *testing.T) {
 			s.control("host.cntrl", "localhost:indimail:secret:"+db.Socket+"\n")
 			s.env[name] = list
 			l := s.lookup()
-			if domain, err := l.Domain(t.Context(), alias); domain != want || err != nil {
-				t.Errorf("%s=%s: %q, %v, want %s", name, list, domain, err, want)
-			}
+			all(t, l.Resolver, name+"="+list, answers{"7 " + alias: want})
 			l.mysql.Close()
 		}
 	}
@@ -324,28 +311,15 @@ func TestRealDomains(t *testing.T) {
 var oddFiles = settings{
 	"smtproutes": "hunter2\n:relay.example.net:port user hunter2\n" +
 		":relay.example.net:587 user hunter2\n",
-	"qmtproutes": ":[::1:hunter2\n:a:hunter2\n\x00\xff\n:::::::\n",
-	"mcdinfo":    "pass hunter2\nhunter2\ndomain\ndomain far.example.net 1\nport hunter2\n",
-	"hostip":     "\x00\xff hunter2 # \n",
-	"assign":     "+hunter2\n+:\n:\n+example.com-:example.com:0:0:/nowhere:-::\n",
-}
-
-func (s *site) writeOddFiles() {
-	s.t.Helper()
-	for name, text := range oddFiles {
-		path := filepath.Join(s.env["CONTROLDIR"], name)
-		if name == "assign" {
-			path = filepath.Join(s.env["ASSIGNDIR"], name)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	"qmtproutes":      ":[::1:hunter2\n:a:hunter2\n\x00\xff\n:::::::\n",
+	"mcdinfo":         "pass hunter2\nhunter2\ndomain\ndomain far.example.net 1\nport hunter2\n",
+	"hostip":          "\x00\xff hunter2 # \n",
+	"../users/assign": "+hunter2\n+:\n:\n+example.com-:example.com:0:0:/nowhere:-::\n",
 }
 
 // Odd files, one by one and all together, stop neither a start nor a SIGHUP, and inlookup -t says
 // what they are.
-func TestOddFiles(t *testing.T) {
+func TestOddFilesStopNothing(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	addUser(t, db, "odd", "example.com", "one")
@@ -355,7 +329,7 @@ func TestOddFiles(t *testing.T) {
 	if got := passwd(t, d, "odd@example.com"); got != "one" {
 		t.Fatalf("password %q", got)
 	}
-	s.writeOddFiles()
+	s.configure(oddFiles, strings.NewReplacer())
 	for _, want := range []string{"two", "three"} {
 		setPasswd(t, db, "odd", "example.com", want)
 		p.signal(syscall.SIGHUP)
@@ -365,7 +339,7 @@ func TestOddFiles(t *testing.T) {
 	if log := p.stderr.String(); strings.Contains(log, "stays as it was") {
 		t.Errorf("odd files are taken for an error:\n%s", log)
 	}
-	unavailable(t, "an incomplete block", d, "user@far.example.net")
+	all(t, d.Resolver, "an incomplete block", answers{"1 user@far.example.net": "unavailable"})
 	p.signal(syscall.SIGINT)
 	p.terminate()
 	again := s.serve("-v")
@@ -374,14 +348,14 @@ func TestOddFiles(t *testing.T) {
 	}
 	again.terminate()
 	_, checked, stderr := s.run("inlookup", "-t")
-	all := p.stdout.String() + p.stderr.String() + again.stdout.String() + again.stderr.String() +
+	said := p.stdout.String() + p.stderr.String() + again.stdout.String() + again.stderr.String() +
 		checked + stderr
-	if strings.Contains(all, "hunter2") {
-		t.Errorf("a text of the files is shown:\n%s", all)
+	if strings.Contains(said, "hunter2") {
+		t.Errorf("a text of the files is shown:\n%s", said)
 	}
 	for _, name := range slices.Sorted(maps.Keys(oddFiles)) {
 		if name != "hostip" && name != "smtproutes" &&
-			!strings.Contains(again.stderr.String(), "/"+name+":") {
+			!strings.Contains(again.stderr.String(), "/"+filepath.Base(name)+":") {
 			t.Errorf("no warning about %s:\n%s", name, again.stderr.String())
 		}
 	}

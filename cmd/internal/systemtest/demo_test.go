@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestDemoInterrupted ends the demo at several moments. It must be quiet and leave
+// TestInterruptedDemoLeavesNothing ends the demo at several moments. It must be quiet and leave
 // nothing behind.
-func TestDemoInterrupted(t *testing.T) {
+func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	database(t) // or skip
 	moments := map[string]syscall.Signal{
 		"A private MariaDB runs": syscall.SIGINT,

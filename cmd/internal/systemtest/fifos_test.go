@@ -56,7 +56,7 @@ func (s *site) remade(p *process, name string, total float64) {
 }
 
 // A tmp cleaner or an administrator removes the request FIFO.
-func TestFIFORemoved(t *testing.T) {
+func TestRemovedFIFOIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
@@ -84,7 +84,7 @@ func TestFIFORemoved(t *testing.T) {
 }
 
 // Another FIFO stands in its place, which nobody reads.
-func TestFIFOReplaced(t *testing.T) {
+func TestReplacedFIFOIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
@@ -107,7 +107,7 @@ func TestFIFOReplaced(t *testing.T) {
 
 // A file stands in its place. It is somebody's, so it stays; the server says
 // what is wrong, and makes the FIFO when there is room for it.
-func TestFIFOReplacedByFile(t *testing.T) {
+func TestFileInPlaceOfFIFOStays(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
@@ -138,7 +138,7 @@ func TestFIFOReplacedByFile(t *testing.T) {
 }
 
 // The whole directory goes. It comes again, with all FIFOs.
-func TestFIFODirectoryRemoved(t *testing.T) {
+func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
@@ -181,7 +181,7 @@ func (s *site) replyFIFOs() []string { return s.names(s.env["FIFOTMPDIR"]) }
 // What a killed server left answers nobody, and hinders no other server, with as
 // many instances or others. Clients choose evenly among the FIFOs that there are:
 // so the next server removes those beyond its own.
-func TestKilledInstances(t *testing.T) {
+func TestFIFOsOfAKilledServerGo(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		before, after string
@@ -282,7 +282,7 @@ func TestClientLeavesNothing(t *testing.T) {
 
 // inquerytest, a process for each question, leaves nothing; killed while it
 // waits it leaves the one FIFO of its question.
-func TestKilledClient(t *testing.T) {
+func TestKilledClientLeavesOneFIFO(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve()
@@ -309,7 +309,7 @@ func TestKilledClient(t *testing.T) {
 
 // A second server on the same FIFO is refused, and learns which process has it.
 // The first one does not notice.
-func TestHeldFIFO(t *testing.T) {
+func TestSecondServerIsRefused(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
@@ -338,7 +338,7 @@ func TestHeldFIFO(t *testing.T) {
 }
 
 // A client chooses among the instances evenly.
-func TestInstances(t *testing.T) {
+func TestClientsChooseEvenly(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "3", "-v")
 	for name, want := range map[string]bool{"infifo": false, "infifo.1": true, "infifo.2": true, "infifo.3": true, "infifo.4": false} {
@@ -376,7 +376,7 @@ func TestInstances(t *testing.T) {
 }
 
 // With one instance the FIFO is NAME alone, and clients find it.
-func TestOneInstance(t *testing.T) {
+func TestOneInstanceHasNoNumber(t *testing.T) {
 	t.Parallel()
 	for _, infifo := range []string{"", "name", "path"} {
 		s := goldenSite(t, database(t))
@@ -405,7 +405,7 @@ func TestOneInstance(t *testing.T) {
 }
 
 // Modes do not depend on the umask, nor on what lies there already.
-func TestModes(t *testing.T) {
+func TestModesWhateverTheUmask(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		umask, mode, old string

@@ -27,7 +27,7 @@ func (p *process) pause() {
 
 // Hits beside a flood of questions about the server keep what they have beside
 // a flood of hits. The half is meant; three tenths allow for a busy machine.
-func TestFloods(t *testing.T) {
+func TestFloodTakesItsShareAlone(t *testing.T) {
 	s := goldenSite(t, database(t))
 	s.serve("-i", "2")
 	var callers []*caller
@@ -77,13 +77,13 @@ func TestFloods(t *testing.T) {
 	})
 }
 
-// preloadUsers is how many have logged in lately in TestFloodOfFlushes.
+// preloadUsers is how many have logged in lately in TestFloodOfFlushesHasABound.
 const preloadUsers = 20000
 
 // A flood of flushes while the users who logged in lately are loaded: first the
 // database keeps that waiting, then it goes on. What is remembered of the
 // flushes has a bound, and so has what each costs.
-func TestFloodOfFlushes(t *testing.T) {
+func TestFloodOfFlushesHasABound(t *testing.T) {
 	db := mariadbtest.ForTest(t)
 	mustExec(t, db, `
 		INSERT INTO indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos,pw_dir,pw_shell)

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -22,39 +23,52 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
-// A row is one line of wire.tsv.
+// A row is one line of a wire.tsv.
 type row struct {
 	query   inlookup.Query
 	request []byte // as a C client wrote it, with its own reply path
+	env     string // of the installation's: further environment, NAME=value or nothing
 	answer  inlookup.Answer
 }
 
-func goldenRows(t testing.TB) (rows []row) {
+// wireRows returns so many rows of a wire.tsv. Its fourth field is theirs to
+// understand.
+func wireRows(t testing.TB, path string, want int, fourth func(r *row, field string) error) (rows []row) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(mariadbtest.Golden(t), "wire.tsv"))
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		testmain.Skip(t, "wire.tsv is little-endian")
+		testmain.Skip(t, path+" is little-endian")
 	}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if f[0][0] == '#' {
+		if strings.HasPrefix(line, "#") || len(f) != 5 {
 			continue
 		}
 		typ, err1 := strconv.Atoi(f[0])
-		request, err2 := hex.DecodeString(f[3])
-		answer, err3 := hex.DecodeString(f[4])
-		if err1 != nil || err2 != nil || err3 != nil {
-			t.Fatalf("wire.tsv: %q", line)
+		answer, err2 := hex.DecodeString(f[4])
+		r := row{query: inlookup.Query{Type: inlookup.Type(typ), Email: f[1], IP: f[2]},
+			answer: inlookup.WireAnswer(string(answer))}
+		if err := errors.Join(err1, err2, fourth(&r, f[3])); err != nil {
+			t.Fatalf("%s: %q: %v", path, line, err)
 		}
-		rows = append(rows, row{inlookup.Query{Type: inlookup.Type(typ), Email: f[1], IP: f[2]}, request, inlookup.WireAnswer(string(answer))})
+		rows = append(rows, r)
 	}
-	if len(rows) < 40 {
-		t.Fatalf("wire.tsv has %d rows", len(rows))
+	if len(rows) != want {
+		t.Fatalf("%s has %d rows, want %d", path, len(rows), want)
 	}
 	return rows
+}
+
+func goldenRows(t testing.TB) []row {
+	t.Helper()
+	path := filepath.Join(mariadbtest.Golden(t), "wire.tsv")
+	return wireRows(t, path, 46, func(r *row, field string) (err error) {
+		r.request, err = hex.DecodeString(field)
+		return err
+	})
 }
 
 // to returns the request with another reply path in it.
@@ -207,71 +221,6 @@ func TestGoldenInquerytestDirect(t *testing.T) {
 	}
 }
 
-// A golden answer is one line of the installation's wire.tsv.
-type goldenAnswer struct {
-	query  inlookup.Query
-	env    string // further environment of the server, NAME=value or nothing
-	answer inlookup.Answer
-}
-
-func goldenAnswers(t testing.TB) (answers []goldenAnswer) {
-	t.Helper()
-	text, err := os.ReadFile(installed(t, "wire.tsv"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		testmain.Skip(t, "wire.tsv is little-endian")
-	}
-	for line := range strings.Lines(string(text)) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if len(f) != 5 {
-			t.Fatalf("wire.tsv: %d fields: %q", len(f), line)
-		}
-		typ, err1 := strconv.Atoi(f[0])
-		answer, err2 := hex.DecodeString(f[4])
-		if err := errors.Join(err1, err2); err != nil {
-			t.Fatalf("wire.tsv: %v: %q", err, line)
-		}
-		q := inlookup.Query{Type: inlookup.Type(typ), Email: f[1], IP: f[2]}
-		answers = append(answers, goldenAnswer{q, f[3], inlookup.WireAnswer(string(answer))})
-	}
-	if len(answers) != 215 {
-		t.Fatalf("wire.tsv has %d answers, want 215", len(answers))
-	}
-	return answers
-}
-
-// byEnvironment groups the answers: one server for each environment answers them.
-func byEnvironment(answers []goldenAnswer) map[string][]goldenAnswer {
-	groups := make(map[string][]goldenAnswer)
-	for _, a := range answers {
-		groups[a.env] = append(groups[a.env], a)
-	}
-	return groups
-}
-
-// wire asks over the request FIFO, and returns the bytes that come, however slow the machine is.
-func (s *site) wire(q inlookup.Query) inlookup.Answer {
-	s.t.Helper()
-	r := newReply(s.t, s.env["FIFOTMPDIR"])
-	defer os.Remove(r.path)
-	send(s.t, s.fifo("infifo"), frame(q.Type, q.Email, r.path, q.IP))
-	b, err := r.read(patience)
-	if err != nil {
-		s.t.Fatalf("%v of %q: %v", q.Type, q.Email, err)
-	}
-	return inlookup.WireAnswer(string(b))
-}
-
-// isError reports whether the answer is the one that says "error" on the wire.
-func isError(q inlookup.Query, a inlookup.Answer) bool {
-	return a.Code() < 0 || q.Type == inlookup.TypePasswd && a.Code() == 0
-}
-
 // Tests of the installation that share a MariaDB. The tables are made anew for each.
 func TestInstallation(t *testing.T) {
 	t.Parallel()
@@ -291,43 +240,41 @@ func TestInstallation(t *testing.T) {
 	}
 }
 
+// Each question is asked over FIFOs twice, the second time from memory, and of
+// MySQL directly. A server for each environment answers.
 func testAnswers(t *testing.T, db *mariadb.DB) {
-	for env, answers := range byEnvironment(goldenAnswers(t)) {
+	rows := make(map[string][]row)
+	for _, r := range wireRows(t, installed(t, "wire.tsv"), 215, func(r *row, field string) error {
+		r.env = field
+		return nil
+	}) {
+		rows[r.env] = append(rows[r.env], r)
+	}
+	for env, rows := range rows {
 		s := installationSite(t, db)
-		s.set(env)
-		name := cmp.Or(env, "plain")
-		t.Run("over FIFOs, "+name, func(t *testing.T) { testWire(t, s, answers) })
-		t.Run("directly, "+name, func(t *testing.T) { testDirect(t, s, answers) })
-	}
-}
-
-// testWire asks each question twice: the second answer may come from memory.
-func testWire(t *testing.T, s *site, answers []goldenAnswer) {
-	s.serve()
-	for _, when := range []string{"the first time", "from memory"} {
-		for _, a := range answers {
-			if got := s.wire(a.query); !got.Equal(a.answer) {
-				t.Errorf("%s: %v of %q %s:\n got %q\nwant %q",
-					when, a.query.Type, a.query.Email, a.query.IP, got, a.answer)
+		if name, value, ok := strings.Cut(env, "="); ok {
+			s.env[name] = value
+		}
+		t.Run(cmp.Or(env, "plain"), func(t *testing.T) {
+			s.serve()
+			mysql := s.resolver()
+			for _, r := range rows {
+				what := fmt.Sprintf("%v of %q %s", r.query.Type, r.query.Email, r.query.IP)
+				for _, when := range []string{"the first time", "from memory"} {
+					if got, err := s.ask("infifo", r.query); !got.Equal(r.answer) || err != nil {
+						t.Errorf("%s, %s:\n got %q, %v\nwant %q", what, when, got, err, r.answer)
+					}
+				}
+				got, err := mysql.Resolve(t.Context(), r.query)
+				code := r.answer.Code() // as the wire says "error"
+				if code < 0 || r.query.Type == inlookup.TypePasswd && code == 0 {
+					if !errors.Is(err, inlookup.ErrUnavailable) {
+						t.Errorf("%s, directly: %q, %v, want ErrUnavailable", what, got, err)
+					}
+				} else if !got.Equal(r.answer) || err != nil {
+					t.Errorf("%s, directly:\n got %q, %v\nwant %q", what, got, err, r.answer)
+				}
 			}
-		}
-	}
-}
-
-func testDirect(t *testing.T, s *site, answers []goldenAnswer) {
-	mysql := s.resolver()
-	for _, a := range answers {
-		got, err := mysql.Resolve(t.Context(), a.query)
-		if isError(a.query, a.answer) {
-			if !errors.Is(err, inlookup.ErrUnavailable) {
-				t.Errorf("%v of %q: %q, %v, want an error that is ErrUnavailable",
-					a.query.Type, a.query.Email, got, err)
-			}
-			continue
-		}
-		if !got.Equal(a.answer) || err != nil {
-			t.Errorf("%v of %q %s:\n got %q, %v\nwant %q",
-				a.query.Type, a.query.Email, a.query.IP, got, err, a.answer)
-		}
+		})
 	}
 }

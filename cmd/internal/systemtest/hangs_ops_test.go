@@ -49,7 +49,7 @@ func hang(t *testing.T, dir string) (end func()) {
 
 // The directory of one domain hangs, and 3,000 of its users are asked for. They
 // get an error, and nobody else notices; nor do they take a thread each.
-func TestHungDirectory(t *testing.T) {
+func TestHungDirectoryDelaysNobodyElse(t *testing.T) {
 	s := goldenSite(t, database(t))
 	mail := filepath.Join(s.dir, "mail")
 	addUser(t, database(t), "hang", "hung.test", "hash")

@@ -29,7 +29,7 @@ var tooFew = regexp.MustCompile(`(?i)(descriptor|files)`)
 
 // With 20 descriptors the server warns, and so does its check; what it can, it
 // answers, and what it cannot it counts.
-func TestFewDescriptors(t *testing.T) {
+func TestFewDescriptorsAreAWarning(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	check := s.limited("ulimit -n 20", "-t")
@@ -55,7 +55,7 @@ func TestFewDescriptors(t *testing.T) {
 }
 
 // Replies that find no descriptor are counted.
-func TestRepliesUnopened(t *testing.T) {
+func TestUnopenedRepliesAreCounted(t *testing.T) {
 	t.Parallel()
 	testmain.Need(t, "util-linux", "prlimit")
 	if os.Geteuid() != 0 {
@@ -108,7 +108,7 @@ func TestRepliesUnopened(t *testing.T) {
 // A Go program reserves more address space than it ever uses, and dies before
 // its first line when it may not. So this is documented, with a figure, and the
 // figure holds.
-func TestAddressSpace(t *testing.T) {
+func TestAddressSpaceAsDocumented(t *testing.T) {
 	t.Parallel()
 	if raceEnabled {
 		testmain.Skip(t, "the race detector takes as much as there is")

@@ -148,7 +148,7 @@ func (s *site) allHits(total int) {
 }
 
 // The log reader stops before the first line. Lines are lost, nothing else.
-func TestLogReaderStops(t *testing.T) {
+func TestStoppedLogReaderCostsLinesAlone(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	for _, test := range []struct {
@@ -210,7 +210,7 @@ func (s *site) logReaderStops(l *logPipe, p *process, db *mariadb.DB, user strin
 }
 
 // The log reader has gone: nobody will ever read.
-func TestLogReaderGone(t *testing.T) {
+func TestGoneLogReaderCostsNothing(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	l := newLogPipe(t, nil)
@@ -224,7 +224,7 @@ func TestLogReaderGone(t *testing.T) {
 	p.terminate()
 }
 
-func TestStatistics(t *testing.T) {
+func TestStatisticsAsTheCProgramHas(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve()
 	c := s.client()
@@ -301,7 +301,7 @@ func (s *site) askTwice() (want string) {
 	return want
 }
 
-func TestDebugLines(t *testing.T) {
+func TestRequestLines(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
 	s.askTwice()
@@ -330,7 +330,7 @@ func TestDebugLines(t *testing.T) {
 }
 
 // A question makes one line, whatever the client writes.
-func TestDebugLineOfHostileAddress(t *testing.T) {
+func TestHostileAddressMakesOneLine(t *testing.T) {
 	s := newSite(t, nil)
 	p := s.serve("-v")
 	s.ask("infifo", inlookup.Query{Type: inlookup.TypeUser, Email: "x\nUser:Relay:Password\x1b[2J@example.com"})

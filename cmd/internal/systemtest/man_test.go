@@ -242,7 +242,7 @@ var (
 		"QUERY_CACHE=1 tcpserver -H -R -l0 127.0.0.1 2012 inlookup": {serves: "tcp"},
 		"TCPCLIENT=1 tcpclient -H -R -l0 127.0.0.1 2012 inquerytest -q 1 user@example.com": {
 			want: "has all services enabled\n"},
-		// TestMigrationSupervise runs these two.
+		// TestRecipeOfFromC runs these two.
 		"svc -h /service/inlookup.infifo":                                                {left: true},
 		"svc -d /service/inlookup.infifo":                                                {left: true},
 		`kill -USR1 $(svstat /service/inlookup.infifo | sed 's/.*pid \([0-9]*\).*/\1/')`: {left: true},
@@ -388,7 +388,7 @@ func TestManualProgram(t *testing.T) {
 	ask("inactive@example.com", "inactive")
 }
 
-func TestUsage(t *testing.T) {
+func TestWrongUsageExits100(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	for _, args := range []string{"-z", "-i", "-i -c", "-i -c 3600", "-c", "-c -v", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {

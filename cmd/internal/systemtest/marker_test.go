@@ -87,7 +87,7 @@ func markedFill(db *mariadb.DB) *strings.Replacer {
 	return strings.NewReplacer("@M@", marker, "@PORT@", strconv.Itoa(db.Port), "@SOCKET@", db.Socket)
 }
 
-func TestMarker(t *testing.T) {
+func TestNoPasswordIsShown(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	fill := markedFill(db)
@@ -204,7 +204,7 @@ func (s *site) markedAsk(said *string) {
 }
 
 // What is wrong with a file at SIGHUP is logged without its text.
-func TestMarkerHangup(t *testing.T) {
+func TestNoPasswordIsShownAtHangup(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	fill := markedFill(db)

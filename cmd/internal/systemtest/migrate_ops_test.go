@@ -200,8 +200,8 @@ func (s *service) ours() {
 		s.dir+"/lib/inlookup/"))
 }
 
-// TestMigration runs the run file by itself, with each way to write an empty variable.
-func TestMigration(t *testing.T) {
+// TestRunFileOfFromC runs the run file by itself, with each way to write an empty variable.
+func TestRunFileOfFromC(t *testing.T) {
 	db := database(t)
 	lastLogin(t, db)
 	for name, variables := range map[string]map[string]string{
@@ -295,7 +295,7 @@ func testNewUser(t *testing.T, s *service, p *process, db *mariadb.DB, cache boo
 }
 
 // Without a value the run file says "-i -c", which must not be taken for something else.
-func TestMigrationNoCount(t *testing.T) {
+func TestRunFileWithoutACount(t *testing.T) {
 	s := newService(t, database(t))
 	s.ours()
 	for _, name := range []string{"THREAD_COUNT", "CACHE_COUNT"} {
@@ -323,9 +323,9 @@ wait
 // A laterServer is the program of an upgrade.
 const laterServer = "#!/bin/sh\necho later version\nexec \"%s/inlookup\" \"$@\"\n"
 
-// TestMigrationSupervise changes over from a stand-in for the C program, upgrades, and goes back
+// TestRecipeOfFromC changes over from a stand-in for the C program, upgrades, and goes back
 // in two steps, with the commands of FROM-C.md. Each time another program runs.
-func TestMigrationSupervise(t *testing.T) {
+func TestRecipeOfFromC(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	s := newService(t, db)

@@ -74,7 +74,7 @@ func (s *site) crowd(clients int, domain string) (end func() (told int)) {
 }
 
 // A store that hangs, with 400 clients at it, delays nobody who asks another.
-func TestHungStore(t *testing.T) {
+func TestHungStoreDelaysNobodyElse(t *testing.T) {
 	hung := mariadbtest.ForTest(t)
 	s := twoStores(t, hung)
 	s.serve()
@@ -174,7 +174,7 @@ func TestFlushDuringOutage(t *testing.T) {
 const ourSessions = 16 + 2
 
 // 100 clients ask while every SELECT hangs. What they gave up must not stay with MariaDB.
-func TestFieldHangingSelects(t *testing.T) {
+func TestHangingSelectsDoNotPileUp(t *testing.T) {
 	t.Parallel()
 	db := installationDB(t)
 	a := newAdmin(t, db)

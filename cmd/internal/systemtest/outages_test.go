@@ -82,7 +82,7 @@ func conversation(t *testing.T, db *mariadb.DB, q string) (said []byte, first in
 
 // The first connection ends, or falls silent, after any number of bytes: nobody notices. All of them do: there is no
 // answer, and above all not the first of several rows, unless a new connection has room for one.
-func TestCutConnections(t *testing.T) {
+func TestCutConnectionsGiveNoWrongAnswer(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	for q, want := range several {
@@ -141,7 +141,7 @@ func TestCutConnections(t *testing.T) {
 }
 
 // One byte at a time: too slow for any answer, but never quite silent. Whoever asks is told in time.
-func TestDrip(t *testing.T) {
+func TestSlowBytesAreAnErrorInTime(t *testing.T) {
 	t.Parallel()
 	g := newGate(t, "127.0.0.1:0", database(t))
 	g.weather.Store(&weather{drip: 30 * time.Millisecond})
@@ -176,7 +176,7 @@ func TestDrip(t *testing.T) {
 }
 
 // Nobody accepts: connecting takes for ever, as behind a firewall that drops what comes.
-func TestUnacceptedConnections(t *testing.T) {
+func TestUnacceptedConnectionsAreAnErrorInTime(t *testing.T) {
 	t.Parallel()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -249,7 +249,7 @@ func underLoad(t *testing.T, m inlookup.Resolver, q, when string, without int64,
 }
 
 // Two hosts with the same data: either may go, come back, and the other go.
-func TestFailover(t *testing.T) {
+func TestEitherOfTwoHostsMayGo(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	if l, err := net.Listen("tcp", "127.0.0.2:0"); err != nil {
@@ -323,8 +323,8 @@ type refusedPair struct {
 	remembered map[string]string // what cached answers whatever happens
 }
 
-// TestRefusals is what a database may have against us although it is there.
-func TestRefusals(t *testing.T) {
+// TestRefusedIsNotAbsent is what a database may have against us although it is there.
+func TestRefusedIsNotAbsent(t *testing.T) {
 	t.Parallel()
 	db := mariadbtest.ForTest(t)
 	withoutCache, withCache := goldenSite(t, db), goldenSite(t, db)
@@ -626,7 +626,7 @@ func (s *site) askKnown(t *testing.T, clients int, timeout time.Duration) (
 
 // A server that is killed takes what it was asked with it. Who asks then is told nothing, never something wrong, and
 // is answered when there is a server again; what lies in a FIFO that somebody has kept open is answered even so.
-func TestKilledServer(t *testing.T) {
+func TestKilledServerGivesNoWrongAnswer(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	p := s.serve()
@@ -661,7 +661,7 @@ func TestKilledServer(t *testing.T) {
 	t.Logf("%d answered, %d not", right.Load(), none.Load())
 }
 
-func TestDatabaseAway(t *testing.T) {
+func TestDatabaseMayGoAndCome(t *testing.T) {
 	t.Parallel()
 	db := mariadbtest.ForTest(t)
 
@@ -781,7 +781,7 @@ func testPaused(t *testing.T, s *site, pause, resume func() error) {
 
 // A host that lets everybody in and then refuses what they ask, as a Galera node without the majority does, is left for
 // one that answers.
-func TestHostThatRefuses(t *testing.T) {
+func TestHostThatRefusesIsLeft(t *testing.T) {
 	t.Parallel()
 	db, refusing := database(t), mariadbtest.ForTest(t)
 	if err := refusing.Exec("SET GLOBAL init_connect='SELECT no_such_column'"); err != nil {
@@ -797,7 +797,7 @@ func TestHostThatRefuses(t *testing.T) {
 }
 
 // Connections that MariaDB ends are not a fault that anybody sees.
-func TestKilledConnections(t *testing.T) {
+func TestKilledConnectionsAreNoFault(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	mustExec(t, db, "CREATE USER victim@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO victim@localhost", "DROP USER victim@localhost")
@@ -835,7 +835,7 @@ func TestKilledConnections(t *testing.T) {
 }
 
 // Connections that hang cost the questions that meet them half their time, and are then done with.
-func TestHangingConnections(t *testing.T) {
+func TestHangingConnectionsAreLeft(t *testing.T) {
 	t.Parallel()
 	db := mariadbtest.ForTest(t)
 	g := newGate(t, "127.0.0.1:0", db)

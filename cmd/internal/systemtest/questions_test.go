@@ -4,7 +4,6 @@ package systemtest
 // of a Resolver.
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -88,6 +87,12 @@ func all(t *testing.T, r inlookup.Resolver, when string, questions map[string]st
 		}
 	}
 }
+
+// answers are what questions are to be answered with.
+type answers = map[string]string
+
+// found is a question about a user who is there, whatever the configuration.
+var found = answers{"1 over@example.com": "over quota"}
 
 // known are questions of which each is a miss, with an answer of each type; unknown what they get without a database:
 // never that something is not there.
@@ -194,33 +199,6 @@ func together(t *testing.T, r inlookup.Resolver, when string, questions map[stri
 		}
 	}
 	clients.Wait()
-}
-
-// found checks that the user over@example.com is found.
-func found(t *testing.T, what string, d inlookup.Directory) {
-	t.Helper()
-	status, err := d.Status(t.Context(), "over@example.com")
-	if status != inlookup.StatusOverQuota || err != nil {
-		t.Errorf("%s: status of over@example.com: %v, %v", what, status, err)
-	}
-}
-
-// routed checks the route of an address.
-func routed(t *testing.T, what string, d inlookup.Directory, email, want string) {
-	t.Helper()
-	route, err := d.Host(t.Context(), email)
-	if route != want || err != nil {
-		t.Errorf("%s: route of %s: %q, %v, want %q", what, email, route, err, want)
-	}
-}
-
-// unavailable checks that a question is answered "error": not "absent", and nothing else.
-func unavailable(t *testing.T, what string, d inlookup.Directory, email string) {
-	t.Helper()
-	status, err := d.Status(context.Background(), email)
-	if err == nil || errors.Is(err, inlookup.ErrNotFound) {
-		t.Errorf("%s: status of %s is %v, %v; want an error", what, email, status, err)
-	}
 }
 
 // passwd asks for a password and reports errors as one.

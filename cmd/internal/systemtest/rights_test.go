@@ -34,7 +34,7 @@ func owned(t *testing.T, path string, uid, gid int, mode fs.FileMode) {
 }
 
 // Request FIFOs and their directory, made by root.
-func TestOwnerRequest(t *testing.T) {
+func TestRootsFIFOsAreIndimails(t *testing.T) {
 	t.Parallel()
 	for setting, mode := range map[string]fs.FileMode{"": 0o660, "0666": 0o666, "620": 0o620} {
 		s := newSite(t, nil)
@@ -75,7 +75,7 @@ func questioned(t *testing.T, fifo *os.File, client *process) string {
 }
 
 // The reply FIFO of a client: its owner, and its mode whatever the umask.
-func TestOwnerReply(t *testing.T) {
+func TestReplyFIFOsAreIndimails(t *testing.T) {
 	t.Parallel()
 	for i, test := range []struct {
 		uid, gid, owner, group int
@@ -119,7 +119,7 @@ func TestOwnerReply(t *testing.T) {
 }
 
 // A client run as root is answered by a server of another user, in group indimail.
-func TestOwnerRootClient(t *testing.T) {
+func TestAnotherUsersServerAnswersRoot(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.accounts()
@@ -138,7 +138,7 @@ func TestOwnerRootClient(t *testing.T) {
 
 // A FIFO that another owner made, with another mode, is taken over with a warning, where its mode
 // may not be changed.
-func TestOwnerForeign(t *testing.T) {
+func TestForeignFIFOIsTakenOver(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.accounts()
@@ -291,7 +291,7 @@ func TestRootLendsNoRights(t *testing.T) {
 }
 
 // A server without rights answers its own user's FIFOs whatever the mode, and none of root's.
-func TestReplyRightsOfNobody(t *testing.T) {
+func TestNobodysServerAnswersItsOwn(t *testing.T) {
 	s := goldenSite(t, database(t))
 	s.asNobody()
 	s.ownControl(nobody)
@@ -339,7 +339,7 @@ func (s *site) ownControl(uid int) {
 }
 
 // What inlookup.service and run say about groups.
-func TestGroups(t *testing.T) {
+func TestGroupsThatCanUseTheServer(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.asNobody()
@@ -384,7 +384,7 @@ func TestGroups(t *testing.T) {
 }
 
 // What is in the server's memory, no other process of its user gets at; nor does it go into a core file.
-func TestSecrets(t *testing.T) {
+func TestMemoryIsHidden(t *testing.T) {
 	t.Parallel()
 	if !exists("/proc/self/environ") {
 		testmain.Skip(t, "this system does not show processes as Linux does")

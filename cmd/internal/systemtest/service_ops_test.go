@@ -33,8 +33,10 @@ func (s *site) daemontools(control string, gid int) (service string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"]).Replace(string(text))}
-	if strings.Count(string(text), " indimail") < 3 || !strings.Contains(files["run"], s.env["INFIFODIR"]) {
+	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"],
+		"/run/indimail/inquery", s.env["FIFOTMPDIR"]).Replace(string(text))}
+	known := strings.Contains(files["run"], s.env["INFIFODIR"]) && strings.Contains(files["run"], s.env["FIFOTMPDIR"])
+	if strings.Count(string(text), " indimail") < 3 || !known {
 		s.t.Fatal("this test does not know the file run any more")
 	}
 	for name, value := range variables {
@@ -59,7 +61,7 @@ func (s *site) daemontools(control string, gid int) (service string) {
 
 // The file run, under daemontools' own programs. Of it only the account is another, one that every
 // machine has, and the directory is the test's own.
-func TestDaemontools(t *testing.T) {
+func TestRunFileUnderDaemontools(t *testing.T) {
 	t.Parallel()
 	testmain.Need(t, "daemontools", "supervise", "svc", "svok", "svstat", "envdir", "setuidgid")
 	db := database(t)
@@ -145,7 +147,8 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"Type=notify", "User=indimail", "PrivateTmp=no", "ProtectSystem=strict", "ProtectHome=read-only", "LimitCORE=0",
-		"ExecReload=/bin/kill -HUP $MAINPID", "RuntimeDirectory=indimail/inlookup",
+		"ExecReload=/bin/kill -HUP $MAINPID", "RuntimeDirectory=indimail/inlookup indimail/inquery", "RuntimeDirectoryMode=2775",
+		"Environment=INFIFODIR=/run/indimail/inlookup REPLYDIR=/run/indimail/inquery",
 		"StartLimitIntervalSec=0", "Restart=always", "NoNewPrivileges=yes", "MemoryDenyWriteExecute=yes", "SystemCallFilter=@system-service"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("no line %s", line)

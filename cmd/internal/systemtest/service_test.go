@@ -40,7 +40,7 @@ func told(t *testing.T, l *net.UnixConn) string {
 // notToldLine matches what the server says of a manager that cannot be told.
 var notToldLine = regexp.MustCompile(`warning|READY|STOPPING|NOTIFY_SOCKET`)
 
-func TestNotify(t *testing.T) {
+func TestManagerIsTold(t *testing.T) {
 	t.Parallel()
 	alone := newSite(t, nil).serve()
 	alone.terminate()
@@ -71,7 +71,7 @@ func TestNotify(t *testing.T) {
 }
 
 // A manager that cannot be told, or does not read, costs a warning.
-func TestNotifyFails(t *testing.T) {
+func TestDeafManagerIsAWarning(t *testing.T) {
 	t.Parallel()
 	full := filepath.Join(t.TempDir(), "full")
 	manager(t, full)

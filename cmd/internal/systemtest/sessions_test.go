@@ -251,7 +251,7 @@ func testWaitTimeout(t *testing.T, s *site, a admin) {
 }
 
 // A server may force its own character set on all clients.
-func TestFieldForcedCharset(t *testing.T) {
+func TestForcedCharsetChangesNothing(t *testing.T) {
 	t.Parallel()
 	db := installationDB(t,
 		"--skip-character-set-client-handshake", "--character-set-server=latin1")

@@ -137,12 +137,12 @@ var centralPlaces = []struct {
 func whoIsAsked(t *testing.T, seen *visits, s *site, email string) string {
 	t.Helper()
 	l := s.lookup()
-	unavailable(t, "the fakes refuse everybody", l.Directory, email)
+	all(t, l.Resolver, "the fakes refuse everybody", answers{"1 " + email: "unavailable"})
 	l.mysql.Close()
 	return seen.String()
 }
 
-func TestWhereLocal(t *testing.T) {
+func TestPlacesOfTheLocalDatabase(t *testing.T) {
 	for i, test := range localPlaces {
 		t.Run(fmt.Sprint(i, " ", test.want), func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +155,7 @@ func TestWhereLocal(t *testing.T) {
 	}
 }
 
-func TestWhereCentral(t *testing.T) {
+func TestPlacesOfTheCentralDatabase(t *testing.T) {
 	const mcdinfo = "domain dist.example.net 1\nserver 127.0.0.1\nmdahost 192.0.2.26\n" +
 		"port 1\nuse_ssl 0\n" +
 		"database indimail\nuser indimail\npass secret\n"
@@ -174,7 +174,7 @@ func TestWhereCentral(t *testing.T) {
 }
 
 // Several hosts: the next one is asked where the first hangs up. One of them is an IPv6 address.
-func TestWhereList(t *testing.T) {
+func TestHostsAreTriedInTurn(t *testing.T) {
 	t.Parallel()
 	var f visits
 	addr, err := fake{name: "second", seen: &f}.listen(t, "tcp", "127.0.0.1:0")
@@ -199,7 +199,7 @@ func TestWhereList(t *testing.T) {
 }
 
 // An IPv6 host is asked over TCP when the fourth field is a port.
-func TestWhereIPv6(t *testing.T) {
+func TestIPv6HostWithAPort(t *testing.T) {
 	t.Parallel()
 	var f visits
 	addr, err := fake{name: "six", seen: &f}.listen(t, "tcp", "[::1]:0")
@@ -214,7 +214,7 @@ func TestWhereIPv6(t *testing.T) {
 }
 
 // A socket is used for an address of this machine, and not for that of another one.
-func TestWhereOwnAddress(t *testing.T) {
+func TestSocketIsForThisMachineAlone(t *testing.T) {
 	t.Parallel()
 	f, s := newFakes(t), newSite(t, nil)
 	s.configure(settings{"host.mysql": "203.0.113.1:bob:secret\n", "MYSQL_SOCKET": "@S@",
@@ -265,7 +265,7 @@ var wrongSettings = []struct {
 
 // A value that cannot be meant is an error that names the setting, and not a text
 // that may be a password: the server does not start, and its check says why.
-func TestWrongSettings(t *testing.T) {
+func TestWrongSettingsAreErrors(t *testing.T) {
 	t.Parallel()
 	for _, test := range wrongSettings {
 		want := cmp.Or(test.want, test.name)
@@ -316,7 +316,7 @@ func (s *site) refusesToStart(what, want string) {
 
 // A line or a value that the C program takes, and that is of no use here, is a
 // warning of the server and of its check: the server starts.
-func TestUselessSettings(t *testing.T) {
+func TestUselessSettingsAreWarnings(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	const entry = "domain far.example 0\nserver 127.0.0.1\nmdahost 192.0.2.1\nport 3306\nuse_ssl 0\n" +
@@ -382,7 +382,7 @@ func TestUselessSettings(t *testing.T) {
 }
 
 // A site with nothing but the environment: both commands, as a newcomer starts them.
-func TestNoControlFiles(t *testing.T) {
+func TestEnvironmentAloneSuffices(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	s := newSite(t, db)
@@ -407,7 +407,7 @@ func TestNoControlFiles(t *testing.T) {
 }
 
 // A file that holds a password and that all may read deserves a warning; the password is in none.
-func TestReadableByAll(t *testing.T) {
+func TestReadablePasswordsAreAWarning(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	for _, name := range []string{"host.mysql", "mcdinfo"} {

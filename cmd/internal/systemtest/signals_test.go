@@ -17,7 +17,7 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-func TestHangup(t *testing.T) {
+func TestHangupForgets(t *testing.T) {
 	db := database(t)
 	addUser(t, db, "hup", "example.com", "old")
 	s := goldenSite(t, db)
@@ -38,7 +38,7 @@ func TestHangup(t *testing.T) {
 
 // A file that is wrong changes nothing, and is named with its line. When it is right again, all
 // files are in force.
-func TestHangupFaultyFile(t *testing.T) {
+func TestHangupKeepsAllWhenAFileIsWrong(t *testing.T) {
 	db := database(t)
 	addUser(t, db, "hup", "example.com", "")
 	s := goldenSite(t, db)
@@ -93,7 +93,7 @@ func TestHangupFaultyFile(t *testing.T) {
 
 // An entry of mcdinfo that is incomplete keeps nothing from being in force: questions about its
 // domain are errors.
-func TestHangupIncompleteEntry(t *testing.T) {
+func TestHangupWithAnIncompleteEntry(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve()
 	c := s.client()
@@ -122,7 +122,7 @@ func TestHangupIncompleteEntry(t *testing.T) {
 }
 
 // SIGHUP during lookups: the C server crashed at 15 of 20.
-func TestHangupUnderLoad(t *testing.T) {
+func TestHangupCostsNoAnswer(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -155,7 +155,7 @@ func TestHangupUnderLoad(t *testing.T) {
 }
 
 // A signal that comes while the server starts must not end it: hooks send them whenever they like.
-func TestSignalAtStart(t *testing.T) {
+func TestSignalAtStartKillsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	p := s.start("inlookup", "-i", "1000")
@@ -175,7 +175,7 @@ func TestSignalAtStart(t *testing.T) {
 	p.terminate()
 }
 
-func TestInterrupt(t *testing.T) {
+func TestInterruptConnectsAgain(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	mustExec(t, db, "CREATE USER interrupt@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO interrupt@localhost", "DROP USER interrupt@localhost")
@@ -215,7 +215,7 @@ func TestInterrupt(t *testing.T) {
 }
 
 // What was asked before SIGTERM is answered, then the FIFOs are gone.
-func TestTerminate(t *testing.T) {
+func TestTerminateAnswersFirst(t *testing.T) {
 	s := goldenSite(t, database(t))
 	p := s.serve("-i", "2")
 	p.signal(syscall.SIGSTOP)

@@ -486,10 +486,3 @@ func installationSite(t testing.TB, db *mariadb.DB) *site {
 	}
 	return s
 }
-
-// set puts "NAME=value" into the site's environment.
-func (s *site) set(env string) {
-	if name, value, ok := strings.Cut(env, "="); ok {
-		s.env[name] = value
-	}
-}

@@ -296,9 +296,9 @@ func TestDbinfoRows(t *testing.T) {
 	insertDbinfo(t, db, path, "bad.example.net", "", now)
 	insertDbinfo(t, db, path, "example.com", "192.0.2.25", now)
 	l := s.lookup()
-	routed(t, "distributed", l.Directory, "duser@dist.example.net", "dist.example.net:192.0.2.26:2526")
-	routed(t, "at one store", l.Directory, "user@example.com", "example.com:192.0.2.25:25")
-	unavailable(t, "a row without mdahost", l.Directory, "user@bad.example.net")
+	all(t, l.Directory.Resolver, "distributed", answers{"4 duser@dist.example.net": "dist.example.net:192.0.2.26:2526"})
+	all(t, l.Directory.Resolver, "at one store", answers{"4 user@example.com": "example.com:192.0.2.25:25"})
+	all(t, l.Directory.Resolver, "a row without mdahost", answers{"1 user@bad.example.net": "unavailable"})
 	contains(t, "a row without mdahost", l.log.String(),
 		"^warning: table dbinfo on localhost: this entry of domain bad.example.net is incomplete")
 	s.control("mcdinfo", "# none\n")
@@ -332,7 +332,7 @@ func TestDbinfoSignals(t *testing.T) {
 	insertDbinfo(t, db, path, "example.com", "192.0.2.25", time.Now())
 	p := s.serve()
 	d := s.directory()
-	found(t, "at the start", d)
+	all(t, d.Resolver, "at the start", answers{"1 over@example.com": "over quota"})
 	for i, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		domain := []string{"one.example", "two.example"}[i]
 		if status, err := d.Status(t.Context(), "new@"+domain); status != inlookup.StatusAbsent || err != nil {
@@ -379,13 +379,13 @@ func TestDbinfoAway(t *testing.T) {
 		p := s.serve()
 		contains(t, "the log", p.stderr.String(), `^inlookup: warning: /\S+/host.master: .*mcdinfo counts`)
 		d := s.directory()
-		routed(t, "by the file", d, "user@example.com", "example.com:192.0.2.25:25")
+		all(t, d.Resolver, "by the file", answers{"4 user@example.com": "example.com:192.0.2.25:25"})
 		os.Remove(path)
 		p.signal(syscall.SIGINT)
 		eventually(t, "the reload fails", func() bool {
 			return strings.Contains(p.stderr.String(), "the configuration stays as it was: ")
 		})
-		routed(t, "after it", d, "user@example.com", "example.com:192.0.2.25:25")
+		all(t, d.Resolver, "after it", answers{"4 user@example.com": "example.com:192.0.2.25:25"})
 	}
 }
 
@@ -435,7 +435,7 @@ func TestGrantsByTable(t *testing.T) {
 	if domain != "example.com" || err != nil {
 		t.Errorf("no aliasdomain: %v, %v", domain, err)
 	}
-	routed(t, "no smtp_port", d, "far@dist.example.net", "dist.example.net:192.0.2.26:25")
+	all(t, d.Resolver, "no smtp_port", answers{"4 far@dist.example.net": "dist.example.net:192.0.2.26:25"})
 	log := p.startLines()
 	code, lines := s.check()
 	for _, table := range missing {
@@ -455,7 +455,7 @@ func TestGrantsByTable(t *testing.T) {
 		"GRANT INSERT ON narrow.valias TO " + user); err != nil {
 		t.Fatal(err)
 	}
-	unavailable(t, "a table that cannot be read", d, "other@example.com")
+	all(t, d.Resolver, "a table that cannot be read", answers{"1 other@example.com": "unavailable"})
 	code, lines = s.check()
 	contains(t, "-t", lines, "^wrong +database .*aliases, .*1142.*GRANT SELECT")
 	if code != 100 {
@@ -465,7 +465,7 @@ func TestGrantsByTable(t *testing.T) {
 	if err := db.Exec("REVOKE SELECT ON narrow.indibak FROM " + user); err != nil {
 		t.Fatal(err)
 	}
-	unavailable(t, "a required table", d, "third@example.com")
+	all(t, d.Resolver, "a required table", answers{"1 third@example.com": "unavailable"})
 }
 
 // -t warns of each table that is missing and counts as empty.
@@ -557,7 +557,7 @@ func TestAccessDeniedSource(t *testing.T) {
 		s := newSite(t, db)
 		s.configure(test.settings, strings.NewReplacer())
 		p := s.serve()
-		unavailable(t, "denied", s.directory(), "user@example.com")
+		all(t, s.directory().Resolver, "denied", answers{"1 user@example.com": "unavailable"})
 		_, lines := s.check()
 		contains(t, "the log", p.stderr.String(), test.want)
 		contains(t, "-t", lines, test.want)

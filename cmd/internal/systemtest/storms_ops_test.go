@@ -19,9 +19,9 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb/mariadbtest"
 )
 
-// TestSignalsDuringTerm ends servers, each under a storm of all signals: exit 0,
+// TestTermEndsInOrderAmongSignals ends servers, each under a storm of all signals: exit 0,
 // with the statistics.
-func TestSignalsDuringTerm(t *testing.T) {
+func TestTermEndsInOrderAmongSignals(t *testing.T) {
 	t.Parallel()
 	const tries, together = 40, 4
 	number := make(chan int)
@@ -104,9 +104,9 @@ func (s *site) tryServed(p *process) bool {
 	return false
 }
 
-// TestHangupAmongSignals changes a password and sends HUP among hundreds of other
+// TestNoHangupIsLost changes a password and sends HUP among hundreds of other
 // signals: last, first, or between them. Each time the new password holds.
-func TestHangupAmongSignals(t *testing.T) {
+func TestNoHangupIsLost(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	addUser(t, db, "storm", "example.com", "0")
@@ -147,7 +147,7 @@ func passwdNumber(n int) string { return "hash" + string(rune('A'+n)) }
 
 // All signals at once, as fast as they can be sent: no question suffers, and
 // MariaDB does not drown in connections.
-func TestSignalStorm(t *testing.T) {
+func TestSignalStormCostsNoAnswer(t *testing.T) {
 	t.Parallel()
 	db := mariadbtest.ForTest(t)
 	s := goldenSite(t, db)

@@ -17,7 +17,7 @@ import (
 	"github.com/inlookup/inlookup"
 )
 
-func TestService(t *testing.T) {
+func TestServiceAsSvctoolMakesIt(t *testing.T) {
 	db := database(t)
 	lastLogin(t, db)
 	s := newService(t, db)

@@ -193,7 +193,7 @@ func testNullUsers(t *testing.T, db *mariadb.DB) {
 			if got := show(t, mysql, "3 "+q.Email); got != "unavailable" {
 				t.Errorf("%s without a password: %s, want an error", q.Email, got)
 			}
-			if got := s.wire(q); !got.Equal(inlookup.NewAnswer(0)) {
+			if got, err := s.ask("infifo", q); !got.Equal(inlookup.NewAnswer(0)) || err != nil {
 				t.Errorf("%s without a password, over FIFOs: %q, want code 0", q.Email, got)
 			}
 		}
@@ -406,7 +406,7 @@ func testTextForNumber(t *testing.T, db *mariadb.DB) {
 	together(t, s.resolver(), "text for a number", but(everyType, odd))
 	s.serve()
 	q := inlookup.Query{Type: inlookup.TypePasswd, Email: "odduid@example.com"}
-	if got := s.wire(q); !got.Equal(inlookup.NewAnswer(0)) {
+	if got, err := s.ask("infifo", q); !got.Equal(inlookup.NewAnswer(0)) || err != nil {
 		t.Errorf("text for pw_uid, over FIFOs: %q, want code 0", got)
 	}
 	all(t, s.client(), "text for a number, over FIFOs", everyType)

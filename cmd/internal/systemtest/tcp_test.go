@@ -25,7 +25,7 @@ func (s *site) tcp(request []byte) (status int, answer, stderr string) {
 	return s.runCommand(cmd)
 }
 
-func TestTCPServer(t *testing.T) {
+func TestTCPServerAnswersOnce(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	for i, r := range goldenRows(t) {
@@ -64,7 +64,7 @@ func TestTCPServer(t *testing.T) {
 }
 
 // Without a database the asker is told so, in time.
-func TestTCPServerUnavailable(t *testing.T) {
+func TestTCPClientIsToldOfAnError(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.env["MYSQL_SOCKET"] = s.dir + "/none"
@@ -78,7 +78,7 @@ func TestTCPServerUnavailable(t *testing.T) {
 }
 
 // A client on a slow line: its request comes byte by byte.
-func TestTCPServerSlowly(t *testing.T) {
+func TestSlowTCPRequestIsUnderstood(t *testing.T) {
 	t.Parallel()
 	s := goldenSite(t, database(t))
 	cmd := s.command("inlookup")
@@ -108,8 +108,8 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// TestTCPClient plays the server to an inquerytest that tcpclient would have started.
-func TestTCPClient(t *testing.T) {
+// TestInquerytestOverTCP plays the server to an inquerytest that tcpclient would have started.
+func TestInquerytestOverTCP(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	golden := make(map[string]row)
@@ -163,8 +163,8 @@ func readRequest(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// TestRealTCP asks by tcpclient and inquerytest of tcpserver and inlookup, which is the front of a running inlookup.
-func TestRealTCP(t *testing.T) {
+// TestTcpclientAsksTcpserver asks by tcpclient and inquerytest of tcpserver and inlookup, which is the front of a running inlookup.
+func TestTcpclientAsksTcpserver(t *testing.T) {
 	t.Parallel()
 	testmain.Need(t, "ucspi-tcp", "tcpserver", "tcpclient")
 	s := goldenSite(t, database(t))

@@ -179,7 +179,7 @@ var tlsCases = []struct {
 		"MYSQL_OPT_SSL_CA": "@OTHER@"}, false, false},
 }
 
-func TestTLS(t *testing.T) {
+func TestTLSGoesByTheAuthority(t *testing.T) {
 	t.Parallel()
 	db := newSecureDB(t)
 	named := false
@@ -191,12 +191,11 @@ func TestTLS(t *testing.T) {
 			}
 			s := newSite(t, nil)
 			s.configure(test.settings, db.fill)
-			d := s.lookup().Directory
+			want := found
 			if !test.answered {
-				unavailable(t, test.name, d, "over@example.com")
-				return
+				want = answers{"1 over@example.com": "unavailable"}
 			}
-			found(t, test.name, d)
+			all(t, s.resolver(), test.name, want)
 		})
 	}
 	db.reissue(t)
@@ -219,11 +218,11 @@ func testMissingAuthority(t *testing.T, db *secureDB) {
 	s.configure(settings{"host.mysql": overTCP, "MYSQL_OPT_SSL_CA": file}, db.fill)
 	p := s.serve()
 	d := s.directory()
-	unavailable(t, "no file", d, "over@example.com")
+	all(t, d.Resolver, "no file", answers{"1 over@example.com": "unavailable"})
 	if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	unavailable(t, "a file without certificates", d, "over@example.com")
+	all(t, d.Resolver, "a file without certificates", answers{"1 over@example.com": "unavailable"})
 	eventually(t, "the log names the setting", func() bool {
 		return strings.Contains(p.stderr.String(), "MYSQL_OPT_SSL_CA")
 	})
@@ -260,7 +259,7 @@ func testSystemAuthorities(t *testing.T, db *secureDB) {
 }
 
 // A server that knows TLS 1.1 at best is refused.
-func TestTLSVersion(t *testing.T) {
+func TestOldTLSIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ours := newAuthority(t, dir, "ours")
@@ -282,7 +281,7 @@ func TestTLSVersion(t *testing.T) {
 		s := newSite(t, nil)
 		s.env["MYSQL_OPT_SSL_CA"] = ours.file
 		s.control("host.mysql", fmt.Sprintf("127.0.0.1:bob:secret:%d:ssl\n", addr.(*net.TCPAddr).Port))
-		unavailable(t, "a fake", s.lookup().Directory, "user@example.com")
+		all(t, s.resolver(), "a fake", answers{"1 user@example.com": "unavailable"})
 		eventually(t, want, func() bool { return seen.String() != "" })
 		if got := seen.String(); got != want {
 			t.Errorf("%s: %s, want %s", tls.VersionName(version), got, want)

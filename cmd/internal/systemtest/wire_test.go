@@ -1,6 +1,6 @@
 package systemtest
 
-// What comes over the request FIFO: from nobody in particular. TestServer is one suite for every Resolver.
+// What comes over the request FIFO: from nobody in particular. TestServerTrustsNoRequest is one suite for every Resolver.
 
 import (
 	"bytes"
@@ -73,7 +73,7 @@ func (s *served) good(t *testing.T) {
 	}
 }
 
-func TestServer(t *testing.T) {
+func TestServerTrustsNoRequest(t *testing.T) {
 	golden := func(t *testing.T) inlookup.Resolver {
 		mysql := &inlookup.MySQL{Getenv: goldenSite(t, database(t)).getenv}
 		t.Cleanup(func() { mysql.Close() })
@@ -338,7 +338,7 @@ func testReplyDir(t *testing.T, r inlookup.Resolver) {
 }
 
 // A client that has gone costs no SELECT.
-func TestGoneClient(t *testing.T) {
+func TestGoneClientCostsNoSelect(t *testing.T) {
 	db := database(t)
 	mysql := &inlookup.MySQL{Getenv: goldenSite(t, db).getenv}
 	defer mysql.Close()
@@ -429,7 +429,7 @@ func nobodyThere(t *testing.T, d inlookup.Directory, email string) {
 
 // The address is data, and names one user: that one or none. Case does not matter, in letters
 // beyond ASCII neither.
-func TestExactAddress(t *testing.T) {
+func TestLikeAddressesAreNobodys(t *testing.T) {
 	d := exactSite(t)
 	for _, name := range exactNames {
 		for _, spelling := range []string{name, strings.ToUpper(name)} {
@@ -449,7 +449,7 @@ func TestExactAddress(t *testing.T) {
 }
 
 // So do an alias, a domain and an IP address.
-func TestExactDomain(t *testing.T) {
+func TestLikeDomainsAreNone(t *testing.T) {
 	d, ctx := exactSite(t), t.Context()
 	for _, email := range []string{"café@exact.example", "CAFÉ@exact.example"} {
 		if lines, err := d.Alias(ctx, email); len(lines) != 1 || err != nil {
@@ -532,7 +532,7 @@ func manyRows() (rows string, want map[string]string) {
 }
 
 // Of many questions at once each gets its own answer, whatever the tables' character set.
-func TestManyAtOnce(t *testing.T) {
+func TestEachGetsItsOwnAnswer(t *testing.T) {
 	db := database(t)
 	rows, want := manyRows()
 	for _, charset := range []string{"latin1", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32"} {
@@ -561,7 +561,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // What cannot be in the tables is not looked for: control characters, what is not UTF-8, no domain
 // or no local part.
-func TestImpossibleAddress(t *testing.T) {
+func TestImpossibleAddressIsNotLookedFor(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
 	s.serve().startLines() // after which it asks no more of itself
@@ -593,7 +593,7 @@ func TestImpossibleAddress(t *testing.T) {
 }
 
 // Columns are of any width, so an address of any length is looked for.
-func TestLongAddress(t *testing.T) {
+func TestLongAddressIsLookedFor(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
 	s.serve().startLines()
