@@ -745,9 +745,9 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 }
 
 // push has s wait, as a retry or in its lane. There the earliest deadline comes
-// first, which is that of the oldest question. So a question that has got its first SELECT gets the others
-// too, and what they cost is not wasted. The caller of this and of what follows
-// holds the mutex, unless it says otherwise.
+// first, which is that of the oldest question. So a question that has got its
+// first SELECT gets the others too, and what they cost is not wasted. The caller
+// of this and of what follows holds the mutex, unless it says otherwise.
 func (p *pool) push(s *call) {
 	if !s.failed.IsZero() {
 		p.retries = append(p.retries, s)
@@ -1305,8 +1305,9 @@ const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1
 	/*M!100101 , max_statement_time=2.2 */ /*M!100301 , system_versioning_asof=DEFAULT */
 	/*!50708 , max_execution_time=2200 */`
 
-// setSession prepares a new connection. A Galera node that is not ready refuses
-// every statement, even DO 0.
+// setSession prepares a new connection. A server may be set to READ UNCOMMITTED:
+// then a row that is rolled back could be remembered. A Galera node that is not
+// ready refuses every statement, even DO 0.
 func setSession(ctx context.Context, conn driver.Conn) error {
 	statements := []string{
 		session,
