@@ -9,8 +9,9 @@
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
-// To read the source, begin with avl.go (the tree), then cache.go, inquery.go
-// (the asking side), fifo.go (the server) and inlookup.go (MySQL).
+// To read the source, begin with avl.go (the tree), then inquery.go (questions,
+// answers, the asking side), cache.go, fifo.go (the server) and inlookup.go
+// (MySQL).
 package inlookup
 
 // MySQL: where the rows are, and what they mean.
@@ -1778,11 +1779,14 @@ func (c *config) brokenStore(domain string) error {
 // Resolve looks q up. That something is not in the tables is an answer. Every
 // error wraps ErrUnavailable.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
+	if err := ended(ctx); err != nil {
+		return Answer{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	a, err := m.lookUp(ctx, q)
 	if err == nil && a.isError(q.Type) {
-		err = fmt.Errorf("the answer for %q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
+		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
@@ -1946,10 +1950,12 @@ func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer,
 	if err != nil {
 		return Answer{}, err
 	}
-	return newPasswd([]string{
-		email, passwd, f[userUID].String, gid,
-		f[userGecos].String, f[userDir].String, f[userShell].String,
-	}, user.inactive), nil
+	a, err := newPasswd(user.inactive, email, passwd, f[userUID].String, gid,
+		f[userGecos].String, f[userDir].String, f[userShell].String)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%s: %w", email, err)
+	}
+	return a, nil
 }
 
 // gidWithLimits returns pw_gid. With DOMAIN_LIMITS it has flags of the domain's
