@@ -9,8 +9,9 @@
 //	d := inlookup.Directory{Resolver: inlookup.FromEnv()}
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
-// To read the source, begin with avl.go (the tree), then cache.go, inquery.go
-// (the asking side), fifo.go (the server) and inlookup.go (MySQL).
+// To read the source, begin with avl.go (the tree), then inquery.go (questions,
+// answers, the asking side), cache.go, fifo.go (the server) and inlookup.go
+// (MySQL).
 package inlookup
 
 // MySQL: where the rows are, and what they mean.
@@ -859,9 +860,9 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 }
 
 // push has s wait, as a retry or in its lane. There the earliest deadline comes
-// first, which is that of the oldest question. So a question that has got its first SELECT gets the others
-// too, and what they cost is not wasted. The caller of this and of what follows
-// holds the mutex, unless it says otherwise.
+// first, which is that of the oldest question. So a question that has got its
+// first SELECT gets the others too, and what they cost is not wasted. The caller
+// of this and of what follows holds the mutex, unless it says otherwise.
 func (p *pool) push(s *call) {
 	if !s.failed.IsZero() {
 		p.retries = append(p.retries, s)
@@ -1418,8 +1419,9 @@ const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1
 	/*M!100101 , max_statement_time=2.2 */ /*M!100301 , system_versioning_asof=DEFAULT */
 	/*!50708 , max_execution_time=2200 */`
 
-// setSession prepares a new connection. A Galera node that is not ready refuses
-// every statement, even DO 0.
+// setSession prepares a new connection. A server may be set to READ UNCOMMITTED:
+// then a row that is rolled back could be remembered. A Galera node that is not
+// ready refuses every statement, even DO 0.
 func setSession(ctx context.Context, conn driver.Conn) error {
 	statements := []string{
 		session,
@@ -1958,11 +1960,14 @@ func (c *config) brokenStore(domain string) error {
 // Resolve looks q up. That something is not in the tables is an answer. Every
 // error wraps ErrUnavailable.
 func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
+	if err := ended(ctx); err != nil {
+		return Answer{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	a, err := m.lookUp(ctx, q)
 	if err == nil && a.isError(q.Type) {
-		err = fmt.Errorf("the answer for %q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
+		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
@@ -2126,10 +2131,12 @@ func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer,
 	if err != nil {
 		return Answer{}, err
 	}
-	return newPasswd([]string{
-		email, passwd, f[userUID].String, gid,
-		f[userGecos].String, f[userDir].String, f[userShell].String,
-	}, user.inactive), nil
+	a, err := newPasswd(user.inactive, email, passwd, f[userUID].String, gid,
+		f[userGecos].String, f[userDir].String, f[userShell].String)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%s: %w", email, err)
+	}
+	return a, nil
 }
 
 // gidWithLimits returns pw_gid. With DOMAIN_LIMITS it has flags of the domain's

@@ -107,6 +107,8 @@ func (a *admin) status() string {
 	w.add("cache_stale_total", "counter",
 		"expired answers given while the database was unavailable", "", c.StaleHits)
 	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
+	w.add("cache_busy_total", "counter", "loads refused because too many waited", "", c.Busy)
+	w.add("cache_waiting", "gauge", "loads that wait now", "", c.Waiting)
 	w.add("cache_evicted_total", "counter", "entries evicted to make room", "", c.Evicted)
 	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
 	w.add("cache_entries", "gauge", "entries in the cache", `kind="present"`, c.Present.Entries)
