@@ -185,16 +185,8 @@ func TestCheckReadableFiles(t *testing.T) {
 func TestCheckFiles(t *testing.T) {
 	t.Parallel()
 	checks(t, []checkTest{
-		{"malformed mcdinfo", controlFile("mcdinfo", "domain d.example 0\n\nserver hunter2\n", 0o600), 0,
-			`warning +mcdinfo +/.*/mcdinfo:1: this entry of domain .* is incomplete`},
-		{"malformed assign", controlFile("../users/assign", "+example.com\n", 0o644), 0,
-			`warning +assign +/.*/assign:1: `},
-		{"malformed smtproutes", controlFile("smtproutes", "example.com:a:b\n", 0o644), 0,
-			`warning +smtproutes +/.*/smtproutes:1: `},
 		{"smtproutes without a colon", controlFile("smtproutes", "example.com\n", 0o644), 0,
 			`ok +smtproutes `},
-		{"malformed host.mysql", controlFile("host.mysql", "localhost:indimail:hunter2:x\n", 0o600), 100,
-			`wrong +host.mysql +/.*/host.mysql:1: want host:`},
 		{"no CONTROLDIR", variable("CONTROLDIR", "/nowhere"), 0,
 			`warning +CONTROLDIR .*/nowhere.*no such file`},
 		{"short timeoutread", controlFile("timeoutread", "3\n", 0o644), 0,
@@ -208,15 +200,11 @@ func TestCheckFiles(t *testing.T) {
 func TestCheckVariables(t *testing.T) {
 	t.Parallel()
 	checks(t, []checkTest{
-		{"wrong variable", variable("RELAY_CLEAR_MINUTES", "half"), 100,
-			`wrong +environment +RELAY_CLEAR_MINUTES: .*half`},
 		{"then nothing is asked", variable("RELAY_CLEAR_MINUTES", "half"), 100,
 			`warning +database +not asked`},
-		{"wrong cache", variable("CACHE_TTL", "soon"), 100, `wrong +cache +CACHE_TTL: .*soon`},
 		{"no cache", variable("USE_BTREE", "0"), 0, `ok +cache +none`},
 		{"FIFO_MODE for all", variable("FIFO_MODE", "666"), 0, `warning +FIFO_MODE +0666: everyone`},
 		{"FIFO_MODE for none", variable("FIFO_MODE", "060"), 100, `wrong +FIFO_MODE +0060: .*want 0660`},
-		{"REPLYDIR relative", variable("REPLYDIR", "tmp"), 100, `wrong +environment +REPLYDIR: want an absolute`},
 		{"REPLYDIR missing", variable("REPLYDIR", "/nowhere/"), 100,
 			`wrong +REPLYDIR .*no such file.*no client will get an answer`},
 		{"REPLYDIR right", func(s *site) { s.env["REPLYDIR"] = s.env["FIFOTMPDIR"] }, 0,
