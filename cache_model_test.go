@@ -72,16 +72,21 @@ func (m *cacheModel) put(key string, e modelEntry) {
 	}
 	m.entries[key] = e
 	m.toFront(key)
-	for m.max > 0 && len(m.lists[1]) > max(1, m.max/8) {
-		m.drop(m.lists[1][len(m.lists[1])-1])
+	for m.max > 0 && len(m.lists[e.kind]) > m.room(e.kind) {
+		m.drop(m.lists[e.kind][len(m.lists[e.kind])-1])
 	}
-	for m.max > 0 && len(m.entries) > m.max {
-		list := m.lists[0]
-		if len(m.lists[1]) > 0 {
-			list = m.lists[1]
-		}
-		m.drop(list[len(list)-1])
-	}
+}
+
+// room returns how many entries of a kind there may be.
+func (m *cacheModel) room(kind int) int {
+	absent := max(m.max/8, min(1, m.max-1))
+	return []int{m.max - absent, absent}[kind]
+}
+
+// modelKind returns 1 for an answer that says "absent".
+func modelKind(q Query, a Answer) int {
+	bounces := q.Type == TypeUser || q.Type == TypePasswd || q.Type == TypeHost
+	return bit(bounces && a.Equal(absentAnswer(q)))
 }
 
 // ask returns what must be answered, "" for an error, and whether the Resolver must be asked. The
@@ -102,8 +107,7 @@ func (m *cacheModel) ask(q Query, resolverDown bool, next Answer) (want Answer, 
 	if resolverDown {
 		return Answer{}, true
 	}
-	kind := bit(next.Equal(absentAnswer(q)))
-	m.put(key, modelEntry{answer: next, loaded: time.Now(), kind: kind})
+	m.put(key, modelEntry{answer: next, loaded: time.Now(), kind: modelKind(q, next)})
 	return next, true
 }
 
@@ -130,7 +134,7 @@ func (m *cacheModel) preload(q Query, resolverDown bool, next Answer) (kept, cal
 	if _, ok := m.entries[key]; ok {
 		return 0, 0
 	}
-	full := m.max > 0 && len(m.entries) >= m.max
+	full := m.max > 0 && len(m.lists[0]) >= m.room(0)
 	if resolverDown || full || next.Equal(absentAnswer(q)) {
 		return 0, 1
 	}

@@ -272,7 +272,7 @@ func TestTLS(t *testing.T) {
 		{"TLS 1.2", named, tls.VersionTLS12, []string{"MYSQL_OPT_SSL_CA", path}, true},
 		{"TLS 1.1", named, tls.VersionTLS11, []string{"MYSQL_OPT_SSL_CA", path}, false},
 	} {
-		config, err := tlsConfig(environ{environment(c.env...)}, "db.example")
+		config, err := tlsConfig(environ{environment(c.env...)}, "db.example", t.Logf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func TestTLS(t *testing.T) {
 	}
 	writeFile(t, path, "no certificate")
 	for _, ca := range []string{path, path + "-none"} {
-		_, err := tlsConfig(environ{environment("MYSQL_OPT_SSL_CA", ca)}, "h")
+		_, err := tlsConfig(environ{environment("MYSQL_OPT_SSL_CA", ca)}, "h", t.Logf)
 		if err == nil || !strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA") ||
 			!strings.Contains(err.Error(), ca) {
 			t.Errorf("%s: %v", ca, err)
@@ -816,4 +816,55 @@ func errorNumber(err error) uint16 {
 		return refused.Number
 	}
 	return 0
+}
+
+// TestResolveMany: a batch answers what Resolve answers, or leaves it to Resolve: users without a
+// row or with an odd one, names beyond ASCII, users of distributed domains, two rows of one name.
+func TestResolveMany(t *testing.T) {
+	dir := controls(t, map[string]string{"mcdinfo": mcdinfo, "host.cntrl": "central.example"})
+	m := configured(t, dir, "DOMAIN_LIMITS", "1", "DEFAULT_DOMAIN", "example.com")
+	tabs := newTables(t, m)
+	user := func(name, domain string, changes ...string) {
+		row := tableRow{"pw_name": name, "pw_domain": domain, "pw_passwd": "$5$" + name,
+			"pw_uid": "1", "pw_gid": "0", "pw_gecos": name, "pw_dir": "/" + name, "pw_shell": "s"}
+		tabs.rows["indimail"] = append(tabs.rows["indimail"], row.with(changes...))
+	}
+	user("user", "example.com")
+	user("over", "Example.COM", "pw_gid", "16")
+	user("free", "example.com", "pw_gid", "8192")
+	user("user", "real.example")
+	user("odd", "example.com", "pw_gid", "many")
+	user("nouid", "example.com", "pw_uid", "x")
+	user("twice", "example.com")
+	user("TWICE", "example.com")
+	user("jürgen", "example.com")
+	user("user", "dist.example.net")
+	tabs.rows["aliasdomain"] = []tableRow{{"alias": "alias.example", "domain": "real.example"}}
+	tabs.rows["vlimits"] = []tableRow{{"domain": "example.com", "disable_pop": "1"}}
+	answered := []string{"user@example.com", "over@example.com", "free@example.com", "user",
+		"user@real.example", "user@alias.example"}
+	left := []string{"odd@example.com", "nouid@example.com", "twice@example.com", "jürgen@example.com",
+		"user@dist.example.net", "nobody@example.com", "@example.com", "user@other.example"}
+	var questions []Query
+	for _, email := range append(slices.Clone(answered), left...) {
+		questions = append(questions, Query{Type: TypePasswd, Email: email})
+	}
+	answers, err := m.ResolveMany(t.Context(), questions)
+	if err != nil || len(answers) != len(questions) {
+		t.Fatalf("%d answers, %v", len(answers), err)
+	}
+	for i, q := range questions {
+		if isLeft := answers[i].isZero(); isLeft != (i >= len(answered)) {
+			t.Errorf("%s: left to Resolve: %v", q.Email, isLeft)
+		} else if want, err := m.Resolve(t.Context(), q); !isLeft && (err != nil || !answers[i].Equal(want)) {
+			t.Errorf("%s: not the answer of Resolve (%v)", q.Email, err)
+		}
+	}
+	if p, err := answers[0].Passwd(); err != nil || p.GID != 2 {
+		t.Errorf("%+v, %v: want the flag of disable_pop", p, err)
+	}
+	tabs.missing["indimail"] = true
+	if _, err := m.ResolveMany(t.Context(), questions); errorNumber(err) != 1146 {
+		t.Errorf("no table: %v", err)
+	}
 }

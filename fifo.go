@@ -19,7 +19,8 @@ package inlookup
 // answering. Any other question goes to a goroutine. Each kind of question has
 // a bound on their number, and one beyond it is answered "error" at once. One
 // wait is left: open(2) of a reply path on a file system that hangs stops the
-// thread for as long. In REPLYDIR, a local directory, no path does that.
+// thread for as long. In REPLYDIR, a local directory in which no client can
+// mount anything, no path does that.
 //
 // The server uses bare file descriptors. With an os.File the runtime's poller
 // would stand between the pipe and its reader: one more thread to wake for each
@@ -90,14 +91,20 @@ func defaultDir() string {
 	return before
 }
 
-// fifoMode returns the mode for FIFOs that either end makes.
+// fifoMode returns the mode for FIFOs that either end makes. Text that is no
+// octal number stands for the default. A mode with which the owner could not
+// open the FIFO is an error, before one is made.
 func (e environ) fifoMode() (fs.FileMode, error) {
-	text := e.get("FIFO_MODE", "660")
-	mode, err := strconv.ParseUint(text, 8, 9) // 9 bits: at most 0777
-	if err != nil {
-		return 0, fmt.Errorf("FIFO_MODE: want an octal mode like 0660, not %q", text)
+	const def, ownerBoth = 0o660, 0o600
+	n, ok := leadingNumber(e.get("FIFO_MODE", ""), 8)
+	if !ok || n < 0 {
+		return def, nil
 	}
-	return fs.FileMode(mode), nil
+	mode := fs.FileMode(n) & fs.ModePerm
+	if mode&ownerBoth != ownerBoth {
+		return 0, fmt.Errorf("FIFO_MODE: %04o: its owner must read and write: want 0660", n)
+	}
+	return mode, nil
 }
 
 // indimail returns the user and the group indimail, or -1 and -1 where there are

@@ -183,10 +183,7 @@ func (b *safeBuffer) String() string {
 
 // --- Resolvers.
 
-// A resolverFunc is a Resolver.
-type resolverFunc func(ctx context.Context, q Query) (Answer, error)
-
-func (f resolverFunc) Resolve(ctx context.Context, q Query) (Answer, error) { return f(ctx, q) }
+type resolverFunc = ResolverFunc
 
 // always answers with a, whatever is asked.
 func always(a Answer) Resolver {

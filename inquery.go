@@ -33,45 +33,19 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
 // The errors of this package. Every error that a Directory returns wraps one of
-// the first four.
+// the first four, and only the first says that there is no such address.
 var (
-	ErrNotFound    = errors.New("no such address")
-	ErrUnavailable = errors.New("lookup unavailable")
-	ErrTooLong     = errors.New("message too long")
-	ErrInvalid     = errors.New("invalid message")
-	ErrServed      = errors.New("another server holds this FIFO")
-
-	errNoResolver = fmt.Errorf("the field Resolver is nil: %w", ErrInvalid)
+	ErrNotFound    = errors.New("no such address")                // that is certain
+	ErrUnavailable = errors.New("lookup unavailable")             // now; ask again later
+	ErrTooLong     = errors.New("message too long")               // for a frame
+	ErrInvalid     = errors.New("invalid message")                // question, answer or row
+	ErrServed      = errors.New("another server holds this FIFO") // from Server.Listen
 )
-
-// A Resolver answers one query. Client (over FIFOs), MySQL (directly) and Cache
-// (in front of another) are Resolvers; a Server serves any of them.
-//
-// A Server, a Cache and a Directory give it addresses in lower case. What does
-// not exist has an answer too, see Absent; the error ErrNotFound means the
-// same. Any other error means that there is no answer now, and clients will ask
-// again. Resolve must return soon after ctx is done. Many goroutines call it at
-// once.
-type Resolver interface {
-	Resolve(ctx context.Context, q Query) (Answer, error)
-}
-
-// askResolver asks r, which may be nil, or panic.
-func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error) {
-	if r == nil {
-		return Answer{}, errNoResolver
-	}
-	defer rescue(&err)
-	a, err = r.Resolve(ctx, q)
-	if errors.Is(err, ErrNotFound) {
-		return Absent(q), nil
-	}
-	return a, err
-}
 
 // A Type says what is asked. Types 1 to 7 are those of the C programs.
 type Type byte
@@ -170,8 +144,8 @@ func separator(email []byte) int {
 
 func lower(s string) string { return string(appendLower(nil, s)) }
 
-// appendLower appends s in lower case. In text that is not UTF-8 only A to Z
-// change, because ToLower would make different texts equal.
+// appendLower appends s in lower case. Bytes that are not UTF-8 stay as they
+// are, so the halves of an address become what they are in the whole.
 func appendLower[S string | []byte](b []byte, s S) []byte {
 	begin := len(b)
 	b = append(b, s...)
@@ -184,22 +158,33 @@ func appendLower[S string | []byte](b []byte, s S) []byte {
 			ascii = false
 		}
 	}
-	if ascii || !utf8.Valid(b[begin:]) {
+	if ascii {
 		return b
 	}
-	return append(b[:begin], bytes.ToLower(b[begin:])...)
+	rest := bytes.Clone(b[begin:])
+	b = b[:begin]
+	for len(rest) > 0 {
+		r, size := utf8.DecodeRune(rest)
+		if r == utf8.RuneError {
+			b = append(b, rest[:size]...)
+		} else {
+			b = utf8.AppendRune(b, unicode.ToLower(r))
+		}
+		rest = rest[size:]
+	}
+	return b
 }
 
 // appendFrame appends the request frame that asks for an answer at reply.
 func (q Query) appendFrame(b []byte, reply string) ([]byte, error) {
 	if !q.Type.known() {
-		return b, fmt.Errorf("%w: %v", ErrInvalid, q.Type)
+		return b, fmt.Errorf("%w: no server knows this type", ErrInvalid)
 	}
 	if strings.Contains(q.Email+q.IP, "\x00") {
-		return b, fmt.Errorf("%w: a NUL in %q or %q", ErrInvalid, q.Email, q.IP)
+		return b, fmt.Errorf("%w: a NUL in %.100q or %.100q", ErrInvalid, q.Email, q.IP)
 	}
 	if q.Type == TypeRelay && q.IP == "" {
-		return b, fmt.Errorf("%w: a %v without an IP address", ErrInvalid, q.Type)
+		return b, fmt.Errorf("%w: no IP address", ErrInvalid)
 	}
 	body := string([]byte{byte(q.Type), 0}) + q.Email + "\x00" + reply + "\x00" + q.IP + "\x00"
 	size := headerSize + len(body)
@@ -260,13 +245,12 @@ func parseRequest(b []byte) (r request, size int) {
 
 var nul = []byte{0}
 
-// A Secret is a text that fmt, log and encoding/json do not show, wherever it
-// lies: a password hash, or an Answer, which may hold one. They call no methods
-// of fields that are not exported, but neither do they follow a *string in one.
-// The zero Secret is the empty text.
+// A Secret is a text that fmt, log and encoding/json do not show: a password
+// hash, or an Answer, which may hold one. They call no methods of fields that
+// are not exported, but neither do they follow a *string in one.
 type Secret struct {
 	_    [0]func() // forbids ==, which would compare pointers
-	text *string
+	text *string   // nil: empty
 }
 
 // NewSecret returns the Secret with that text.
@@ -285,12 +269,8 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// String returns the length of the text. GoString, for %#v, does the same.
-func (s Secret) String() string   { return fmt.Sprintf("a secret of %d bytes", len(s.Reveal())) }
-func (s Secret) GoString() string { return s.String() }
-
 // An Answer is a reply as it travels: the code, and the data if it has any. The
-// zero Answer is none. Two Answers are compared by Equal, not by ==.
+// zero Answer is none.
 type Answer struct{ wire Secret }
 
 // WireAnswer returns the answer that travels as these bytes.
@@ -302,14 +282,12 @@ func (a Answer) Wire() string { return a.wire.Reveal() }
 // Equal reports whether two answers are the same bytes.
 func (a Answer) Equal(b Answer) bool { return a.Wire() == b.Wire() }
 
-func (a Answer) isZero() bool { return a.wire.text == nil }
+func (a Answer) isZero() bool { return a.Wire() == "" }
 
-// String returns a description without the data, which may hold a password
-// hash. GoString, for %#v, does the same.
+// String returns a description without the data.
 func (a Answer) String() string {
 	return fmt.Sprintf("code %d, %d bytes", a.Code(), len(a.Wire()))
 }
-func (a Answer) GoString() string { return a.String() }
 
 // NewAnswer returns the answer with that code and no data. The code is a Status
 // for TypeUser, and 1 or 0 for TypeRelay.
@@ -444,12 +422,11 @@ type Passwd struct {
 	Inactive bool // the row is in the table of inactive users
 }
 
-// String returns the entry without its hash. GoString, for %#v, does the same.
+// String returns the entry without its hash.
 func (p Passwd) String() string {
 	return fmt.Sprintf("%s uid=%d gid=%d gecos=%q dir=%q shell=%q inactive=%t",
 		p.Email, p.UID, p.GID, p.Gecos, p.Dir, p.Shell, p.Inactive)
 }
-func (p Passwd) GoString() string { return p.String() }
 
 const (
 	pwStruct    = "PWSTRUCT="
@@ -471,20 +448,31 @@ const (
 )
 
 // NewPasswd returns the answer with that entry. Only Gecos and a SCRAM password
-// may hold a colon. With one in another field the entry decodes wrongly.
+// may hold a colon, and nothing a NUL. An entry that would be read as another
+// becomes the answer that says "error".
 func NewPasswd(p Passwd) Answer {
-	return newPasswd([]string{
-		p.Email, p.Passwd.Reveal(), strconv.Itoa(p.UID), strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell,
-	}, p.Inactive)
+	a, err := newPasswd(p.Inactive, p.Email, p.Passwd.Reveal(), strconv.Itoa(p.UID),
+		strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell)
+	if err != nil {
+		return errorAnswer(TypePasswd)
+	}
+	return a
 }
 
 // newPasswd returns the answer with these fields, and with the last one.
-func newPasswd(fields []string, inactive bool) Answer {
-	last := "0"
+func newPasswd(inactive bool, fields ...string) (Answer, error) {
 	if inactive {
-		last = "1"
+		fields = append(fields, "1")
+	} else {
+		fields = append(fields, "0")
 	}
-	return NewData(TypePasswd, pwStruct+strings.Join(append(fields, last), ":"))
+	text := strings.Join(fields, ":")
+	data := pwStruct + text
+	readAsOther := !slices.Equal(splitPasswd(text), fields) || strings.HasPrefix(data, noSuchUser)
+	if readAsOther || strings.Contains(text, "\x00") {
+		return Answer{}, fmt.Errorf("%w: a colon or a NUL in a field of the entry", ErrInvalid)
+	}
+	return NewData(TypePasswd, data), nil
 }
 
 // Passwd decodes an answer to TypePasswd.
@@ -594,8 +582,7 @@ type Limits struct {
 	PermMaillistModerators  int16
 	PermQuota               int16
 	PermDefaultQuota        int16
-	LimitType               int16   // LimitsOfDomain or LimitsOfUser
-	_                       [6]byte // padding of the C struct
+	LimitType               int16 // LimitsOfDomain or LimitsOfUser
 }
 
 const (
@@ -605,8 +592,9 @@ const (
 
 // NewLimits returns the answer with that record.
 func NewLimits(l Limits) Answer {
-	b, _ := binary.Append(nil, binary.NativeEndian, l) // no error: the size is fixed
-	return WireAnswer(wireCode(len(b)) + string(b))
+	b := make([]byte, limitsSize)            // with the padding of the C struct
+	binary.Encode(b, binary.NativeEndian, l) // no error: it fits
+	return WireAnswer(wireCode(limitsSize) + string(b))
 }
 
 // Limits decodes an answer to TypeLimit.
@@ -672,12 +660,11 @@ func (d Directory) Passwd(ctx context.Context, email string) (Passwd, error) {
 		return p, err
 	}
 	local, domain := q.Split("")
-	gotLocal, gotDomain := Query{Email: p.Email}.Split(domain)
-	if domain == "" { // only the server knows the default domain
-		gotDomain = ""
-	}
-	if gotLocal != local || gotDomain != domain {
-		return Passwd{}, fmt.Errorf("%w: an entry of %q, not of %q", ErrInvalid, p.Email, email)
+	gotLocal, gotDomain := Query{Email: p.Email}.Split("")
+	sameDomain := domain == "" || gotDomain == domain // only the server knows the default domain
+	if gotLocal != local || !sameDomain {
+		return Passwd{}, fmt.Errorf("%w: an entry of %.100q, not of %.100q",
+			ErrInvalid, p.Email, email)
 	}
 	return p, nil
 }
@@ -731,8 +718,8 @@ var tcpUsed atomic.Bool
 // the server says so, or if no answer comes in time. It wraps ErrTooLong or
 // ErrInvalid if the question cannot be sent or the answer cannot be read.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
-	if ctx.Err() != nil {
-		return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	if err := ended(ctx); err != nil {
+		return Answer{}, err
 	}
 	timeout, mode, err := c.settings()
 	if err != nil {
@@ -799,7 +786,7 @@ func (c *Client) settings() (time.Duration, fs.FileMode, error) {
 
 func (c *Client) ask(ctx context.Context, q Query, mode fs.FileMode) (Answer, error) {
 	e := environ{c.Getenv}
-	if e.set("TCPCLIENT") && e.set("TCPREMOTEIP") {
+	if e.get("TCPCLIENT", "") != "" && e.get("TCPREMOTEIP", "") != "" {
 		return c.askTCP(ctx, q)
 	}
 	dir := e.get("FIFOTMPDIR", e.get("REPLYDIR", "/tmp"))
@@ -955,8 +942,12 @@ func (e environ) get(name, def string) string {
 	return cmp.Or(e.getenv(name), def)
 }
 
-// set reports whether a variable is set to something.
-func (e environ) set(name string) bool { return e.get(name, "") != "" }
+// set reports whether a variable is set, even to nothing. A getenv cannot tell
+// "set to nothing" from "unset". With one, such a variable is not set.
+func (e environ) set(name string) bool {
+	_, set := os.LookupEnv(name)
+	return e.get(name, "") != "" || e.getenv == nil && set
+}
 
 // ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
 func ControlFile(getenv func(string) string, name string) string {
@@ -984,15 +975,13 @@ func (e environ) value(name, def string) (string, error) {
 	return cmp.Or(strings.TrimSpace(line), def), err
 }
 
-// seconds returns the whole seconds in a control file, or def.
+// seconds returns the whole seconds in a control file. It returns def if they
+// are no positive number, since a client has nowhere to write a warning.
 func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
 	text, err := e.value(name, "")
-	if text == "" || err != nil {
-		return def, err
+	const most = 1 << 30 // beyond it a Duration would overflow
+	if n, _ := leadingNumber(text, 10); n > 0 {
+		return time.Duration(min(n, most)) * time.Second, err
 	}
-	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil || n == 0 {
-		return def, fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), text)
-	}
-	return time.Duration(n) * time.Second, nil
+	return def, err
 }

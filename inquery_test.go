@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // decode returns the typed value of an answer to a question of type t.
@@ -66,7 +67,7 @@ func TestSplit(t *testing.T) {
 		{TypeUser, "a%b:c", "a%b", "c"},
 		{TypeUser, "JÜRGEN@Ä.example", "jürgen", "ä.example"},
 		{TypeUser, "[\\]^_`{@Z", "[\\]^_`{", "z"},
-		{TypeUser, "A\xff\xfeÜ@B", "a\xff\xfeÜ", "b"}, // not UTF-8: only A to Z change
+		{TypeUser, "A\xff\xfeÜ@B", "a\xff\xfeü", "b"}, // not UTF-8
 		{TypeRelay, "user", "user", "default.example"},
 		{TypePasswd, "user%Example.com", "user", "example.com"},
 		{TypeHost, "user", "user", "default.example"},
@@ -95,7 +96,7 @@ func TestLower(t *testing.T) {
 		"ÄÖÜẞ":          "äöüß",
 		"ΑΒΓ":           "αβγ",
 		"A\xc3":         "a\xc3",
-		"A\xc3\xc3\x84": "a\xc3\xc3\x84",
+		"A\xc3\xc3\x84": "a\xc3\xc3\xa4",
 		"\xff\xfeB":     "\xff\xfeb",
 	} {
 		if got := lower(in); got != want {
@@ -103,6 +104,11 @@ func TestLower(t *testing.T) {
 		}
 		if got := appendLower([]byte("BEFORE"), in); string(got) != "BEFORE"+want {
 			t.Errorf("%q behind other text: %q", in, got)
+		}
+	}
+	for r := range unicode.MaxRune { // a question is in lower case when its key is made
+		if once := lower(string(r)); lower(once) != once {
+			t.Errorf("%q becomes %q and then %q", r, once, lower(once))
 		}
 	}
 }
@@ -215,7 +221,7 @@ func TestPasswdPrints(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"user@example.com", "A User", "/home", "5000000S", "true"} {
-		if !strings.Contains(p.String(), want) || !strings.Contains(p.GoString(), want) {
+		if !strings.Contains(p.String(), want) {
 			t.Errorf("%s is not in %v", want, p)
 		}
 	}
@@ -571,9 +577,9 @@ func golden(t testing.TB) (lines []goldenLine) {
 
 func goldenValues() map[string]any {
 	shared := Limits{2000000000, -1, 100, 101, 102, 103, 104, 9000000000, 50000, 5000000, 1000,
-		1, 0, 1, 0, 1, 0, 1, 1, 2, 3, 4, 3, 2, 1, 6, 7, 1, [6]byte{}}
+		1, 0, 1, 0, 1, 0, 1, 1, 2, 3, 4, 3, 2, 1, 6, 7, 1}
 	own := Limits{-1, 1900000000, 1, 2, 3, 4, 5, 600, 700, 800, 900,
-		0, 1, 0, 1, 0, 1, 0, 7, 6, 5, 4, 3, 0, 0, 2, 1, 2, [6]byte{}}
+		0, 1, 0, 1, 0, 1, 0, 7, 6, 5, 4, 3, 0, 0, 2, 1, 2}
 	none := Limits{DomainExpiry: -1, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,
 		MaxForwards: -1, MaxAutoresponders: -1, MaxMailinglists: -1, LimitType: 1}
 	entry := func(email, hash string, gid int, gecos, dir string, inactive bool) Passwd {

@@ -32,7 +32,11 @@ func (a *admin) answer(ctx context.Context, q inlookup.Query) (string, error) {
 	case a.cache == nil:
 		return "there is no cache\n", nil
 	}
-	return fmt.Sprintf("%d entries flushed\n", a.cache.Flush(q.Email)), nil
+	n := a.cache.Flush(q.Email)
+	if n == 1 {
+		return "1 entry flushed\n", nil
+	}
+	return fmt.Sprintf("%d entries flushed\n", n), nil
 }
 
 func (a *admin) cacheStats() (s inlookup.CacheStats) {
@@ -103,6 +107,8 @@ func (a *admin) status() string {
 	w.add("cache_stale_total", "counter",
 		"expired answers given while the database was unavailable", "", c.StaleHits)
 	w.add("cache_load_errors_total", "counter", "loads that failed", "", c.LoadErrors)
+	w.add("cache_busy_total", "counter", "loads refused because too many waited", "", c.Busy)
+	w.add("cache_waiting", "gauge", "loads that wait now", "", c.Waiting)
 	w.add("cache_evicted_total", "counter", "entries evicted to make room", "", c.Evicted)
 	w.add("cache_flushed_total", "counter", "entries flushed", "", c.Flushed)
 	w.add("cache_entries", "gauge", "entries in the cache", `kind="present"`, c.Present.Entries)

@@ -187,28 +187,48 @@ func TestCheckFiles(t *testing.T) {
 	checks(t, []checkTest{
 		{"smtproutes without a colon", controlFile("smtproutes", "example.com\n", 0o644), 0,
 			`ok +smtproutes `},
+		{"a blank in host.mysql", controlFile("host.mysql", "local host:indimail:hunter2\n", 0o600), 100,
+			`wrong +host.mysql +/.*/host.mysql:1: want host:`},
+		{"no port in host.mysql", controlFile("host.mysql", "localhost:indimail:hunter2:x\n", 0o600), 100,
+			`warning +host.mysql +/.*/host.mysql:1: want a port`},
 		{"no CONTROLDIR", variable("CONTROLDIR", "/nowhere"), 0,
 			`warning +CONTROLDIR .*/nowhere.*no such file`},
 		{"short timeoutread", controlFile("timeoutread", "3\n", 0o644), 0,
 			`warning +timeoutread .*3 s.*want at least 4`},
 		{"long timeoutread", controlFile("timeoutread", "4\n", 0o644), 0, `ok +timeoutread `},
-		{"no timeoutread", controlFile("timeoutread", "0\n", 0o644), 100,
-			`wrong +timeoutread +/.*/timeoutread:1: want seconds`},
+		{"no timeoutread", controlFile("timeoutread", "0\n", 0o644), 0,
+			`warning +timeoutread +/.*/timeoutread:1: want seconds`},
+		{"words in timeoutread", controlFile("timeoutread", "hunter2\n", 0o644), 0,
+			`warning +timeoutread +/.*/timeoutread:1: want seconds`},
+		{"words behind timeoutread", controlFile("timeoutread", "5 seconds\n", 0o644), 0,
+			`ok +timeoutread +/.*/timeoutread, mode`},
 	})
 }
 
 func TestCheckVariables(t *testing.T) {
 	t.Parallel()
 	checks(t, []checkTest{
-		{"then nothing is asked", variable("RELAY_CLEAR_MINUTES", "half"), 100,
+		{"wrong variable", variable("RELAY_CLEAR_MINUTES", "hunter2"), 0,
+			`warning +environment +RELAY_CLEAR_MINUTES: want a number; it counts as 30$`},
+		{"wrong host", variable("MYSQL_HOST", "db hunter2"), 100,
+			`wrong +environment +MYSQL_HOST: want host:`},
+		{"then nothing is asked", variable("MYSQL_HOST", "db hunter2"), 100,
 			`warning +database +not asked`},
+		{"wrong cache", variable("CACHE_TTL", "hunter2"), 0, `warning +cache +CACHE_TTL: want seconds`},
+		{"FIFO_MODE in words", variable("FIFO_MODE", "hunter2"), 0,
+			`warning +FIFO_MODE +want an octal mode: 0660 is used`},
+		{"FIFO_MODE 0444", variable("FIFO_MODE", "0444"), 100, `wrong +FIFO_MODE +0444: .*want 0660`},
+		{"FIFO_MODE 0", variable("FIFO_MODE", "0"), 100, `wrong +FIFO_MODE +0000: .*want 0660`},
 		{"no cache", variable("USE_BTREE", "0"), 0, `ok +cache +none`},
 		{"FIFO_MODE for all", variable("FIFO_MODE", "666"), 0, `warning +FIFO_MODE +0666: everyone`},
 		{"FIFO_MODE for none", variable("FIFO_MODE", "060"), 100, `wrong +FIFO_MODE +0060: .*want 0660`},
+		{"REPLYDIR relative", variable("REPLYDIR", "tmp"), 100, `wrong +environment +REPLYDIR: want an absolute`},
 		{"REPLYDIR missing", variable("REPLYDIR", "/nowhere/"), 100,
 			`wrong +REPLYDIR .*no such file.*no client will get an answer`},
 		{"REPLYDIR right", func(s *site) { s.env["REPLYDIR"] = s.env["FIFOTMPDIR"] }, 0,
 			`ok +REPLYDIR +/`},
+		{"REPLYDIR not set", variable("REPLYDIR", ""), 0,
+			`warning +REPLYDIR +not set: anyone who can ask can stop the answers`},
 	})
 	s := newSite(t, nil)
 	for _, args := range [][]string{{"-t", "-demo"}, {"-demo=serve", "-t"}, {"-t", "extra"}} {
@@ -226,7 +246,7 @@ func TestCheckDatabases(t *testing.T) {
 		{"no such table", variable("MYSQL_TABLE", "nosuch"), 100,
 			`wrong +database +indimail on localhost: users, .*nosuch.*fix its name in MYSQL_TABLE`},
 		{"a table that can be missing", variable("RELAY_TABLE", "nosuch"), 0,
-			`ok +database +indimail on localhost: relay, `},
+			`warning +database +indimail on localhost: relay, .*no such table.*nosuch`},
 		{"no such column", variable("MYSQL_TABLE", "valias"), 100,
 			`wrong +database +indimail on localhost: users, .*add the column`},
 		{"wrong password", variable("MYSQL_PASSWD", "hunter2"), 100,
@@ -234,15 +254,15 @@ func TestCheckDatabases(t *testing.T) {
 		{"no such database", variable("MYSQL_DATABASE", "nosuch"), 100,
 			`wrong +database +nosuch on localhost: connecting, .*([Aa]ccess denied|Unknown database)`},
 		// A machine without DNS cannot tell.
-		{"no such host", variable("MYSQL_HOST", "nosuch.invalid"), -1,
+		{"no such host", variable("MYSQL_HOST", "nosuch.invalid"), 111,
 			`wrong +database +indimail on nosuch.invalid: connecting, `},
 		{"database away", away, 111,
 			`wrong +database +indimail on localhost: connecting, .*/nowhere.*is MySQL running there`},
 		{"database of a store away", controlFile("mcdinfo", checkEntry, 0o600), 111,
 			`wrong +database +indimail on 127.0.0.1: connecting, .*is MySQL running there`},
-		{"away, and wrong besides", func(s *site) { away(s); s.env["FIFO_MODE"] = "rw" }, 100,
-			`wrong +environment +.*"rw"`},
-		{"wrong besides, and away", func(s *site) { away(s); s.control("timeoutread", "x") }, 100,
+		{"away, and wrong besides", func(s *site) { away(s); s.env["FIFO_MODE"] = "0" }, 100,
+			`wrong +FIFO_MODE +0000`},
+		{"wrong besides, and away", func(s *site) { away(s); s.env["REPLYDIR"] = "x" }, 100,
 			`wrong +database .*/nowhere`},
 	})
 }
@@ -269,6 +289,16 @@ func TestCheckFIFOs(t *testing.T) {
 			`wrong +FIFO .*/infifo: it is no FIFO: move it away`},
 		{"a FIFO of another mode", fifoDirectory(0o775, fifo), 0,
 			`warning +FIFO .*mode 0600: no Go server holds it, and the server will change its mode to 0660`},
+	})
+	if os.Geteuid() != 0 {
+		return // nobody else can make a FIFO of another user
+	}
+	foreign := func(path string) error {
+		return errors.Join(syscall.Mkfifo(path, 0o660), os.Chmod(path, 0o660), os.Lchown(path, nobody, nobody))
+	}
+	checks(t, []checkTest{
+		{"a FIFO of another user", fifoDirectory(0o775, foreign), 0,
+			`warning +FIFO .*/infifo, owner .*\(uid ` + strconv.Itoa(nobody) + `\), mode 0660: unless this is the server's user`},
 	})
 }
 

@@ -5,15 +5,11 @@ package systemtest
 import (
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/inlookup/inlookup"
-	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // scraped returns status and text of what the program p serves.
@@ -89,33 +85,6 @@ func TestMetricsForm(t *testing.T) {
 			if sample == nil || sample[1] != name {
 				t.Errorf("%q is no value of %s", line, name)
 			}
-		}
-	}
-}
-
-// The unit, looked at by systemd's own program.
-func TestMetricsUnit(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../../inlookup/inlookup-metrics.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		testmain.Skip(t, "systemd-analyze is not installed: apt-get install systemd")
-	}
-	s := newSite(t, nil)
-	unit := filepath.Join(s.dir, "inlookup-metrics.service")
-	here := strings.ReplaceAll(string(text), "/usr/local/lib/inlookup", bin)
-	if err := os.WriteFile(unit, []byte(here), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{
-		{"verify", "--man=no", unit},
-		{"security", "--no-pager", "--offline=true", "--threshold=20", unit},
-	} {
-		status, stdout, stderr := s.run("systemd-analyze", args...)
-		if status != 0 || args[0] == "verify" && strings.Contains(stdout+stderr, "inlookup-metrics") {
-			t.Errorf("%s: exit %d\n%s%s", args[0], status, stdout, stderr)
 		}
 	}
 }

@@ -33,8 +33,10 @@ func (s *site) daemontools(control string, gid int) (service string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"]).Replace(string(text))}
-	if strings.Count(string(text), " indimail") < 3 || !strings.Contains(files["run"], s.env["INFIFODIR"]) {
+	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"],
+		"/run/indimail/inquery", s.env["FIFOTMPDIR"]).Replace(string(text))}
+	known := strings.Contains(files["run"], s.env["INFIFODIR"]) && strings.Contains(files["run"], s.env["FIFOTMPDIR"])
+	if strings.Count(string(text), " indimail") < 3 || !known {
 		s.t.Fatal("this test does not know the file run any more")
 	}
 	for name, value := range variables {
@@ -125,14 +127,14 @@ func TestRunFileUnderDaemontools(t *testing.T) {
 		t.Errorf("svc -h: %s, was %s", now, first)
 	}
 	eventually(t, "users are loaded again", func() bool {
-		return strings.Count(supervise.stdout.String(), " users loaded in ") >= 2
+		return strings.Count(supervise.stdout.String(), " loaded in ") >= 2
 	})
 	svc("-t")
 	eventually(t, "svc -t: another process", func() bool { now := pid(); return now != "" && now != first })
 	answers("new")
 	// Statistics at SIGTERM, and what goes to standard error, for the same log.
 	if said := supervise.stdout.String(); strings.Count(said, "User:Relay:Password:Limit:Alias:Host:Domain ") != 1 ||
-		strings.Count(said, " users loaded in ") < 2 || strings.Contains(said, "warning") {
+		strings.Count(said, " loaded in ") < 2 || strings.Contains(said, "warning") {
 		t.Errorf("it wrote\n%s", said)
 	}
 }
@@ -145,7 +147,8 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"Type=notify", "User=indimail", "PrivateTmp=no", "ProtectSystem=strict", "ProtectHome=read-only", "LimitCORE=0",
-		"ExecReload=/bin/kill -HUP $MAINPID", "RuntimeDirectory=indimail/inlookup",
+		"ExecReload=/bin/kill -HUP $MAINPID", "RuntimeDirectory=indimail/inlookup indimail/inquery", "RuntimeDirectoryMode=2775",
+		"Environment=INFIFODIR=/run/indimail/inlookup REPLYDIR=/run/indimail/inquery",
 		"StartLimitIntervalSec=0", "Restart=always", "NoNewPrivileges=yes", "MemoryDenyWriteExecute=yes", "SystemCallFilter=@system-service"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("no line %s", line)
