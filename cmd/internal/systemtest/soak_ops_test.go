@@ -9,7 +9,7 @@ package systemtest
 // threads and memory than at the beginning.
 //
 // It runs with -tags ops alone, for some 20 seconds, or as long as the environment variable INLOOKUP_SOAK
-// says: 20m, 8h. What goes wrong is in soakfaults_ops_test.go.
+// says: 2m, 20m, 8h. From two minutes on a database hangs for 25 s at times. What goes wrong is in soakfaults_ops_test.go.
 
 import (
 	"bytes"
@@ -57,6 +57,8 @@ const (
 type soak struct {
 	*site
 	local, store outage
+	way          *forwarder // to the store
+	crowd        *load      // asks for users of the store, too many
 	p            *process
 	flooder      *process // stands still except for a flood
 	rows         []row
@@ -73,6 +75,10 @@ type soak struct {
 	junk, hostile, sent      atomic.Int64 // writes of junk, hostile paths, signals
 	kills, pauses, hangs     atomic.Int64 // of the local database, and of the store
 	stops, floods            atomic.Int64 // of the log reader, of flushes
+	overloads, slowConnects  atomic.Int64 // of the store
+	longHangs                atomic.Int64
+	crowdAnswered            atomic.Int64
+	crowdRefused             atomic.Int64
 	slowest, stall, recovery atomic.Int64 // nanoseconds
 	errors                   atomic.Int64 // that were printed
 	old                      atomic.Int64 // when the last SIGINT was sent
@@ -81,14 +87,22 @@ type soak struct {
 
 // soakLines are the server's standard output: looked through for what no line
 // may hold, and forgotten.
-type soakLines struct{ lines, losses, secrets atomic.Int64 }
+type soakLines struct {
+	lines, losses, secrets atomic.Int64
 
+	tail []byte // the last bytes of what was read before: a word may be in two parts
+}
+
+// take is called by one goroutine alone.
 func (l *soakLines) take(b []byte) {
+	const said, secret = " lost\n", "secret"
 	l.lines.Add(int64(bytes.Count(b, []byte("\n"))))
-	l.losses.Add(int64(bytes.Count(b, []byte(" lost\n"))))
-	if bytes.Contains(b, []byte("Hash")) || bytes.Contains(b, []byte("secret")) {
+	b = append(l.tail, b...)
+	l.losses.Add(int64(bytes.Count(b, []byte(said)))) // no tail is as long
+	if bytes.Contains(b, []byte("Hash")) || bytes.Contains(b, []byte(secret)) {
 		l.secrets.Add(1)
 	}
+	l.tail = bytes.Clone(b[max(0, len(b)-len(said)+1):])
 }
 
 // question returns one of which the answer is known.
@@ -270,6 +284,7 @@ func (s *soak) write(rnd *rand.Rand, b []byte) error {
 type soakRun struct {
 	ctx    context.Context
 	group  sync.WaitGroup
+	length time.Duration
 	seed   uint64
 	stream uint64
 }
@@ -296,7 +311,7 @@ func (r *soakRun) repeat(pause time.Duration, f func(rnd *rand.Rand)) {
 func (s *soak) run(seed uint64, length time.Duration, hostile []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()
-	r := &soakRun{ctx: ctx, seed: seed}
+	r := &soakRun{ctx: ctx, length: length, seed: seed}
 	c := &inlookup.Client{Timeout: soakTimeout, Getenv: func(name string) string {
 		if name == "FIFOTMPDIR" {
 			return s.replies
@@ -348,9 +363,9 @@ func (s *soak) faults(r *soakRun, pause time.Duration, hostile []string) {
 	outages := 0
 	r.repeat(pause, func(rnd *rand.Rand) {
 		outages++
-		s.localAway(outages, rnd)
+		s.localAway(outages, r.length, rnd)
 	})
-	r.repeat(pause, s.storeHangs)
+	r.repeat(pause, s.storeFaults(r.length))
 	stops := 0
 	r.repeat(pause/3, func(rnd *rand.Rand) {
 		stops++
@@ -374,13 +389,16 @@ func (s *soak) String() string {
 	return fmt.Sprintf("%d questions: %d right, %d unavailable while the database was away, "+
 		"%d unavailable without that, %d wrong, %d lost; slowest %v; "+
 		"last error for a question asked %v after the database was back; "+
-		"MariaDB killed %d times, stopped %d times, the store %d times; "+
+		"MariaDB killed %d times, stopped %d times, the store %d times, for 25 s %d times; "+
+		"the store slow to connect %d times, overloaded %d times (%d answered, %d refused); "+
 		"the log reader stopped %d times, %d floods; %d clients killed, %d left early, "+
 		"%d writes of junk, %d hostile reply paths, %d signals, %d lines of output, of which %d "+
 		"say that lines were lost; longest stall of the test %v",
 		s.started.Load(), s.fates[soakRight].Load(), s.fates[soakUnavailable].Load(),
 		s.fates[soakUnexcused].Load(), s.fates[soakWrong].Load(), s.fates[soakLost].Load(),
 		d(&s.slowest), d(&s.recovery), s.kills.Load(), s.pauses.Load(), s.hangs.Load(),
+		s.longHangs.Load(), s.slowConnects.Load(), s.overloads.Load(),
+		s.crowdAnswered.Load(), s.crowdRefused.Load(),
 		s.stops.Load(), s.floods.Load(), s.dead.Load(), s.left.Load(),
 		s.junk.Load(), s.hostile.Load(), s.sent.Load(),
 		s.lines.lines.Load(), s.lines.losses.Load(), d(&s.stall))
@@ -453,15 +471,24 @@ func newSoak(t *testing.T) *soak {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.way = newForwarder(t, "127.0.0.1:0", store)
+	port, err := strconv.Atoi(s.way.port)
+	if err != nil {
+		t.Fatal(err)
+	}
 	const entry = "%s\ndomain %s 0\nserver 127.0.0.1\nmdahost 192.0.2.77\nport %d\nuse_ssl 0\n" +
 		"database indimail\nuser indimail\npass secret\n"
-	s.control("mcdinfo", fmt.Sprintf(entry, mcdinfo, soakDomain, store.Port))
+	s.control("mcdinfo", fmt.Sprintf(entry, mcdinfo, soakDomain, port))
 	// Short lives keep MariaDB busy, and little room the cache.
 	s.env["CACHE_TTL"], s.env["CACHE_NEGATIVE_TTL"] = "2s", "1s"
 	s.env["CACHE_SIZE"] = "4194304"
 	s.log = newLogPipe(t, s.lines.take)
 	s.log.start()
 	s.p = s.serveLogged(s.log, ">LOG", "-v", "-i", "2")
+	s.crowd = &load{t, make(chan *caller, 300)}
+	for range cap(s.crowd.free) {
+		s.crowd.free <- s.newCaller("infifo.1")
+	}
 	flush := inlookup.Query{Type: inlookup.TypeFlush, Email: "flood#@example.com"}
 	s.flooder = s.flood("infifo.1", flush)
 	s.flooder.pause()

@@ -3,7 +3,8 @@
 package systemtest
 
 // What goes wrong during TestSoak: clients that die, junk, hostile reply paths,
-// signals, databases that go away or hang, a log reader that stops, a flood.
+// signals, databases that go away or hang, a store that is overloaded or slow to
+// connect, a log reader that stops, a flood.
 
 import (
 	"context"
@@ -222,8 +223,9 @@ func (s *soak) killLocal(length time.Duration) {
 }
 
 // localAway takes the local database away for a time, in one of two ways. In
-// each run the first two times are one of each.
-func (s *soak) localAway(number int, rnd *rand.Rand) {
+// each run the first two times are one of each. In a run of some minutes it hangs for
+// 25 s at times.
+func (s *soak) localAway(number int, run time.Duration, rnd *rand.Rand) {
 	length := time.Duration(rnd.IntN(1500)) * time.Millisecond
 	switch {
 	case number == 1:
@@ -231,6 +233,9 @@ func (s *soak) localAway(number int, rnd *rand.Rand) {
 	case number == 2:
 		s.pauses.Add(1)
 		s.hang(&s.local, 500*time.Millisecond)
+	case run > 4*time.Minute && number%40 == 20:
+		s.longHangs.Add(1)
+		s.hang(&s.local, soakLongHang)
 	case rnd.IntN(8) == 0: // longer than any question has
 		s.pauses.Add(1)
 		s.hang(&s.local, 5*time.Second)
@@ -242,8 +247,31 @@ func (s *soak) localAway(number int, rnd *rand.Rand) {
 	}
 }
 
-// storeHangs has the store of the cluster stand still. The local users must not
-// notice.
+// soakLongHang is longer than an attempt to connect may take.
+const soakLongHang = 25 * time.Second
+
+// storeFaults returns what has one thing after the other go wrong with the store of the
+// cluster. The local users must not notice. In a run of a minute or more it hangs for
+// 25 s at times.
+func (s *soak) storeFaults(run time.Duration) func(rnd *rand.Rand) {
+	number := 0
+	return func(rnd *rand.Rand) {
+		number++
+		switch {
+		case run > time.Minute && number%20 == 4:
+			s.longHangs.Add(1)
+			s.hang(&s.store, soakLongHang)
+		case number%4 == 1:
+			s.storeOverload(rnd)
+		case number%4 == 2:
+			s.storeSlowToConnect(rnd)
+		default:
+			s.storeHangs(rnd)
+		}
+	}
+}
+
+// storeHangs has the store stand still.
 func (s *soak) storeHangs(rnd *rand.Rand) {
 	s.hangs.Add(1)
 	length := time.Duration(rnd.IntN(1000)) * time.Millisecond
@@ -251,6 +279,42 @@ func (s *soak) storeHangs(rnd *rand.Rand) {
 		length = 4 * time.Second
 	}
 	s.hang(&s.store, length)
+}
+
+// storeOverload makes SELECTs of the store slow, and has a crowd ask it more than it can
+// do.
+func (s *soak) storeOverload(rnd *rand.Rand) {
+	s.overloads.Add(1)
+	s.store.set(true)
+	defer s.store.set(false)
+	s.way.selects.Store(int64(100 * time.Millisecond))
+	defer s.way.selects.Store(0)
+	length := time.Second + time.Duration(rnd.IntN(3000))*time.Millisecond
+	v := s.crowd.steady(300, length, func() inlookup.Query {
+		return inlookup.Query{Type: inlookup.TypeUser, Email: newUser() + "@" + soakDomain}
+	})
+	s.crowdAnswered.Add(int64(len(v.answered)))
+	s.crowdRefused.Add(int64(len(v.refused)))
+	if len(v.lost) > 0 {
+		s.t.Errorf("overload: %v", v)
+	}
+	for _, f := range append(v.answered, v.refused...) {
+		atLeast(&s.slowest, f.took)
+	}
+}
+
+// storeSlowToConnect ends all connections to the store, and has it take 5 s to accept
+// one.
+func (s *soak) storeSlowToConnect(rnd *rand.Rand) {
+	const slow = 5 * time.Second
+	s.slowConnects.Add(1)
+	s.store.set(true)
+	defer s.store.set(false)
+	s.way.greeting.Store(int64(slow))
+	s.way.cut()
+	time.Sleep(time.Duration(rnd.IntN(6000)) * time.Millisecond)
+	s.way.greeting.Store(0)
+	time.Sleep(slow) // what began before takes as long
 }
 
 // logStops has the log reader stand still for a time. Once in each run that is
