@@ -272,7 +272,7 @@ func TestTLS(t *testing.T) {
 		{"TLS 1.2", named, tls.VersionTLS12, []string{"MYSQL_OPT_SSL_CA", path}, true},
 		{"TLS 1.1", named, tls.VersionTLS11, []string{"MYSQL_OPT_SSL_CA", path}, false},
 	} {
-		config, err := tlsConfig(environ{environment(c.env...)}, "db.example")
+		config, err := tlsConfig(environ{environment(c.env...)}, "db.example", t.Logf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func TestTLS(t *testing.T) {
 	}
 	writeFile(t, path, "no certificate")
 	for _, ca := range []string{path, path + "-none"} {
-		_, err := tlsConfig(environ{environment("MYSQL_OPT_SSL_CA", ca)}, "h")
+		_, err := tlsConfig(environ{environment("MYSQL_OPT_SSL_CA", ca)}, "h", t.Logf)
 		if err == nil || !strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA") ||
 			!strings.Contains(err.Error(), ca) {
 			t.Errorf("%s: %v", ca, err)

@@ -15,12 +15,11 @@ package inlookup
 // closes. It never creates or removes it.
 //
 // The server does not wait until a client reads. The thread that reads a
-// request answers a hit itself, because handing it on costs more than
-// answering. Any other question goes to a goroutine. Each kind of question has
-// a bound on their number, and one beyond it is answered "error" at once. One
-// wait is left: open(2) of a reply path on a file system that hangs stops the
-// thread for as long. In REPLYDIR, a local directory in which no client can
-// mount anything, no path does that.
+// request answers a hit itself, because handing it on costs more. Any other
+// question goes to a goroutine. Their number is bounded for each kind, and a
+// question beyond the bound is answered "error" at once. One wait is left:
+// open(2) of a reply path on a file system that hangs. REPLYDIR prevents it, if
+// it is a local directory in which no client can mount anything.
 //
 // The server uses bare file descriptors. With an os.File the runtime's poller
 // would stand between the pipe and its reader: one more thread to wake for each
@@ -91,14 +90,20 @@ func defaultDir() string {
 	return before
 }
 
-// fifoMode returns the mode for FIFOs that either end makes.
+// fifoMode returns the mode for FIFOs that either end makes. Text that is no
+// octal number stands for the default. A mode with which the owner could not
+// open the FIFO is an error, before one is made.
 func (e environ) fifoMode() (fs.FileMode, error) {
-	text := e.get("FIFO_MODE", "660")
-	mode, err := strconv.ParseUint(text, 8, 9) // 9 bits: at most 0777
-	if err != nil {
-		return 0, fmt.Errorf("FIFO_MODE: want an octal mode like 0660, not %q", text)
+	const def, ownerBoth = 0o660, 0o600
+	n, ok := leadingNumber(e.get("FIFO_MODE", ""), 8)
+	if !ok || n < 0 {
+		return def, nil
 	}
-	return fs.FileMode(mode), nil
+	mode := fs.FileMode(n) & fs.ModePerm
+	if mode&ownerBoth != ownerBoth {
+		return 0, fmt.Errorf("FIFO_MODE: %04o: its owner must read and write: want 0660", n)
+	}
+	return mode, nil
 }
 
 // indimail returns the user and the group indimail, or -1 and -1 where there are
@@ -114,22 +119,18 @@ var indimail = sync.OnceValues(func() (uid, gid int) {
 	return uid, gid
 })
 
-// giveTo gives what root has made to indimail, if that exists. Other users call
-// no chown: it would change nothing, and fail where a filter forbids it.
-func giveTo(chown func(uid, gid int) error) error {
-	uid, gid := indimail()
-	if uid < 0 || os.Geteuid() != 0 {
-		return nil
-	}
-	return chown(uid, gid)
-}
-
-// giveAway sets the owner of the FIFO fd, and its mode whatever the umask.
+// giveAway sets the mode of an open file whatever the umask. What root has made
+// it gives to indimail, if that exists. Other users call no chown: it would
+// change nothing, and fail where a filter forbids it.
 func giveAway(fd int, mode fs.FileMode) error {
 	if err := syscall.Fchmod(fd, uint32(mode)); err != nil {
 		return err
 	}
-	return giveTo(func(uid, gid int) error { return syscall.Fchown(fd, uid, gid) })
+	uid, gid := indimail()
+	if uid < 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	return syscall.Fchown(fd, uid, gid)
 }
 
 // TrustsOwner reports whether a Server of this process takes over a request FIFO
@@ -154,9 +155,16 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	chown := func(uid, gid int) error { return os.Lchown(dir, uid, gid) }
-	return errors.Join(os.Chmod(dir, 0o775), giveTo(chown))
+	f, err := os.OpenFile(dir, safely, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return os.NewSyscallError("give away "+dir, giveAway(int(f.Fd()), 0o775))
 }
+
+// safely are the flags to open a file without waiting, and never through a link.
+const safely = syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_NOCTTY | syscall.O_CLOEXEC
 
 // makeReplyFIFO makes and opens a reply FIFO. It opens it for writing too,
 // because a read finds the end of a FIFO that nobody has open for writing.
@@ -165,8 +173,7 @@ func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 	if err := syscall.Mkfifo(path, uint32(mode)); err != nil {
 		return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: err}
 	}
-	flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
-	fd, err := syscall.Open(path, flags, 0)
+	fd, err := syscall.Open(path, syscall.O_RDWR|safely, 0)
 	if err != nil {
 		os.Remove(path)
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -240,8 +247,7 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 		if made != nil && made != syscall.EEXIST {
 			return nil, &fs.PathError{Op: "mkfifo", Path: path, Err: made}
 		}
-		flags := syscall.O_RDWR | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
-		fd, err := syscall.Open(path, flags, 0)
+		fd, err := syscall.Open(path, syscall.O_RDWR|safely, 0)
 		if err == syscall.ENOENT {
 			continue // a server that stops has just removed it
 		}
@@ -328,14 +334,12 @@ func (f *requestFIFO) close() { syscall.Close(f.fd) }
 // writes a NUL again and again, because somebody else may have read the last
 // one.
 func (f *requestFIFO) closeWhenRead() {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		select {
 		case <-f.done:
 			f.close()
 			return
-		case <-tick.C:
+		case <-time.After(10 * time.Millisecond):
 			syscall.Write(f.fd, nul)
 		}
 	}
@@ -345,14 +349,13 @@ func (f *requestFIFO) closeWhenRead() {
 // nobody reads. A killed server with more instances has left them, and clients
 // would go on choosing them.
 func removeLeftovers(path string, n int) {
-	const flags = syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 	for ; ; n++ {
 		name := instance(path, n)
 		var st syscall.Stat_t
 		if syscall.Lstat(name, &st) != nil || !isFIFO(&st) {
 			return
 		}
-		fd, err := syscall.Open(name, flags, 0)
+		fd, err := syscall.Open(name, syscall.O_WRONLY|safely, 0)
 		if err == syscall.ENXIO { // fifo(7): nobody has it open for reading
 			os.Remove(name)
 		}
@@ -424,9 +427,8 @@ type bound struct {
 }
 
 const (
-	deadline          = 3 * time.Second // for one answer; C clients wait 4 s
-	maxMisses         = 4096            // questions that wait for Resolver
-	maxAdmin          = 64              // of each type that wait for Admin
+	maxMisses         = 4096 // questions that wait for Resolver
+	maxAdmin          = 64   // of each type that wait for Admin
 	adminPause        = time.Millisecond
 	renewEvery        = time.Second     // how often the request FIFOs are looked at
 	readSize          = 256 << 10       // bytes in one read: four times what a new pipe holds
@@ -502,13 +504,12 @@ func (s *Server) Listen() error {
 	if !s.phase.CompareAndSwap(idle, opening) {
 		return ErrStarted
 	}
-	err := s.listen()
-	if err != nil {
+	if err := s.listen(); err != nil {
 		s.phase.Store(idle)
-	} else {
-		s.phase.Store(listening)
+		return err
 	}
-	return err
+	s.phase.Store(listening)
+	return nil
 }
 
 func (s *Server) listen() error {
@@ -550,12 +551,12 @@ func (s *Server) listen() error {
 	// A flood of questions about the server takes no place of the others, and a
 	// flush finds one when all others are taken.
 	s.bounds = make(map[Type]bound)
-	for _, t := range []Type{TypeStatus, TypeFlush, TypeExplain} {
-		s.bounds[t] = bound{make(chan struct{}, maxAdmin), new(sync.Mutex)}
-	}
 	misses := bound{places: make(chan struct{}, maxMisses)}
-	for t := TypeUser; t <= TypeDomain; t++ {
+	for t := range typeNames {
 		s.bounds[t] = misses
+		if t.extension() {
+			s.bounds[t] = bound{make(chan struct{}, maxAdmin), new(sync.Mutex)}
+		}
 	}
 	s.stats = ServerStats{Started: time.Now()}
 	return nil
@@ -565,10 +566,8 @@ func (s *Server) listen() error {
 // busy Server needs more.
 func FewDescriptors() (limit uint64, few bool) {
 	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
-		return 0, false
-	}
-	return uint64(r.Cur), uint64(r.Cur) < descriptorsWanted
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r)
+	return uint64(r.Cur), err == nil && uint64(r.Cur) < descriptorsWanted
 }
 
 // noteOwn tells mayReplyTo which FIFOs are the server's own: an answer there
@@ -680,8 +679,7 @@ func (s *Server) read(f *requestFIFO) {
 	have := 0 // bytes of b that wait for the rest of their frame
 	r := &reader{s: s, name: filepath.Base(f.path)}
 	r.cache, _ = s.Resolver.(*Cache)
-	// The first read that counts may have begun before the stop, and so may hold
-	// up to readSize bytes more.
+	// The first read that counts may have begun before the stop: + readSize.
 	for left := pipeMax + readSize; left > 0; {
 		n, err := f.read(b[have:])
 		if err != nil {
@@ -694,8 +692,8 @@ func (s *Server) read(f *requestFIFO) {
 		if n == 0 {
 			return
 		}
-		// After the read: whoever has read the NUL that stop writes also sees
-		// stopping, which stop sets first. So that NUL is never counted as junk.
+		// After the read: who has read the NUL that stop writes sees stopping,
+		// which stop sets first. So that NUL is never counted as junk.
 		stopping := f.stopping.Load()
 		if stopping {
 			left -= n
@@ -845,8 +843,8 @@ func (s *Server) reply(path []byte, answer func() []byte) {
 // openReply opens a reply FIFO for one write. With O_NOFOLLOW a link is an
 // error. With O_NONBLOCK a FIFO that nobody reads is an error at once (fifo(7):
 // ENXIO). Nothing is created or truncated. What is checked is the open file, so
-// it cannot change in between. REPLYDIR prevents two things: a device may
-// notice that it is opened, and on a dead file server the path may hang.
+// it cannot change in between. Outside REPLYDIR, a device may notice that it is
+// opened, and open may hang.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
 	if slash < 0 { // of a false frame, or nobody's
@@ -859,9 +857,7 @@ func (s *Server) openReply(path []byte) (int, error) {
 	if s.settings.ReplyDir != "" && string(dir) != s.settings.ReplyDir {
 		return -1, errors.New("outside REPLYDIR")
 	}
-	const flags = syscall.O_WRONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW |
-		syscall.O_NOCTTY | syscall.O_CLOEXEC
-	fd, err := syscall.Open(string(path), flags, 0)
+	fd, err := syscall.Open(string(path), syscall.O_WRONLY|safely, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -880,10 +876,8 @@ func (s *Server) openReply(path []byte) (int, error) {
 // rights to anyone who names one. The FIFOs of clients are open to a group.
 func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
 	const openBeyondOwner = 0o066
-	if !isFIFO(st) {
-		return false
-	}
-	if s.asRoot && st.Mode&openBeyondOwner == 0 {
+	isPrivate := st.Mode&openBeyondOwner == 0
+	if !isFIFO(st) || s.asRoot && isPrivate {
 		return false
 	}
 	return !slices.Contains(*s.own.Load(), idOf(st))

@@ -25,8 +25,8 @@ package inlookup
 // bounces it.
 //
 // The C programs read the same control files. A line that is of no use here is
-// skipped with a warning. No message quotes a line or a variable that may hold
-// a password.
+// skipped with a warning, and of a number whatever digits there are count. No
+// message quotes a line or a variable: either may hold a password.
 //
 // Each database has its own pool of connections, with its own bounds. So one
 // that hangs costs only the questions that need it.
@@ -38,7 +38,6 @@ import (
 	"crypto/x509"
 	"database/sql"
 	"database/sql/driver"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -62,11 +61,24 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// MySQL is the Resolver that looks into the databases. It goes by environment
-// and control files, which it reads at the first question and at Reload;
-// inlookup(8) lists them.
+// MySQL is the Resolver that looks into the databases. It goes by these
+// variables and by control files, which inlookup(8) explains. It reads them at
+// the first question and at Reload.
+//
+//	MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT: the database
+//	CNTRL_HOST and so on: the central one of a cluster
+//	MYSQL_OPT_SSL_CA, MYSQL_OPT_SSL_VERIFY_SERVER_CERT
+//	MYSQL_TABLE, MYSQL_INACTIVE_TABLE, RELAY_TABLE, CNTRL_TABLE
+//	DEFAULT_DOMAIN, REAL_DOMAINS, ALIAS_DOMAINS, DOMAIN_LIMITS
+//	RELAY_CLEAR_MINUTES, ROUTES
+//	CONTROLDIR, SYSCONFDIR, MCDFILE, ASSIGNDIR: where the files are
+//
+// What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So without
+// CONTROLDIR the files of /etc/indimail/control still count, and without
+// ASSIGNDIR the file assign. A program that goes by a map alone names an empty
+// directory for both.
 type MySQL struct {
-	Getenv func(string) string // nil: os.Getenv
+	Getenv func(string) string // nil: os.Getenv and os.LookupEnv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
 
 	reload sync.Mutex // held while config changes
@@ -83,7 +95,7 @@ type config struct {
 
 	defaultDomain string
 	hostIP        string          // of this machine
-	relayAge      time.Duration   // how long a login permits relaying
+	relayAge      int64           // seconds for which a login permits relaying
 	realDomains   map[string]bool // domains that are never looked up as aliases
 	domainLimits  bool            // limits of a domain set flags in the gid
 	localDB       database
@@ -91,6 +103,7 @@ type config struct {
 	aliasTable    bool              // host.cntrl exists
 	stores        []store           // of mcdinfo, in its order
 	assign        map[string]string // domain to directory
+	assignLists   bool              // assign lists domains, so all of them
 	routes        []route
 	routePort     string // if there is no route
 	distPort      string // of a distributed domain, if smtp_port has no row
@@ -99,6 +112,7 @@ type config struct {
 	local   *pool
 	central *pool
 	links   *linkReader
+	said    sync.Map // the warnings of warnOnce
 }
 
 // A database is what a pool connects to.
@@ -110,6 +124,7 @@ type database struct {
 	passwd string
 	name   string
 	tls    bool
+	from   string // file and line, or variable, that names the user; for messages
 }
 
 // A store is where users are: an entry of mcdinfo, or the local database.
@@ -200,13 +215,20 @@ func (c *config) logf(format string, args ...any) {
 
 func (c *config) warnf(format string, args ...any) { c.logf("warning: "+format, args...) }
 
+// warnOnce warns, but never twice with the same words.
+func (c *config) warnOnce(format string, args ...any) {
+	if _, said := c.said.LoadOrStore(fmt.Sprintf(format, args...), true); !said {
+		c.warnf(format, args...)
+	}
+}
+
 func (c *config) failf(format string, args ...any) {
 	c.errs = append(c.errs, fmt.Errorf(format, args...))
 }
 
 // read reads everything. It collects errors in errs.
 func (c *config) read() {
-	c.defaultDomain = lower(c.get("DEFAULT_DOMAIN", ""))
+	c.defaultDomain = lower(c.get("INDIMAIL_DOMAIN", c.get("DEFAULT_DOMAIN", "")))
 	c.domainLimits = c.set("DOMAIN_LIMITS")
 	c.realDomains = make(map[string]bool)
 	// The C programs treat both alike.
@@ -215,38 +237,68 @@ func (c *config) read() {
 			c.realDomains[domain] = true
 		}
 	}
-	c.readRelayAge()
+	const many = 1 << 40 // minutes, so that the seconds do not overflow
+	minutes := c.number(c.variable("RELAY_CLEAR_MINUTES"), 30)
+	c.relayAge = 60 * max(-many, min(minutes, many))
 	c.readHostIP()
 	c.localDB, _ = c.readDatabase("MYSQL_", "host.mysql", database{
-		hosts: "localhost", user: "indimail", name: "indimail",
+		hosts: "localhost", user: "indimail", name: "indimail", from: "the default",
 	})
 	c.centralDB, c.aliasTable = c.readDatabase("CNTRL_", "host.cntrl", c.localDB)
 	c.readStores()
 	c.readAssign()
 	c.readRoutes()
-	for _, name := range []string{"host.mysql", "host.cntrl", c.get("MCDFILE", "mcdinfo")} {
+	files := []string{"host.mysql", "host.cntrl", "host.master", c.get("MCDFILE", "mcdinfo")}
+	for _, name := range files {
 		c.warnIfReadable(c.control(name))
 	}
 }
 
-func (c *config) readRelayAge() {
-	const yearInMinutes = 525600
-	text := c.get("RELAY_CLEAR_MINUTES", "30")
-	minutes, err := strconv.ParseUint(text, 10, 32)
-	if err != nil || minutes > yearInMinutes {
-		c.failf("RELAY_CLEAR_MINUTES: want minutes, from 0 to %d, not %q", yearInMinutes, text)
+// leadingNumber returns the number at the beginning of text, as strtol(3) does:
+// what follows the digits does not count. A number beyond int64 becomes the
+// nearest one. It reports whether there is a number.
+func leadingNumber(text string, base int) (n int64, ok bool) {
+	text = strings.TrimSpace(text)
+	rest := strings.TrimLeft(text, "+-")
+	rest = strings.TrimLeft(rest, "0123456789"[:base])
+	n, err := strconv.ParseInt(strings.TrimSuffix(text, rest), base, 64)
+	return n, !errors.Is(err, strconv.ErrSyntax)
+}
+
+// number returns the number at the beginning of a text. If there is none it
+// returns def, with a warning unless the text is empty.
+func (c *config) number(from line, def int64) int64 {
+	n, ok := leadingNumber(from.text, 10)
+	if ok {
+		return n
 	}
-	c.relayAge = time.Duration(minutes) * time.Minute
+	if from.text != "" {
+		c.warnf("%s: want a number; it counts as %d", from.where, def)
+	}
+	return def
+}
+
+// port returns the port at the beginning of a text, "" for none and for 0.
+func (c *config) port(from line) string {
+	n, ok := leadingNumber(from.text, 10)
+	valid := ok && n >= 0 && n <= math.MaxUint16
+	if !valid && from.text != "" {
+		c.warnf("%s: want a port", from.where)
+	}
+	if !valid || n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func (c *config) readHostIP() {
-	ip, err := c.value("hostip", "127.0.0.1")
+	var err error
+	c.hostIP, err = c.value("hostip", "127.0.0.1")
 	if err != nil {
 		c.warnf("%v", err)
-	} else if net.ParseIP(ip) == nil {
+	} else if net.ParseIP(c.hostIP) == nil {
 		c.warnf("%s:1: this is no IP address", c.control("hostip"))
 	}
-	c.hostIP = ip
 }
 
 // warnIfReadable warns if everyone on the machine can read a file of passwords.
@@ -258,11 +310,13 @@ func (c *config) warnIfReadable(path string) {
 	}
 }
 
-// A line of a file, neither blank nor a comment.
+// A line of a file, neither blank nor a comment, or what stands in a variable.
 type line struct {
 	text  string
-	where string // path:number, for messages
+	where string // path:number or the variable, for messages
 }
+
+func (c *config) variable(name string) line { return line{c.get(name, ""), name} }
 
 // lines returns the lines of a file, none if it is missing. A # begins a
 // comment anywhere in a line, or with wholeLine only at its beginning.
@@ -294,65 +348,64 @@ func (c *config) lines(path string, wholeLine bool) []line {
 // also reports whether the control file exists, even if that has no say.
 func (c *config) readDatabase(prefix, file string, base database) (db database, exists bool) {
 	db = base
-	db.user = c.get(prefix+"USER", base.user)
+	if user := c.variable(prefix + "USER"); user.text != "" {
+		db.user = user.text
+		db.from = user.where
+	}
 	db.passwd = c.get(prefix+"PASSWD", base.passwd)
 	db.socket = c.get(prefix+"SOCKET", base.socket)
-	db.port = c.get(prefix+"VPORT", base.port)
-	if c.set(prefix+"VPORT") && !c.set(prefix+"SOCKET") {
+	port := c.port(c.variable(prefix + "VPORT"))
+	if port != "" && c.get(prefix+"SOCKET", "") == "" {
 		db.socket = "" // its own port overrides the socket of base
 	}
+	db.port = cmp.Or(port, base.port)
 	db.name = c.get(prefix+"DATABASE", base.name)
-	if !isPort(db.port) {
-		c.failf("%sVPORT: want a port", prefix)
-		db.port = ""
-	}
-	from := line{c.get(prefix+"HOST", ""), prefix + "HOST"}
+	from := c.variable(prefix + "HOST")
 	path := c.control(file)
 	if from.text == "" {
 		if lines := c.lines(path, true); len(lines) > 0 {
 			from = lines[0]
 		}
 	}
-	if !db.setFields(from.text) {
-		c.failf("%s: want host:user:password:socket-or-port:ssl|nossl, of which the last "+
-			"may be missing, and no blanks in host", from.where)
-	}
+	c.setFields(&db, from)
 	_, err := os.Stat(path)
 	return db, err == nil
 }
 
-// setFields sets the fields that text has, and reports whether they are valid.
-func (db *database) setFields(text string) bool {
-	hosts, rest := cutHosts(text)
+// setFields sets the fields that the line has.
+func (c *config) setFields(db *database, from line) {
+	hosts, rest := cutHosts(from.text)
+	if strings.ContainsFunc(hosts, unicode.IsSpace) { // an error: no host can be meant
+		c.failf("%s: want host:user:password:socket-or-port:ssl|nossl, of which the last "+
+			"may be missing, and no blanks in host", from.where)
+		return
+	}
 	const most = 4 // user, password, socket or port, security
 	fields := strings.Split(rest, ":")
-	if len(fields) > most || strings.ContainsFunc(hosts, unicode.IsSpace) {
-		return false
+	if len(fields) > most {
+		c.warnf("%s: what follows the fifth field is ignored", from.where)
 	}
-	fields = append(fields, make([]string, most-len(fields))...)
+	fields = append(fields, make([]string, most)...)
 	db.hosts = cmp.Or(hosts, db.hosts)
-	db.user = cmp.Or(fields[0], db.user)
+	if fields[0] != "" {
+		db.user = fields[0]
+		db.from = from.where
+	}
 	db.passwd = cmp.Or(fields[1], db.passwd)
-	socketOrPort := fields[2]
-	if strings.HasPrefix(socketOrPort, "/") {
-		db.socket = socketOrPort
+	socketOrPort := line{fields[2], from.where}
+	if strings.HasPrefix(socketOrPort.text, "/") || strings.HasPrefix(socketOrPort.text, ".") {
+		db.socket = socketOrPort.text
 		db.port = ""
-	} else if !isPort(socketOrPort) {
-		return false
-	} else if socketOrPort != "" {
+	} else if port := c.port(socketOrPort); port != "" {
 		db.socket = ""
-		db.port = socketOrPort
+		db.port = port
 	}
-	switch fields[3] {
-	case "ssl":
-		db.tls = true
-	case "nossl":
-		db.tls = false
-	case "":
-	default:
-		return false
+	if security := fields[3]; security != "" {
+		db.tls = security == "ssl"
+		if !db.tls && security != "nossl" {
+			c.warnf("%s: the fifth field is neither ssl nor nossl: no TLS", from.where)
+		}
 	}
-	return true
 }
 
 // cutHosts cuts text at the first colon that is not within brackets. Brackets
@@ -377,12 +430,6 @@ func cutHosts(text string) (hosts, rest string) {
 	return text, ""
 }
 
-// isPort reports whether text is a port number, or empty.
-func isPort(text string) bool {
-	_, err := strconv.ParseUint(cmp.Or(text, "0"), 10, 16)
-	return err == nil
-}
-
 // storeKeys are the keys of an entry of mcdinfo. Others are ignored.
 var storeKeys = []string{"server", "mdahost", "port", "use_ssl", "database", "user", "pass"}
 
@@ -391,16 +438,28 @@ type mcdEntry struct {
 	domain      string
 	distributed bool
 	where       string // the line at which it begins
-	values      map[string]string
+	values      map[string]line
 }
 
-// readStores reads mcdinfo. It has the line "domain NAME 0|1" for each domain,
-// where 1 means distributed. For each of the domain's stores lines with all
-// storeKeys follow. An entry that cannot be used makes questions about its
-// domain an error, and harms no other domain.
+// readStores reads the entries of table dbinfo or of mcdinfo. An entry that
+// cannot be used makes questions about its domain an error, and harms no other
+// domain.
 func (c *config) readStores() {
-	var entries []mcdEntry
-	for _, l := range c.lines(c.control(c.get("MCDFILE", "mcdinfo")), false) {
+	path := c.control(c.get("MCDFILE", "mcdinfo"))
+	entries := c.dbinfo(path)
+	if len(entries) == 0 {
+		entries = c.mcdinfo(path)
+	}
+	for _, e := range entries {
+		c.addStore(e)
+	}
+}
+
+// mcdinfo returns the entries of the file. It has the line "domain NAME 0|1"
+// for each domain, where 1 means distributed. For each of the domain's stores
+// lines with all storeKeys follow.
+func (c *config) mcdinfo(path string) (entries []mcdEntry) {
+	for _, l := range c.lines(path, false) {
 		fields := strings.Fields(l.text)
 		key := fields[0]
 		value := strings.Join(fields[1:], " ")
@@ -409,7 +468,7 @@ func (c *config) readStores() {
 			if name == "" {
 				c.warnf("%s: a domain without a name", l.where)
 			}
-			entries = append(entries, newEntry(lower(name), flag == "1", l.where))
+			entries = append(entries, c.newEntry(name, line{flag, l.where}))
 			continue
 		}
 		if value == "" || !slices.Contains(storeKeys, key) {
@@ -420,19 +479,61 @@ func (c *config) readStores() {
 			continue
 		}
 		e := entries[len(entries)-1]
-		if e.values[key] != "" { // the domain's next store begins
-			e = newEntry(e.domain, e.distributed, l.where)
+		if e.values[key].text != "" { // the domain's next store begins
+			e = mcdEntry{e.domain, e.distributed, l.where, make(map[string]line)}
 			entries = append(entries, e)
 		}
-		e.values[key] = value
+		e.values[key] = line{value, l.where}
 	}
-	for _, e := range entries {
-		c.addStore(e)
-	}
+	return entries
 }
 
-func newEntry(domain string, distributed bool, where string) mcdEntry {
-	return mcdEntry{domain, distributed, where, make(map[string]string)}
+// dbinfo returns the entries of table dbinfo in the database of host.master. The
+// C programs keep table and file in step. The newer one counts, so there are no
+// entries if the file is as new. A database that hangs is given up after
+// deadline. Meanwhile the old configuration answers.
+func (c *config) dbinfo(path string) (entries []mcdEntry) {
+	db, exists := c.readDatabase("MASTER_", "host.master", c.localDB)
+	if !exists || len(c.errs) > 0 { // which are told without asking
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	p := newPool(db, &config{environ: c.environ})
+	defer p.close()
+	rows, err := p.query(ctx, dbinfoSQL, path)
+	master := c.control("host.master")
+	info, statErr := os.Stat(path)
+	if err != nil && errors.Is(statErr, fs.ErrNotExist) && refusalOf(err) != noTable {
+		c.failf("%s: %w: %w; and there is no %s", master, ErrUnavailable, err, path)
+	} else if err != nil {
+		c.warnf("%s: %v: %s counts", master, err, path)
+	}
+	newest := int64(0)
+	for _, r := range rows {
+		if r[0].String != path { // MySQL compares loosely
+			continue
+		}
+		e := c.newEntry(r[1].String, line{r[2].String, "table dbinfo on " + db.hosts})
+		for i, key := range storeKeys { // in the order of dbinfoSQL
+			if text := r[i+3].String; text != "" {
+				e.values[key] = line{text, e.where}
+			}
+		}
+		entries = append(entries, e)
+		changed, _ := leadingNumber(r[10].String, 10)
+		newest = max(newest, changed)
+	}
+	if len(entries) == 0 || statErr == nil && newest <= info.ModTime().Unix() {
+		return nil
+	}
+	c.logf("%s: table dbinfo counts, not %s; its rows: %d", master, path, len(entries))
+	return entries
+}
+
+func (c *config) newEntry(domain string, flag line) mcdEntry {
+	distributed := c.number(flag, 0) == 1
+	return mcdEntry{lower(domain), distributed, flag.where, make(map[string]line)}
 }
 
 func (c *config) addStore(e mcdEntry) {
@@ -440,20 +541,19 @@ func (c *config) addStore(e mcdEntry) {
 	s := store{
 		domain:      e.domain,
 		distributed: e.distributed,
-		mdahost:     v["mdahost"],
+		mdahost:     v["mdahost"].text,
 		db: database{
-			hosts:  v["server"],
-			port:   v["port"],
-			user:   v["user"],
-			passwd: v["pass"],
-			name:   v["database"],
-			tls:    v["use_ssl"] == "1",
+			hosts:  v["server"].text,
+			port:   c.port(v["port"]),
+			user:   v["user"].text,
+			passwd: v["pass"].text,
+			name:   v["database"].text,
+			tls:    c.number(v["use_ssl"], 0) != 0,
+			from:   v["user"].where,
 		},
 	}
-	validTLS := v["use_ssl"] == "0" || v["use_ssl"] == "1"
-	if len(v) < len(storeKeys) || !isPort(v["port"]) || !validTLS {
-		s.broken = fmt.Errorf("%s: this entry of domain %s is incomplete or has no number for "+
-			"port or use_ssl", e.where, e.domain)
+	if len(v) < len(storeKeys) {
+		s.broken = fmt.Errorf("%s: this entry of domain %s is incomplete", e.where, e.domain)
 		c.warnf("%v: questions about the domain are answered with an error", s.broken)
 	}
 	c.stores = append(c.stores, s)
@@ -466,38 +566,56 @@ func AssignFile(getenv func(string) string) string {
 	return filepath.Join(dir, "assign")
 }
 
-// readAssign reads the lines "+domain-:domain:uid:gid:dir:-::".
+// readAssign reads the lines "+domain-:domain:uid:gid:dir:-::" up to a single
+// dot, as qmail-newu does. Of several lines for a domain the first counts.
+//
+// A line of qmail-pw2u for a user looks the same. But it has no dot in the
+// name, or goes with a line "=user:". A file with such lines only does not list
+// domains.
 func (c *config) readAssign() {
 	c.assign = make(map[string]string)
+	users := make(map[string]bool)
 	for _, l := range c.lines(AssignFile(c.getenv), true) {
-		text, ok := strings.CutPrefix(l.text, "+")
-		if !ok || strings.HasPrefix(text, ":") { // a line for no domain, or for all
+		if l.text == "." {
+			break
+		}
+		fields := strings.Split(l.text, ":")
+		name, hasPlus := strings.CutPrefix(fields[0], "+")
+		if user, isUser := strings.CutPrefix(name, "="); isUser {
+			users[lower(user)] = true
+		}
+		domain := lower(strings.TrimSuffix(name, "-"))
+		_, again := c.assign[domain]
+		if !hasPlus || again || name == "" { // "+:" is for all
 			continue
 		}
 		const dirField, least = 4, 6
-		fields := strings.Split(text, ":")
-		directory := ""
+		c.assign[domain] = ""
 		if len(fields) >= least {
-			directory = fields[dirField]
+			c.assign[domain] = fields[dirField]
 		} else {
 			c.warnf("%s: want +domain-:domain:uid:gid:dir:-::", l.where)
 		}
-		c.assign[lower(strings.TrimSuffix(fields[0], "-"))] = directory
+	}
+	for name := range c.assign {
+		if strings.Contains(name, ".") && !users[name] {
+			c.assignLists = true
+		}
 	}
 }
 
 // readRoutes reads the ports from smtproutes or qmtproutes, the files of
 // qmail-remote. Their lines have the form
 //
-//	domain:relay[:port][ user password]
+//	domain:relay[:port[:penalty[:tolerance]]][ user password ...]
 func (c *config) readRoutes() {
 	const smtpPort, qmtpPort = "25", "209"
 	path := c.control("smtproutes")
 	c.routePort = smtpPort
 	c.distPort = smtpPort
-	protocol := c.get("ROUTES", "")
+	protocol := c.get("ROUTES", "") // any other value counts as unset
 	_, err := os.Stat(c.control("qmtproutes"))
-	if protocol == "qmtp" || protocol == "" && err == nil {
+	if protocol == "qmtp" || protocol != "smtp" && err == nil {
 		path = c.control("qmtproutes")
 		c.routePort = qmtpPort
 	}
@@ -516,12 +634,12 @@ func (c *config) readRoutes() {
 		if !ok {
 			continue
 		}
-		_, port := cutHosts(relay)
-		if !isPort(port) {
-			c.warnf("%s: skipped, want domain:relay:port", l.where)
-			continue
+		_, rest := cutHosts(relay)
+		text, _, _ = strings.Cut(rest, ":")
+		port := c.port(line{cmp.Or(text, c.routePort), l.where})
+		if port != "" { // else the line is skipped
+			c.routes = append(c.routes, route{lower(domain), port})
 		}
-		c.routes = append(c.routes, route{lower(domain), cmp.Or(port, c.routePort)})
 	}
 }
 
@@ -529,7 +647,7 @@ func (c *config) readRoutes() {
 func (c *config) openPools(keep []*pool) {
 	open := func(db database) *pool {
 		all := slices.Concat(c.pools, keep)
-		i := slices.IndexFunc(all, func(p *pool) bool { return p.of == db })
+		i := slices.IndexFunc(all, func(p *pool) bool { return p.of.plain() == db.plain() })
 		var p *pool
 		if i >= 0 {
 			p = all[i]
@@ -560,13 +678,19 @@ func (c *config) openPools(keep []*pool) {
 	}
 }
 
+// plain returns db without what is only for messages.
+func (db database) plain() database {
+	db.from = ""
+	return db
+}
+
 func (p *pool) isNamesake(other *pool) bool { return p.name == other.name }
 
 // account returns db without the fields in which entries of one account may
 // differ.
 func (db database) account() database {
 	db.passwd, db.tls = "", false
-	return db
+	return db.plain()
 }
 
 // The pool. A question does not connect, and waits for no connection in
@@ -1203,7 +1327,7 @@ func (p *pool) databaseStats() DatabaseStats {
 		Time:       p.timeSum,
 	}
 	if !d.Up {
-		d.State = hideText(p.err).Error()
+		d.State = p.of.hideText(p.err).Error()
 	} else if len(p.conns) == 0 {
 		d.State = "not connected"
 	}
@@ -1269,7 +1393,7 @@ func (p *pool) openHost(ctx context.Context, host string) (driver.Conn, error) {
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.Net, cfg.Addr = p.of.address(host)
 	if p.of.tls {
-		tlsCfg, err := tlsConfig(p.config.environ, host)
+		tlsCfg, err := tlsConfig(p.config.environ, host, p.config.warnOnce)
 		if err != nil {
 			return nil, err
 		}
@@ -1283,9 +1407,8 @@ func (p *pool) openHost(ctx context.Context, host string) (driver.Conn, error) {
 	if err == nil {
 		err = setSession(ctx, conn)
 	}
-	var dialing *net.OpError // its text has the address
-	if err != nil && !errors.As(err, &dialing) {
-		err = fmt.Errorf("%s: %w", cfg.Addr, hideText(err))
+	if err != nil {
+		return nil, p.of.connectError(cfg.Addr, err)
 	}
 	return conn, err
 }
@@ -1352,15 +1475,19 @@ func isThisMachine(host string) bool {
 	})
 }
 
-// usualSocket returns the socket on which a server of this machine listens.
+// usualSockets are where a server of this machine listens, Debian's first.
+var usualSockets = []string{
+	"/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock",
+}
+
+// usualSocket returns the one that is there, else Debian's.
 func usualSocket() string {
-	const debian = "/run/mysqld/mysqld.sock"
-	for _, path := range []string{debian, "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"} {
+	for _, path := range usualSockets {
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
 	}
-	return debian
+	return usualSockets[0]
 }
 
 // tlsConfig returns how a server must prove its identity. With MYSQL_OPT_SSL_CA
@@ -1368,8 +1495,20 @@ func usualSocket() string {
 // if MYSQL_OPT_SSL_VERIFY_SERVER_CERT is set, because IndiMail's certificates
 // have none. Without MYSQL_OPT_SSL_CA, the certificate must come from one of
 // the system's authorities and have the host name.
-func tlsConfig(env environ, host string) (*tls.Config, error) {
+func tlsConfig(env environ, host string, warn func(string, ...any)) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: strings.Trim(host, "[]"), MinVersion: tls.VersionTLS12}
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		if !suite.Insecure || isRSA(suite.Name) {
+			cfg.CipherSuites = append(cfg.CipherSuites, suite.ID)
+		}
+	}
+	warnIfWeak := func(state tls.ConnectionState) error {
+		if name := tls.CipherSuiteName(state.CipherSuite); isRSA(name) {
+			warn("%s: TLS with the weak cipher %s: let the server offer ECDHE", host, name)
+		}
+		return nil
+	}
+	cfg.VerifyConnection = warnIfWeak
 	path := env.get("MYSQL_OPT_SSL_CA", "")
 	if path == "" {
 		return cfg, nil
@@ -1393,9 +1532,45 @@ func tlsConfig(env environ, host string) (*tls.Config, error) {
 			options.Intermediates.AddCert(c)
 		}
 		_, err := state.PeerCertificates[0].Verify(options)
-		return err
+		return cmp.Or(err, warnIfWeak(state))
 	}
 	return cfg, nil
+}
+
+// isRSA reports whether a cipher exchanges keys by RSA. Go leaves these out by
+// default: who gets the server's key later can read what was recorded. But some
+// servers, such as MySQL 5.7, have no other, and without TLS all can be read.
+func isRSA(cipher string) bool { return strings.HasPrefix(cipher, "TLS_RSA_WITH_AES_") }
+
+// connectError returns the error of connecting to an address, which it names
+// once.
+func (db database) connectError(addr string, err error) error {
+	err = db.hideText(err)
+	if strings.Contains(err.Error(), addr) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", addr, err)
+}
+
+// hideText replaces the name of the user in MySQL's text, in which a misplaced
+// password may stand, by where it came from.
+func (db database) hideText(err error) error {
+	var refused *mysql.MySQLError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	from := "the user of " + db.from
+	text := strings.ReplaceAll(refused.Message, "'"+db.user+"'", from)
+	if refusalOf(err) == denied {
+		text = "access denied to " + from
+		if db.passwd == "" {
+			text += ", without a password"
+		}
+	}
+	if text == refused.Message {
+		return err // with what wraps it
+	}
+	return &mysql.MySQLError{Number: refused.Number, SQLState: refused.SQLState, Message: text}
 }
 
 // A refusal says what an error of MySQL or MariaDB means here.
@@ -1418,7 +1593,7 @@ var refusals = map[uint16]refusal{
 	1049: other,    // ER_BAD_DB_ERROR
 	1054: badTable, // ER_BAD_FIELD_ERROR
 	1064: badTable, // ER_PARSE_ERROR
-	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR
+	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR; see isMissing
 	1143: badTable, // ER_COLUMNACCESS_DENIED_ERROR
 	1146: noTable,  // ER_NO_SUCH_TABLE
 	1203: full,     // ER_TOO_MANY_USER_CONNECTIONS
@@ -1427,9 +1602,15 @@ var refusals = map[uint16]refusal{
 	1270: noLetter, // ER_CANT_AGGREGATE_3COLLATIONS
 	1271: noLetter, // ER_CANT_AGGREGATE_NCOLLATIONS
 	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+	1820: denied,   // ER_MUST_CHANGE_PASSWORD
+	1862: denied,   // ER_MUST_CHANGE_PASSWORD_LOGIN
 	1969: other,    // ER_STATEMENT_TIMEOUT of MariaDB
 	3024: other,    // ER_QUERY_TIMEOUT of MySQL
+	3118: denied,   // ER_ACCOUNT_HAS_BEEN_LOCKED of MySQL
+	3955: denied,   // ER_USER_ACCESS_DENIED_..._BLOCKED_BY_PASSWORD_LOCK of MySQL
 	3988: noLetter, // ER_CANNOT_CONVERT_STRING of MySQL
+	4150: denied,   // ER_USER_IS_BLOCKED of MariaDB
+	4151: denied,   // ER_ACCOUNT_HAS_BEEN_LOCKED of MariaDB
 }
 
 // refusalOf returns what err means, passing if it is not from MySQL.
@@ -1469,26 +1650,37 @@ func isASCII(args []any) bool {
 
 // describe returns the error with the database's name.
 func (p *pool) describe(err error) error {
-	return fmt.Errorf("database %s: %w", p.name, hideText(err))
+	return fmt.Errorf("database %s: %w", p.name, p.of.hideText(err))
 }
 
-// hideText leaves out MySQL's text for "access denied". It quotes the name of
-// the user, and a misplaced password may stand there.
-func hideText(err error) error {
-	var refused *mysql.MySQLError
-	if errors.As(err, &refused) && refusalOf(err) == denied {
-		return &mysql.MySQLError{Number: refused.Number, Message: "access denied"}
-	}
-	return err
-}
-
-// optional takes a missing table for an empty one. The C programs make some
-// tables only when they first write to them.
-func optional(rows []row, err error) ([]row, error) {
-	if refusalOf(err) == noTable {
+// optional asks of a table that counts as empty if it is missing. The C
+// programs make some tables only when they first write to them.
+func (p *pool) optional(ctx context.Context, table, text string, args ...any) ([]row, error) {
+	rows, err := p.query(ctx, text, args...)
+	if p.isMissing(ctx, table, err) {
 		return nil, nil
 	}
 	return rows, err
+}
+
+// isMissing reports whether err says that a table is missing. To an account with
+// rights on single tables MySQL says "denied" (1142), as of a table that is
+// there. But information_schema lists a table on which the account has any
+// right. One without any counts as missing, never without a warning.
+func (p *pool) isMissing(ctx context.Context, table string, err error) bool {
+	var refused *mysql.MySQLError
+	if !errors.As(err, &refused) || refused.Number != 1142 {
+		return refusalOf(err) == noTable
+	}
+	const text = "SELECT 1 FROM information_schema.tables WHERE table_schema=? AND table_name=?"
+	names := append([]string{p.of.name}, strings.Split(strings.Trim(table, "`"), "`.`")...)
+	rows, err := p.query(ctx, text, names[len(names)-2], names[len(names)-1])
+	if err != nil || len(rows) > 0 {
+		return false
+	}
+	p.config.warnOnce("database %s: table %s is missing, or the account has no right on it: "+
+		"it counts as empty", p.name, table)
+	return true
 }
 
 // The SELECTs. Each reads one table, with a ? for each value. The names of some
@@ -1505,6 +1697,8 @@ const (
 		"disable_passwordchanging,disable_webmail,disable_relay,disable_smtp,perm_account," +
 		"perm_alias,perm_forward,perm_autoresponder,perm_maillist,perm_quota," +
 		"perm_defaultquota FROM vlimits WHERE domain=?"
+	dbinfoSQL = "SELECT filename,domain,distributed,server,mdahost,port,use_ssl,dbname,user," +
+		"passwd,UNIX_TIMESTAMP(timestamp) FROM dbinfo WHERE filename=?"
 )
 
 const oneUser = "pw_name=? AND pw_domain=?"
@@ -1526,7 +1720,7 @@ func (c *config) userSQL(active bool) string {
 }
 
 func (c *config) relaySQL() string {
-	return "SELECT email,ipaddr,timestamp FROM " + c.table("RELAY_TABLE", "relay") +
+	return "SELECT email,ipaddr,timestamp FROM " + c.relayTable() +
 		" WHERE ipaddr=? AND email=?"
 }
 
@@ -1535,9 +1729,15 @@ func (c *config) hostcntrlSQL() string {
 		" WHERE pw_name=? AND pw_domain=?"
 }
 
-// table returns the name of a table, quoted.
+func (c *config) relayTable() string { return c.table("RELAY_TABLE", "relay") }
+
+// table returns the name of a table, quoted. It can be "database.table".
 func (c *config) table(variable, def string) string {
-	return "`" + strings.ReplaceAll(c.get(variable, def), "`", "``") + "`"
+	names := strings.Split(c.get(variable, def), ".")
+	for i, name := range names {
+		names[i] = "`" + strings.ReplaceAll(strings.Trim(name, "`"), "`", "``") + "`"
+	}
+	return strings.Join(names, ".")
 }
 
 // The columns of userSQL.
@@ -1551,15 +1751,6 @@ const (
 	userDir
 	userShell
 	userSCRAM
-)
-
-// The columns of limitsSQL are in the order of the record. One of them,
-// perm_maillist, holds three of its fields.
-const (
-	limitDiskQuota    = 8  // from here the default is 0
-	limitDisablePop   = 12 // from here a field has 16 bits
-	limitPermMaillist = 23
-	limitColumns      = 26
 )
 
 // A linkReader reads the links of domain directories. A link may hang, on a
@@ -1635,7 +1826,7 @@ func (c *config) realDomain(ctx context.Context, domain string) (string, error) 
 	if !c.aliasTable {
 		return domain, nil
 	}
-	rows, err := optional(c.central.query(ctx, aliasDomainSQL, domain))
+	rows, err := c.central.optional(ctx, "aliasdomain", aliasDomainSQL, domain)
 	for _, r := range rows {
 		if !sameName(r[0].String, domain) {
 			continue
@@ -1689,10 +1880,10 @@ func (c *config) place(ctx context.Context, box mailbox) (mailbox, error) {
 		}
 		return box, box.store.broken
 	}
-	// If assign lists domains, it lists all of them: rows of others are
+	// If assign lists domains, it lists all of them. Rows of others are
 	// leftovers.
 	_, listed := c.assign[realDomain]
-	if len(c.assign) == 0 || listed || local == "" {
+	if !c.assignLists || listed || local == "" {
 		box.store = &store{mdahost: c.hostIP, pool: c.local}
 	}
 	return box, nil
@@ -2105,8 +2296,9 @@ func (c *config) relay(ctx context.Context, box mailbox, ip string) (Answer, err
 	if !exists || err != nil {
 		return NewAnswer(0), err
 	}
-	rows, err := optional(box.store.pool.query(ctx, c.relaySQL(), ip, box.email()))
-	since := time.Now().Add(-c.relayAge).Unix()
+	p := box.store.pool
+	rows, err := p.optional(ctx, c.relayTable(), c.relaySQL(), ip, box.email())
+	since := time.Now().Unix() - c.relayAge
 	for _, r := range rows {
 		if !sameName(r[0].String, box.email()) || r[1].String != ip {
 			continue
@@ -2125,7 +2317,7 @@ func (c *config) relay(ctx context.Context, box mailbox, ip string) (Answer, err
 
 // aliasLines returns the lines of an alias in order.
 func aliasLines(ctx context.Context, box mailbox) ([]string, error) {
-	rows, err := optional(box.store.pool.query(ctx, aliasSQL, box.local, box.realDomain))
+	rows, err := box.store.pool.optional(ctx, "valias", aliasSQL, box.local, box.realDomain)
 	var lines []string
 	for _, r := range rows {
 		if r.isOf(box) {
@@ -2158,7 +2350,7 @@ func (c *config) host(ctx context.Context, box mailbox) (Answer, error) {
 // smtpPort returns the port of a distributed user's host. A row for this
 // machine comes before one for all.
 func (c *config) smtpPort(ctx context.Context, box mailbox) (string, error) {
-	rows, err := optional(c.central.query(ctx, portSQL, box.host, box.realDomain, c.hostIP))
+	rows, err := c.central.optional(ctx, "smtp_port", portSQL, box.host, box.realDomain, c.hostIP)
 	port := c.distPort
 	for _, r := range rows {
 		if !sameName(r[0].String, box.host) || !sameName(r[1].String, box.realDomain) {
@@ -2167,7 +2359,7 @@ func (c *config) smtpPort(ctx context.Context, box mailbox) (string, error) {
 		if cmp.Or(r[3].String, "0") == "0" {
 			continue // no port: the default
 		}
-		if !isPort(r[3].String) {
+		if _, err := strconv.ParseUint(r[3].String, 10, 16); err != nil {
 			return "", fmt.Errorf("%w: table smtp_port: port of %s is no number",
 				ErrInvalid, box.host)
 		}
@@ -2198,7 +2390,7 @@ func (c *config) limits(ctx context.Context, box mailbox) (Answer, error) {
 	asked := box.local + "@" + box.domain
 	a, err := limitsOf(ctx, p, asked, box.email(), box.realDomain)
 	if a.isZero() && err == nil {
-		return limitsAnswer(make(row, limitColumns)) // the defaults
+		a = NewLimits(noLimits)
 	}
 	return a, err
 }
@@ -2207,7 +2399,7 @@ func (c *config) limits(ctx context.Context, box mailbox) (Answer, error) {
 // has one, the zero Answer if none has.
 func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	for _, name := range slices.Compact(names) {
-		rows, err := optional(p.query(ctx, limitsSQL, name))
+		rows, err := p.optional(ctx, "vlimits", limitsSQL, name)
 		if err != nil {
 			return Answer{}, err
 		}
@@ -2220,41 +2412,50 @@ func limitsOf(ctx context.Context, p *pool, names ...string) (Answer, error) {
 	return Answer{}, nil
 }
 
+// noLimits is the record where there is none.
+var noLimits = Limits{
+	DomainExpiry: -1, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1, MaxForwards: -1,
+	MaxAutoresponders: -1, MaxMailinglists: -1, LimitType: LimitsOfDomain,
+}
+
 // limitsAnswer returns the answer with the record in a row. NULL means no
-// limit, so a row of NULLs gives the defaults.
+// limit.
 func limitsAnswer(r row) (Answer, error) {
-	var b []byte
-	for i := 1; i < limitColumns; i++ {
-		n := int64(0)
-		if i < limitDiskQuota {
-			n = -1
-		}
-		if text := r[i]; text.Valid {
-			var err error
-			if n, err = parseLimit(text.String); err != nil {
-				return Answer{}, fmt.Errorf("table vlimits, column %d of %q: %w",
-					i+1, r[0].String, err)
-			}
-		}
-		if i < limitDisablePop {
-			b = binary.NativeEndian.AppendUint64(b, uint64(n))
+	l := noLimits
+	fields := []any{ // in the order of limitsSQL, behind domain
+		&l.DomainExpiry, &l.PasswdExpiry, &l.MaxPopAccounts, &l.MaxAliases, &l.MaxForwards,
+		&l.MaxAutoresponders, &l.MaxMailinglists, &l.DiskQuota, &l.MaxMsgCount,
+		&l.DefaultQuota, &l.DefaultMaxMsgCount, &l.DisablePop, &l.DisableIMAP,
+		&l.DisableDialup, &l.DisablePasswordChanging, &l.DisableWebmail, &l.DisableRelay,
+		&l.DisableSMTP, &l.PermAccount, &l.PermAlias, &l.PermForward, &l.PermAutoresponder,
+		&l.PermMaillist, &l.PermQuota, &l.PermDefaultQuota,
+	}
+	for i, field := range fields {
+		text := r[i+1]
+		if !text.Valid {
 			continue
 		}
-		fields := []int64{n}
-		if i == limitPermMaillist {
-			fields = []int64{n & 7, n >> 3 & 7, n >> 6 & 7}
+		n, err := parseLimit(text.String)
+		if err != nil {
+			return Answer{}, fmt.Errorf("table vlimits, column %d of %q: %w", i+2, r[0].String, err)
 		}
-		for _, field := range fields {
-			b = binary.NativeEndian.AppendUint16(b, uint16(field))
+		switch field := field.(type) {
+		case *int64:
+			*field = n
+		case *uint64:
+			*field = uint64(n)
+		case *int16:
+			*field = int16(n)
 		}
 	}
-	limitType := LimitsOfDomain
+	lists := l.PermMaillist // one column with three fields
+	l.PermMaillist = lists & 7
+	l.PermMaillistUsers = lists >> 3 & 7
+	l.PermMaillistModerators = lists >> 6 & 7
 	if separator([]byte(r[0].String)) >= 0 {
-		limitType = LimitsOfUser
+		l.LimitType = LimitsOfUser
 	}
-	b = binary.NativeEndian.AppendUint16(b, uint16(limitType))
-	padding := make([]byte, limitsSize-len(b))
-	return WireAnswer(wireCode(limitsSize) + string(append(b, padding...))), nil
+	return NewLimits(l), nil
 }
 
 // parseLimit reads a number, which as BIGINT UNSIGNED may be beyond int64.
@@ -2286,7 +2487,7 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
 		limited, cancel := context.WithTimeout(ctx, time.Minute)
-		since := time.Now().Add(-age).Unix()
+		since := max(0, time.Now().Add(-age).Unix()) // in MySQL no time is earlier
 		rows, err := p.ask(limited, time.Minute, newCall(time.Minute, text, []any{since}))
 		cancel()
 		if err != nil {
@@ -2319,8 +2520,11 @@ type probe struct {
 	what     string
 	text     string
 	values   int
-	optional bool // the table may be missing
+	optional string // the table if it may be missing
 }
+
+// ErrNoTable is what Check says of a table that is missing, and counts as empty.
+var ErrNoTable = errors.New("there is no such table: it counts as empty")
 
 // Check connects to every database, which may take 16 seconds for each. Then it
 // tries every SELECT of the seven questions there, asking for a mailbox that does
@@ -2349,29 +2553,29 @@ func (m *MySQL) Check(
 			ctx, cancel := context.WithTimeout(ctx, deadline)
 			start := time.Now()
 			_, err := p.query(ctx, one.text, slices.Repeat([]any{"0"}, one.values)...)
-			cancel()
-			if one.optional {
-				_, err = optional(nil, err)
+			if one.optional != "" && p.isMissing(ctx, one.optional, err) {
+				err = fmt.Errorf("%w: %s", ErrNoTable, one.optional)
 			}
+			cancel()
 			say(p.name, one.what, time.Since(start), err)
 		}
 	}
 	for _, p := range c.userPools() {
 		try(p,
-			probe{"users", c.userSQL(true) + oneUser, 2, false},
-			probe{"inactive users", c.userSQL(false) + oneUser, 2, false},
-			probe{"aliases", aliasSQL, 2, true},
-			probe{"limits", limitsSQL, 1, true},
-			probe{"relay", c.relaySQL(), 2, true})
+			probe{"users", c.userSQL(true) + oneUser, 2, ""},
+			probe{"inactive users", c.userSQL(false) + oneUser, 2, ""},
+			probe{"aliases", aliasSQL, 2, "valias"},
+			probe{"limits", limitsSQL, 1, "vlimits"},
+			probe{"relay", c.relaySQL(), 2, c.relayTable()})
 	}
 	if c.aliasTable {
-		try(c.central, probe{"alias domains", aliasDomainSQL, 1, true})
+		try(c.central, probe{"alias domains", aliasDomainSQL, 1, "aliasdomain"})
 	}
 	if slices.ContainsFunc(c.stores, func(s store) bool { return s.distributed }) {
 		try(c.central,
-			probe{"distributed users", c.hostcntrlSQL(), 2, false},
-			probe{"hosts", hostSQL, 1, false},
-			probe{"ports", portSQL, 3, true})
+			probe{"distributed users", c.hostcntrlSQL(), 2, ""},
+			probe{"hosts", hostSQL, 1, ""},
+			probe{"ports", portSQL, 3, "smtp_port"})
 	}
 	return nil
 }

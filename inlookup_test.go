@@ -24,7 +24,11 @@ func controls(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {
-		writeFile(t, filepath.Join(dir, name), content)
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, path, content)
 	}
 	return dir
 }
@@ -105,6 +109,17 @@ func TestDatabases(t *testing.T) {
 			[]string{"eh   indimail  indimail false"}},
 		{"MYSQL_HOST with fields", file("h:u:p:44"), append(variables, "MYSQL_HOST", "eh:v:q:55:ssl"),
 			[]string{"eh 55  v q ed true"}},
+		{"what makes no port or TLS", file("h:u:p:x:tls:more"), variables,
+			[]string{"h 33 /es u p ed false"}},
+		{"text behind the port", file("h:u:p:3307tcp:ssl:more"), nil,
+			[]string{"h 3307  u p indimail true"}},
+		{"a relative socket", file("localhost:u:p:./s"), nil,
+			[]string{"localhost  ./s u p indimail false"}},
+		{"VPORT without a number", nil, []string{"MYSQL_SOCKET", "/s", "CNTRL_HOST", "c",
+			"CNTRL_VPORT", "x"}, []string{"localhost  /s indimail  indimail false",
+			"c  /s indimail  indimail false"}},
+		{"VPORT with text behind it", nil, []string{"MYSQL_VPORT", "33x"},
+			[]string{"localhost 33  indimail  indimail false"}},
 		{"central", both("a:u:p:1", "b:v:q:2:ssl"), nil,
 			[]string{"a 1  u p indimail false", "b 2  v q indimail true"}},
 		{"central like local", both("a:u:p:1", "a:u:p:1"), nil, []string{"a 1  u p indimail false"}},
@@ -248,9 +263,10 @@ func TestReadStores(t *testing.T) {
 		{"a line twice", "domain d 0\nserver r\n" + entry, "d  r !, d m s"},
 		{"incomplete, then complete", "domain d 1\n" + change("port 1\n", "") + entry,
 			"d m s * !, d m s *"},
-		{"port", "domain d 0\n" + change("port 1", "port x") + other, "d m s !, o n s"},
-		{"large port", "domain d 0\n" + change("port 1", "port 65536") + other, "d m s !, o n s"},
-		{"use_ssl", "domain d 0\n" + change("use_ssl 0", "use_ssl yes") + other, "d m s !, o n s"},
+		{"port", "domain d 0\n" + change("port 1", "port x") + other, "d m s, o n s"},
+		{"large port", "domain d 0\n" + change("port 1", "port 65536") + other, "d m s, o n s"},
+		{"use_ssl", "domain d 0\n" + change("use_ssl 0", "use_ssl yes") + other, "d m s, o n s"},
+		{"text behind numbers", "domain d 1x more\n" + change("port 1", "port 1 x"), "d m s *"},
 		{"no domain", entry + other, "o n s"},
 		{"comment", "domain d 0#x\n" + change("server s", "server s#t"), "d m s"},
 	} {
@@ -447,7 +463,12 @@ func TestRoutes(t *testing.T) {
 		"v6.example:[2001:db8::1]:2626\nv6no.example:[2001:db8::1]\nv6bare.example:2001:db8::1\n" +
 		"norelay.example::27\nauth.example:relay.example:28 user pass#word\n" +
 		"authno.example:relay.example user:pass 99\ncut.example:r:29#:30\nno colon here\n" +
-		"bad.example:relay:x\n"
+		"bad.example:relay:x\n" +
+		"long.example:relay.example:2527:3600:120\nlong6.example:[2001:db8::1]:2528:3600:120 u p e\n" +
+		"nopen.example:relay.example:2529:\ndef.example:relay.example::3600:120\n" +
+		"none.example::2530:3600 /s\ntoken.example:relay.example:2531 /token\n" +
+		"only.example: /r\n!@:relay.example:2532\n.sub.example:relay.example:2533\n" +
+		"text.example:relay.example:2534x\nbadpen.example:relay.example:2535:x:y\n"
 	for _, c := range []struct {
 		name  string
 		files map[string]string
@@ -459,7 +480,11 @@ func TestRoutes(t *testing.T) {
 			"example.com": "2525", "name.example": "26", "noport.example": "25", "empty.example": "25",
 			"v6.example": "2626", "v6no.example": "25", "v6bare.example": "25",
 			"norelay.example": "27", "auth.example": "28", "authno.example": "25",
-			"cut.example": "29", "other.example": "25", "bad.example": "25"}},
+			"cut.example": "29", "other.example": "25", "bad.example": "25",
+			"long.example": "2527", "long6.example": "2528", "nopen.example": "2529",
+			"def.example": "25", "none.example": "2530", "token.example": "2531",
+			"only.example": "25", "a.sub.example": "25", "sub.example": "25",
+			"text.example": "2534", "badpen.example": "2535"}},
 		{"for all others", map[string]string{"smtproutes": "a.example:r:1\n:r:2\nb.example:r:3\n"}, nil,
 			map[string]string{"a.example": "1", "b.example": "2", "c.example": "2"}},
 		{"qmtp file", map[string]string{
@@ -469,6 +494,11 @@ func TestRoutes(t *testing.T) {
 			map[string]string{"example.com": "209"}},
 		{"smtp by environment", map[string]string{"smtproutes": routes, "qmtproutes": ""},
 			[]string{"ROUTES", "smtp"}, map[string]string{"example.com": "2525"}},
+		{"static", map[string]string{"smtproutes": "", "qmtproutes": routes},
+			[]string{"ROUTES", "static"}, map[string]string{
+				"example.com": "2525", "long.example": "2527", "noport.example": "209"}},
+		{"dynamic, without the file", map[string]string{"smtproutes": routes},
+			[]string{"ROUTES", "dynamic"}, map[string]string{"example.com": "2525"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := configured(t, controls(t, c.files), c.env...)
@@ -513,10 +543,31 @@ func TestWarnings(t *testing.T) {
 		{"mcdinfo", entry("server s", "servant s"), "1"},
 		{"mcdinfo", entry("server s", "server s\nserver s"), "1"},
 		{"mcdinfo", entry("server s", "server s\ndomain example.org 0"), "1 3"},
-		{"mcdinfo", entry("port 3306", "port x"), "1"},
-		{"mcdinfo", entry("port 3306", "port 65536"), "1"},
-		{"mcdinfo", entry("port 3306", "port -1"), "1"},
-		{"mcdinfo", entry("use_ssl 0", "use_ssl yes"), "1"},
+		{"mcdinfo", entry("domain example.com 0", "domain example.com one"), "1"},
+		{"mcdinfo", entry("domain example.com 0", "domain example.com 1one more"), ""},
+		{"mcdinfo", entry("port 3306", "port x"), "4"},
+		{"mcdinfo", entry("port 3306", "port 65536"), "4"},
+		{"mcdinfo", entry("port 3306", "port -1"), "4"},
+		{"mcdinfo", entry("port 3306", "port 3306/tcp"), ""},
+		{"mcdinfo", entry("use_ssl 0", "use_ssl yes"), "5"},
+		{"host.mysql", "h:u:" + secret + ":port", "1"},
+		{"host.mysql", "h:u:" + secret + ":65536", "1"},
+		{"host.mysql", "h:u:" + secret + ":-1", "1"},
+		{"host.mysql", "h:u:" + secret + ":3306/tcp:nossl", ""},
+		{"host.mysql", "h:u:" + secret + ":3306:tls", "1"},
+		{"host.mysql", "\n# x\nh:u:" + secret + ":3306:ssl:more", "3"},
+		{"host.mysql", "h:u:" + secret + "::::", "1"},
+		{"host.cntrl", "\nh:u:" + secret + ":x", "2"},
+		{"MYSQL_HOST", "h:u:" + secret + ":x", "-"},
+		{"CNTRL_HOST", "h:u:" + secret + ":1:2", "-"},
+		{"CNTRL_HOST", "h:u:" + secret + ":1:ssl:3", "-"},
+		{"MYSQL_VPORT", secret, "-"},
+		{"CNTRL_VPORT", "65536" + secret, "-"},
+		{"MYSQL_VPORT", "3307" + secret, ""},
+		{"RELAY_CLEAR_MINUTES", secret, "-"},
+		{"RELAY_CLEAR_MINUTES", "30 minutes", ""},
+		{"RELAY_CLEAR_MINUTES", "1000000", ""},
+		{"RELAY_CLEAR_MINUTES", "99999999999999999999", ""},
 		{"mcdinfo", entry("pass "+secret, "pass="+secret), "1"},
 		{"mcdinfo", entry("pass "+secret, secret), "1"},
 		{"mcdinfo", entry("pass "+secret, "pass "+secret+"\npass "+secret), "9"},
@@ -524,14 +575,26 @@ func TestWarnings(t *testing.T) {
 		{"assign", "# x\n+example.com-:example.com:555:555\n", "2"},
 		{"assign", "+example.com-\n", "1"},
 		{"assign", "=a:b\nno plus\n.\n", ""},
+		{"assign", ".\n+example.com-\n", ""},
 		{"smtproutes", "example.com\n" + secret + "\n", ""},
-		{"smtproutes", "\n\nexample.com:relay:x u " + secret + "\nd:r:25\nd:r:-1\n", "3 5"},
+		{"smtproutes", "\n\nexample.com:relay:x u " + secret + "\nd:r:25\nd:r:-1\nd:r:2x:y\n", "3 5"},
 		{"smtproutes", "example.com:192.0.2.1:65536\n", "1"},
 		{"qmtproutes", "example.com:relay:qmtp\n", "1"},
 		{"hostip", "mail.example.com\n", "1"},
 	} {
-		dir := controls(t, map[string]string{c.file: c.content})
-		m := configured(t, dir)
+		var files map[string]string
+		var env []string
+		if strings.ToUpper(c.file) == c.file {
+			env = []string{c.file, c.content}
+		} else {
+			files = map[string]string{c.file: c.content}
+		}
+		dir := controls(t, files)
+		path := filepath.Join(dir, c.file)
+		if env != nil {
+			path = c.file
+		}
+		m := configured(t, dir, env...)
 		var b bytes.Buffer
 		m.Log = log.New(&b, "", 0)
 		if err := m.Reload(false); err != nil {
@@ -539,11 +602,14 @@ func TestWarnings(t *testing.T) {
 		}
 		var lines []string
 		for line := range strings.Lines(b.String()) {
-			_, rest, ok := strings.Cut(line, filepath.Join(dir, c.file)+":")
+			_, rest, ok := strings.Cut(line, path+":")
 			if !ok || !strings.HasPrefix(line, "warning: ") || strings.Contains(line, secret) {
 				t.Errorf("%s %q: %s", c.file, c.content, line)
 			}
 			number, _, _ := strings.Cut(rest, ":")
+			if env != nil {
+				number = "-"
+			}
 			lines = append(lines, number)
 		}
 		if got := strings.Join(lines, " "); got != c.lines {
@@ -552,75 +618,70 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestMalformed: what could mean a wrong database is an error that names file and line or the
-// variable, and never the password. The configuration in force stays.
-func TestMalformed(t *testing.T) {
-	for _, c := range []struct{ name, value, where string }{
-		{"host.mysql", "h h:u:" + secret, ":1:"},
-		{"host.mysql", "a, b:u:" + secret, ":1:"},
-		{"host.mysql", "h:u:" + secret + ":port", ":1:"},
-		{"host.mysql", "h:u:" + secret + ":65536", ":1:"},
-		{"host.mysql", "h:u:" + secret + ":-1", ":1:"},
-		{"host.mysql", "h:u:" + secret + ":3306:tls", ":1:"},
-		{"host.mysql", "\n# x\nh:u:" + secret + ":3306:ssl:more", ":3:"},
-		{"host.cntrl", "\nh:u:" + secret + ":x", ":2:"},
-		{"host.mysql", "", "directory"},
-		{"host.cntrl", "", "directory"},
-		{"mcdinfo", "", "directory"},
-		{"assign", "", "directory"},
-		{"MYSQL_HOST", "h:u:" + secret + ":x", ":"},
-		{"MYSQL_HOST", "h\th:u:" + secret, ":"},
-		{"CNTRL_HOST", "h:u:" + secret + ":1:2", ":"},
-		{"MYSQL_VPORT", "x", ":"},
-		{"CNTRL_VPORT", "65536", ":"},
-		{"RELAY_CLEAR_MINUTES", "x", ":"},
-		{"RELAY_CLEAR_MINUTES", "-1", ":"},
-		{"RELAY_CLEAR_MINUTES", "525601", ":"},
-	} {
+// TestUnreadable: a file that is there and cannot be read is an error that names it. The
+// configuration in force stays.
+func TestUnreadable(t *testing.T) {
+	for _, name := range []string{"host.mysql", "host.cntrl", "host.master", "mcdinfo", "assign"} {
 		dir := controls(t, map[string]string{"host.mysql": "before:u:" + secret})
-		env := map[string]string{"CONTROLDIR": dir, "ASSIGNDIR": dir}
-		m := &MySQL{Getenv: func(name string) string { return env[name] }}
-		defer m.Close()
+		m := configured(t, dir)
 		if err := m.Reload(false); err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(dir, c.name)
-		switch {
-		case strings.ToUpper(c.name) == c.name:
-			env[c.name] = c.value
-			path = c.name
-		case c.where == "directory":
-			os.Remove(path)
-			if err := os.Mkdir(path, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		default:
-			writeFile(t, path, c.value)
-			path += c.where
+		path := filepath.Join(dir, name)
+		os.Remove(path)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
 		}
-		err := m.Reload(len(c.value)%2 == 0)
+		err := m.Reload(len(name)%2 == 0)
 		if err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), secret) {
-			t.Errorf("%s %q: %v, want one of %s", c.name, c.value, err, path)
+			t.Errorf("%s: %v", name, err)
 		}
 		if got := databases(t, m); len(got) != 1 || !strings.HasPrefix(got[0], "before ") {
-			t.Errorf("%s %q: now in force: %q", c.name, c.value, got)
+			t.Errorf("%s: now in force: %q", name, got)
 		}
-		q := Query{Type: TypeDomain, Email: "d"}
 		fresh := configured(t, dir)
-		fresh.Getenv = m.Getenv
-		a, err := fresh.Resolve(context.Background(), q)
+		a, err := fresh.Resolve(context.Background(), Query{Type: TypeDomain, Email: "d"})
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s %q, and no configuration in force: %q, %v", c.name, c.value, a, err)
+			t.Errorf("%s, and no configuration in force: %q, %v", name, a, err)
+		}
+	}
+}
+
+// TestBlankHost: a host with a blank in it is an error, and the configuration in force stays.
+func TestBlankHost(t *testing.T) {
+	for _, name := range []string{"host.mysql", "host.cntrl", "host.master", "MYSQL_HOST", "CNTRL_HOST"} {
+		for _, text := range []string{"h h:u:" + secret, "a, b:u:" + secret, "h\tu " + secret} {
+			dir := controls(t, map[string]string{"host.mysql": "before:u:" + secret})
+			env := map[string]string{"CONTROLDIR": dir, "ASSIGNDIR": dir}
+			m := &MySQL{Getenv: func(name string) string { return env[name] }}
+			t.Cleanup(func() { m.Close() })
+			if err := m.Reload(false); err != nil {
+				t.Fatal(err)
+			}
+			where := name + ":"
+			if strings.ToUpper(name) == name {
+				env[name] = text
+			} else {
+				writeFile(t, filepath.Join(dir, name), text)
+				where += "1:"
+			}
+			err := m.Reload(false)
+			if err == nil || !strings.Contains(err.Error(), where) ||
+				strings.Contains(err.Error(), secret) {
+				t.Errorf("%s %q: %v", name, text, err)
+			}
+			if got := databases(t, m); len(got) != 1 || !strings.HasPrefix(got[0], "before ") {
+				t.Errorf("%s %q: now in force: %q", name, text, got)
+			}
 		}
 	}
 }
 
 // TestSeveralErrors: all that is wrong is told at once.
 func TestSeveralErrors(t *testing.T) {
-	m := configured(t, controls(t, map[string]string{"host.mysql": "h:::x", "host.cntrl": "h:::y"}),
-		"RELAY_CLEAR_MINUTES", "z")
+	m := configured(t, controls(t, map[string]string{"host.mysql/x": "", "host.cntrl/x": ""}))
 	err := m.Reload(false)
-	for _, want := range []string{"host.mysql:1", "host.cntrl:1", "RELAY_CLEAR_MINUTES"} {
+	for _, want := range []string{"host.mysql", "host.cntrl"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
@@ -658,12 +719,12 @@ func TestReadablePasswordWarning(t *testing.T) {
 
 // TestFailedReload leaves nothing behind of what it had begun.
 func TestFailedReload(t *testing.T) {
-	for name, content := range map[string]string{"host.mysql": "h:::x", "host.cntrl": "a b"} {
-		m := configured(t, controls(t, map[string]string{name: content, "mcdinfo": mcdinfo}))
+	for _, name := range []string{"host.mysql", "host.cntrl"} {
+		m := configured(t, controls(t, map[string]string{name + "/x": "", "mcdinfo": mcdinfo}))
 		goroutines := runtime.NumGoroutine()
 		for range 20 {
 			if err := m.Reload(false); err == nil {
-				t.Fatalf("%s %q is accepted", name, content)
+				t.Fatalf("%s is accepted", name)
 			}
 		}
 		eventually(t, name+": no goroutine is left", func() bool {

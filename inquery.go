@@ -786,7 +786,7 @@ func (c *Client) settings() (time.Duration, fs.FileMode, error) {
 
 func (c *Client) ask(ctx context.Context, q Query, mode fs.FileMode) (Answer, error) {
 	e := environ{c.Getenv}
-	if e.set("TCPCLIENT") && e.set("TCPREMOTEIP") {
+	if e.get("TCPCLIENT", "") != "" && e.get("TCPREMOTEIP", "") != "" {
 		return c.askTCP(ctx, q)
 	}
 	dir := e.get("FIFOTMPDIR", e.get("REPLYDIR", "/tmp"))
@@ -942,8 +942,12 @@ func (e environ) get(name, def string) string {
 	return cmp.Or(e.getenv(name), def)
 }
 
-// set reports whether a variable is set to something.
-func (e environ) set(name string) bool { return e.get(name, "") != "" }
+// set reports whether a variable is set, even to nothing. A getenv cannot tell
+// "set to nothing" from "unset". With one, such a variable is not set.
+func (e environ) set(name string) bool {
+	_, set := os.LookupEnv(name)
+	return e.get(name, "") != "" || e.getenv == nil && set
+}
 
 // ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
 func ControlFile(getenv func(string) string, name string) string {
@@ -971,15 +975,13 @@ func (e environ) value(name, def string) (string, error) {
 	return cmp.Or(strings.TrimSpace(line), def), err
 }
 
-// seconds returns the whole seconds in a control file, or def.
+// seconds returns the whole seconds in a control file. It returns def if they
+// are no positive number, since a client has nowhere to write a warning.
 func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
 	text, err := e.value(name, "")
-	if text == "" || err != nil {
-		return def, err
+	const most = 1 << 30 // beyond it a Duration would overflow
+	if n, _ := leadingNumber(text, 10); n > 0 {
+		return time.Duration(min(n, most)) * time.Second, err
 	}
-	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil || n == 0 {
-		return def, fmt.Errorf("%s:1: want seconds, at least 1, not %q", e.control(name), text)
-	}
-	return time.Duration(n) * time.Second, nil
+	return def, err
 }

@@ -584,7 +584,7 @@ func TestFaultLog(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var b bytes.Buffer
 			d := slowly(time.Millisecond)
-			d.connect = func(context.Context) error { return hideText(mysqlError(number)) }
+			d.connect = func(context.Context) error { return (database{}).hideText(mysqlError(number)) }
 			p := newFakePool(d, log.New(&b, "", 0))
 			defer p.close()
 			for range 3 {
@@ -612,7 +612,7 @@ func TestFaultLog(t *testing.T) {
 			d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
 				return nil, nil, mysqlError(1146)
 			}
-			rows, err := optional(p.query(context.Background(), anySelect))
+			rows, err := p.optional(context.Background(), "t", anySelect)
 			if err != nil || rows != nil || b.Len() > 0 {
 				t.Errorf("%v, %v, %q", rows, err, &b)
 			}

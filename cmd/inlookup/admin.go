@@ -32,7 +32,11 @@ func (a *admin) answer(ctx context.Context, q inlookup.Query) (string, error) {
 	case a.cache == nil:
 		return "there is no cache\n", nil
 	}
-	return fmt.Sprintf("%d entries flushed\n", a.cache.Flush(q.Email)), nil
+	n := a.cache.Flush(q.Email)
+	if n == 1 {
+		return "1 entry flushed\n", nil
+	}
+	return fmt.Sprintf("%d entries flushed\n", n), nil
 }
 
 func (a *admin) cacheStats() (s inlookup.CacheStats) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -14,7 +15,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +65,9 @@ func check(o options, w io.Writer) int {
 		c.say(ok, "user", "%s: what follows holds for this user", account(os.Geteuid()))
 	}
 	var warnings strings.Builder
+	for _, text := range o.warnings {
+		c.say(warning, "options", "%s", text)
+	}
 	config := &inlookup.MySQL{Log: log.New(&warnings, "", 0)}
 	err := config.Reload(false)
 	defer config.Close()
@@ -112,18 +115,29 @@ type note struct {
 func (c *checkup) files(warnings string, err error) {
 	var notes []note
 	for _, text := range problems(err) {
-		notes = append(notes, note{wrong, text})
+		v := wrong
+		if strings.Contains(text, inlookup.ErrUnavailable.Error()) { // the one of host.master
+			var advice string
+			v, advice = remedy(err)
+			text += ": " + advice
+		}
+		notes = append(notes, note{v, text})
 	}
 	for line := range strings.Lines(warnings) {
-		text := strings.TrimPrefix(strings.TrimSpace(line), "warning: ")
-		notes = append(notes, note{warning, text})
+		text, isWarning := strings.CutPrefix(strings.TrimSpace(line), "warning: ")
+		if isWarning {
+			notes = append(notes, note{warning, text})
+		} else {
+			notes = append(notes, note{ok, text}) // which source of the stores counts
+		}
 	}
 	control := filepath.Dir(inlookup.ControlFile(nil, "host.mysql"))
 	if _, err := os.Stat(control); err != nil && os.Getenv("CONTROLDIR") != "" {
 		c.say(warning, "CONTROLDIR", "%v: set it to the directory of the control files", err)
 	}
 	names := []string{
-		"host.mysql", "host.cntrl", "mcdinfo", "hostip", "smtproutes", "qmtproutes", "timeoutread",
+		"host.mysql", "host.cntrl", "host.master", "mcdinfo", "hostip", "smtproutes", "qmtproutes",
+		"timeoutread",
 	}
 	for _, name := range names {
 		path := inlookup.ControlFile(nil, name)
@@ -176,10 +190,12 @@ func (c *checkup) file(name, path string, notes []note) (others []note) {
 func (c *checkup) timeout(path, text string) bool {
 	const least = 4
 	value, _, _ := strings.Cut(text, "\n")
-	seconds, err := strconv.ParseUint(strings.TrimSpace(value), 10, 31)
+	seconds, isNumber := leadingNumber(value, 10)
 	switch {
-	case err != nil || seconds == 0:
-		c.say(wrong, "timeoutread", "%s:1: want seconds, at least 1, not %q", path, value)
+	case strings.TrimSpace(value) == "":
+		return true // the default
+	case !isNumber || seconds < 1:
+		c.say(warning, "timeoutread", "%s:1: want seconds, at least 1: 4 are used", path)
 	case seconds < least:
 		c.say(warning, "timeoutread", "%s: %d s: the server may need 3 s to say that it "+
 			"has no answer: want at least %d", path, seconds, least)
@@ -189,30 +205,13 @@ func (c *checkup) timeout(path, text string) bool {
 	return false
 }
 
-// ignored warns about settings of MySQL's C library that have no effect here.
-func (c *checkup) ignored() {
-	used := []string{"MYSQL_OPT_SSL_CA", "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"}
-	for _, setting := range os.Environ() {
-		name, value, _ := strings.Cut(setting, "=")
-		isOption := strings.HasPrefix(name, "MYSQL_OPT_") ||
-			strings.HasPrefix(name, "MYSQL_READ_DEFAULT_")
-		if isOption && value != "" && !slices.Contains(used, name) {
-			c.say(warning, name, "is set, but only the C library reads it: nothing to do "+
-				"if host.mysql or MYSQL_HOST says what it did")
-		}
-	}
-}
-
 // cache checks the variables of the cache.
 func (c *checkup) cache() {
-	cache, warnings, err := newCache(nil)
+	cache, warnings := newCache(nil)
 	for _, text := range warnings {
 		c.say(warning, "cache", "%s", text)
 	}
-	for _, text := range problems(err) {
-		c.say(wrong, "cache", "%s", text)
-	}
-	if err != nil {
+	if len(warnings) > 0 {
 		return
 	}
 	if cache == nil {
@@ -240,6 +239,9 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 	say := func(database, what string, took time.Duration, err error) {
 		subject := fmt.Sprintf("%s: %s, %v", database, what, took.Round(100*time.Microsecond))
 		switch {
+		case errors.Is(err, inlookup.ErrNoTable):
+			c.say(warning, "database", "%s: %v; IndiMail makes it when it first writes there",
+				subject, err)
 		case err == nil && took > slow:
 			c.say(warning, "database", "%s: slow: the server gives up after 3 s, its clients "+
 				"after 4", subject)
@@ -261,22 +263,61 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 // to do about it.
 func remedy(err error) (v verdict, advice string) {
 	var refused *mysql.MySQLError
-	var dnsErr *net.DNSError
+	var alert *net.OpError
 	switch {
+	case errors.Is(err, inlookup.ErrNoTable):
+		return warning, "nothing to do if nobody needs it"
 	case errors.As(err, &refused):
 		return refusal(refused.Number)
+	case isSelfMade(err):
+		return wrong, "the server made its certificate itself (MariaDB 11.4 does so when it has " +
+			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
+			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
 	case isCertificateError(err):
 		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its " +
 			"certificate does"
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return wrong, "the server broke off the TLS handshake: it has no cipher or version that " +
+			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
+			"for Go knows no DHE"
 	case errors.Is(err, mysql.ErrNoTLS):
 		return wrong, "turn on TLS in MySQL, or remove ssl from the control file"
-	case errors.Is(err, mysql.ErrUnknownPlugin):
+	case isAuthError(err):
 		return wrong, "give the account another authentication plug-in, such as " +
 			"mysql_native_password or caching_sha2_password"
-	case errors.As(err, &dnsErr) && dnsErr.IsNotFound:
-		return wrong, "fix the name of the host"
+	case errors.As(err, new(*net.DNSError)):
+		return temporary, "fix the name of the host, or the name service (resolv.conf, hosts)"
+	case isSlow(err):
+		return temporary, "the server is reached and silent: is it overloaded, does it look up " +
+			"names (skip_name_resolve), or does a firewall drop packets?"
 	}
 	return temporary, "is MySQL running there, and are host, port and socket right?"
+}
+
+// isAuthError reports whether the driver does not know, or refuses, how the
+// server wants to see the password.
+func isAuthError(err error) bool {
+	return errors.Is(err, mysql.ErrUnknownPlugin) || errors.Is(err, mysql.ErrOldPassword) ||
+		errors.Is(err, mysql.ErrCleartextPassword) || errors.Is(err, mysql.ErrOldProtocol)
+}
+
+// isSlow reports whether time ran out.
+func isSlow(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// isSelfMade reports whether a certificate failed that is its own authority.
+func isSelfMade(err error) bool {
+	var failed *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	cert := new(x509.Certificate)
+	if errors.As(err, &failed) && len(failed.UnverifiedCertificates) > 0 {
+		cert = failed.UnverifiedCertificates[0]
+	} else if errors.As(err, &unknown) && unknown.Cert != nil {
+		cert = unknown.Cert
+	}
+	return len(cert.RawIssuer) > 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject)
 }
 
 func isCertificateError(err error) bool {
@@ -297,6 +338,21 @@ func refusal(number uint16) (v verdict, advice string) {
 		return wrong, "fix user, password and database in host.mysql, host.cntrl, mcdinfo, or " +
 			"MYSQL_USER, MYSQL_PASSWD and MYSQL_DATABASE, or GRANT SELECT on the database; " +
 			"in one line they are host:user:password:port"
+	case 1820, // ER_MUST_CHANGE_PASSWORD
+		1862: // ER_MUST_CHANGE_PASSWORD_LOGIN
+		return wrong, "the password of the account has expired: give it a new one, that does not " +
+			"expire (ALTER USER ... IDENTIFIED BY ... PASSWORD EXPIRE NEVER)"
+	case 3118, // ER_ACCOUNT_HAS_BEEN_LOCKED of MySQL
+		4151: // ER_ACCOUNT_HAS_BEEN_LOCKED of MariaDB
+		return wrong, "the account is locked: ALTER USER ... ACCOUNT UNLOCK"
+	case 3955, // ER_USER_ACCESS_DENIED_FOR_USER_ACCOUNT_BLOCKED_BY_PASSWORD_LOCK
+		4150: // ER_USER_IS_BLOCKED of MariaDB
+		return wrong, "too many wrong passwords have blocked the account: fix the password, then " +
+			"FLUSH PRIVILEGES, or ALTER USER ... ACCOUNT UNLOCK"
+	case 1251, // ER_NOT_SUPPORTED_AUTH_MODE
+		1524: // ER_PLUGIN_IS_NOT_LOADED
+		return wrong, "give the account another authentication plug-in, such as " +
+			"mysql_native_password or caching_sha2_password, or load the one it has"
 	case 1130: // ER_HOST_NOT_PRIVILEGED
 		return wrong, "let the user in from this machine, with CREATE USER and GRANT SELECT"
 	case 1049: // ER_BAD_DB_ERROR
@@ -330,14 +386,18 @@ func (c *checkup) fifos(o options) {
 	server := &inlookup.Server{Infifo: o.infifo, Instances: o.instances}
 	settings, err := server.Settings()
 	if err != nil {
-		c.say(wrong, "environment", "%v", err)
+		subject, text, _ := strings.Cut(err.Error(), ": ")
+		if subject != "FIFO_MODE" {
+			subject, text = "environment", err.Error()
+		}
+		c.say(wrong, subject, "%s", text)
 		return
 	}
-	const ownerBoth = 0o600
 	mode := settings.Mode
+	unread := settingWarnings()
 	switch {
-	case mode&ownerBoth != ownerBoth:
-		c.say(wrong, "FIFO_MODE", "%04o: the server itself must read and write: want 0660", mode)
+	case len(unread) > 0:
+		c.say(warning, "FIFO_MODE", "%s", strings.TrimPrefix(unread[0], "FIFO_MODE: "))
 	case mode&othersWrite != 0:
 		c.say(warning, "FIFO_MODE", "%04o: everyone on this machine can ask, even for the hashes "+
 			"of passwords", mode)

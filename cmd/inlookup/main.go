@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -55,15 +56,18 @@ The environment and control files configure it:
                           /var/indimail/inquery)
   FIFO_MODE               mode of the FIFOs, octal (default 0660)
   REPLYDIR                the only directory for reply FIFOs (default: any)
-  CONTROLDIR              control files host.mysql, host.cntrl, mcdinfo, hostip,
-                          smtproutes, qmtproutes (default /etc/indimail/control)
+  CONTROLDIR              control files host.mysql, host.cntrl, host.master,
+                          mcdinfo, hostip, smtproutes, qmtproutes (default
+                          /etc/indimail/control)
   ASSIGNDIR               the file assign (default /etc/indimail/users)
-  DEFAULT_DOMAIN          of an address without one
+  INDIMAIL_DOMAIN, else DEFAULT_DOMAIN
+                          of an address without one
   MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT
                           the database; MYSQL_HOST overrides host.mysql, and
                           fields of either override the other variables; several
                           hosts, separated by commas, are tried in turn
   CNTRL_HOST ...          the same for a cluster's central database
+  MASTER_HOST ...         the same for that of host.master
   CACHE_TTL               life of an answer (default 10m)
   CACHE_NEGATIVE_TTL      life of the answer "absent" (default 20s)
   CACHE_STALE             how long an expired answer may be given while the
@@ -101,15 +105,20 @@ type options struct {
 	test      bool
 	version   bool
 	demo      demoFlag
+	warnings  []string
 }
 
+// instancesMost is what -i can be.
+const instancesMost = 1000
+
 func parse(args []string) (o options, err error) {
-	seconds := 0
+	instances, seconds := int64(1), int64(0)
 	flags := flag.NewFlagSet("inlookup", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.infifo, "f", "", "")
-	flags.IntVar(&o.instances, "i", 1, "")
-	flags.IntVar(&seconds, "c", 0, "")
+	const longest = int64(math.MaxInt64 / time.Second) // 292 years
+	flags.Func("i", "", o.number("-i", &instances, 1, instancesMost))
+	flags.Func("c", "", o.number("-c", &seconds, 0, longest))
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.test, "t", false, "")
 	flags.BoolVar(&o.version, "V", false, "")
@@ -117,18 +126,38 @@ func parse(args []string) (o options, err error) {
 	if err = flags.Parse(args); err != nil {
 		return o, err
 	}
+	o.instances = int(instances)
 	o.recent = time.Duration(seconds) * time.Second
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	case o.instances < 1 || o.instances > 1000:
-		err = fmt.Errorf("-i %d: want 1 to 1000 instances", o.instances)
-	case seconds < 0 || seconds > math.MaxInt32:
-		err = fmt.Errorf("-c %d: want seconds", seconds)
 	case o.test && o.demo != "":
 		err = errors.New("-t and -demo exclude each other")
 	}
 	return o, err
+}
+
+// number returns a function that reads an option, which other text than a
+// number must not stop: then there is a warning, and the value stays. The next
+// option in place of a number is wrong usage: a variable in the run file was
+// empty.
+func (o *options) number(name string, to *int64, least, most int64) func(text string) error {
+	return func(text string) error {
+		n, ok := leadingNumber(text, 10)
+		if !ok && strings.HasPrefix(text, "-") {
+			return fmt.Errorf("%s got %q and no number: is its variable empty?", name, text)
+		}
+		if ok && n > most && name == "-c" { // "everybody", in a large number
+			n = most
+		}
+		if !ok || n < least || n > most {
+			o.warnings = append(o.warnings, fmt.Sprintf("%s got %q: want a number of at least %d, "+
+				"at most %d; %d is used", name, text, least, most, *to))
+			return nil
+		}
+		*to = n
+		return nil
+	}
 }
 
 func run(args []string, stdout, stderr *os.File) int {
@@ -223,6 +252,9 @@ func serve(o options, out, errOut *lineWriter, logger *log.Logger) error {
 	// take less than 200 bytes each beyond key and answer.
 	debug.SetGCPercent(20)
 
+	for _, w := range slices.Concat(o.warnings, settingWarnings()) {
+		logger.Printf("warning: %s", w)
+	}
 	s := &service{options: o, out: out, logger: logger}
 	s.lost = func() uint64 {
 		if out == errOut {
@@ -263,12 +295,9 @@ func (s *service) listen() error {
 	if err := s.mysql.Reload(false); err != nil {
 		return err
 	}
-	cache, warnings, err := newCache(s.mysql)
+	cache, warnings := newCache(s.mysql)
 	for _, w := range warnings {
 		s.logger.Printf("warning: %s", w)
-	}
-	if err != nil {
-		return err
 	}
 	s.cache = cache
 	s.server = &inlookup.Server{
@@ -284,7 +313,8 @@ func (s *service) listen() error {
 	if cache != nil {
 		s.server.Resolver = cache
 	}
-	s.server.Tracing.Store(s.verbose || os.Getenv("DEBUG") != "")
+	_, debug := os.LookupEnv("DEBUG") // set to nothing counts too
+	s.server.Tracing.Store(s.verbose || debug)
 	return s.server.Listen()
 }
 
@@ -304,12 +334,14 @@ func (s *service) start(ctx context.Context) {
 	}
 	state := make(map[string]string)
 	s.mysql.Check(ctx, func(database, _ string, _ time.Duration, err error) {
-		if v, _ := remedy(err); v == wrong {
+		v, _ := remedy(err)
+		switch {
+		case err == nil || v == warning:
+			state[database] = cmp.Or(state[database], "answers")
+		case v == wrong:
 			state[database] = "answers with errors (see inlookup -t)"
-		} else if err != nil {
+		default:
 			state[database] = "does not answer"
-		} else if state[database] == "" {
-			state[database] = "answers"
 		}
 	})
 	var databases []string
@@ -335,7 +367,8 @@ func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal)
 			cancel()
 			s.reload(false)
 			if s.cache != nil {
-				s.cache.Flush("") // after the reload: no answer from the old files stays
+				n := s.cache.Flush("") // after the reload: no answer from the old files stays
+				s.logger.Printf("SIGHUP: answers forgotten: %d", n)
 			}
 			cancel = s.preload(ctx)
 		}
@@ -344,8 +377,14 @@ func (s *service) reloadOn(ctx context.Context, hup, interrupt <-chan os.Signal)
 
 // reload applies changed control files, or logs what is wrong with them.
 func (s *service) reload(reconnect bool) {
-	if err := s.mysql.Reload(reconnect); err != nil {
+	err := s.mysql.Reload(reconnect)
+	switch {
+	case err != nil:
 		s.logger.Printf("the configuration stays as it was: %v", err)
+	case reconnect:
+		s.logger.Print("SIGINT: control files read, connections to MySQL are made anew")
+	default:
+		s.logger.Print("SIGHUP: control files read")
 	}
 }
 
@@ -372,7 +411,11 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		for _, fault := range problems(errors.Join(err, loadErr)) {
 			s.logger.Printf("loading recent users: %s", fault)
 		}
-		s.logger.Printf("%d users loaded in %v", n, time.Since(start).Round(time.Millisecond))
+		line := "%d users loaded in %v"
+		if n == 1 {
+			line = "%d user loaded in %v"
+		}
+		s.logger.Printf(line, n, time.Since(start).Round(time.Millisecond))
 	}()
 	return func() {
 		stop()

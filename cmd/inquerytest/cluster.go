@@ -11,6 +11,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/gob"
 	"errors"
@@ -36,7 +37,7 @@ type cluster struct {
 }
 
 func (p *program) newCluster() *cluster {
-	c := &cluster{mysql: &inlookup.MySQL{Getenv: p.getenv}, getenv: p.getenv}
+	c := &cluster{mysql: p.newMySQL(), getenv: p.getenv}
 	c.distributed, c.err = c.mysql.DistributedDomains()
 	return c
 }
@@ -47,7 +48,7 @@ func (c *cluster) close() { c.mysql.Close() }
 // one. Where the database of alias domains does not answer, a name that is not
 // in mcdinfo counts as none.
 func (c *cluster) has(ctx context.Context, q inlookup.Query) bool {
-	_, domain := q.Split(c.getenv("DEFAULT_DOMAIN"))
+	_, domain := q.Split(cmp.Or(c.getenv("INDIMAIL_DOMAIN"), c.getenv("DEFAULT_DOMAIN")))
 	if slices.Contains(c.distributed, domain) {
 		return true
 	}

@@ -161,7 +161,7 @@ func (p *program) readAddresses(_ context.Context, add func(entry) bool) error {
 // recentAddresses feeds the addresses that logged in within age.
 func (p *program) recentAddresses(age time.Duration) feed {
 	return func(ctx context.Context, add func(entry) bool) error {
-		m := &inlookup.MySQL{Getenv: p.getenv}
+		m := p.newMySQL()
 		defer m.Close()
 		emails, err := m.Recent(ctx, age)
 		if err != nil {
@@ -634,7 +634,11 @@ func (c *comparison) report(took time.Duration) {
 	fmt.Fprintf(c.program.out, "%-12s %v\n", "took", short(took))
 	c.program.out.Flush() // the last Flush returns its error
 	if n := c.withoutIP.Load(); n > 0 {
-		c.program.say("relay was not asked for %d addresses: no IP address follows them", n)
+		noun := "addresses: no IP address follows them"
+		if n == 1 {
+			noun = "address: no IP address follows it"
+		}
+		c.program.say("relay was not asked for %d %s", n, noun)
 	}
 	if err := c.cluster.err; err != nil && c.counts[unanswered].Load() > 0 {
 		c.program.say("distributed domains, if there are any, were not asked first: %v", err)

@@ -120,25 +120,36 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C then kills
 	p := &program{
 		getenv:  os.Getenv,
+		ownEnv:  true,
 		stdin:   os.Stdin,
 		out:     bufio.NewWriter(os.Stdout),
 		screen:  os.Stdout,
 		stderr:  os.Stderr,
 		fromEnv: inlookup.FromEnv,
 	}
-	p.mysql = func() inlookup.Resolver { return &inlookup.MySQL{Getenv: p.getenv} }
+	p.mysql = func() inlookup.Resolver { return p.newMySQL() }
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
 // A program is one run of inquerytest. Tests replace the fields.
 type program struct {
 	getenv  func(string) string
+	ownEnv  bool // getenv is os.Getenv
 	stdin   io.Reader
 	out     *bufio.Writer // the last Flush returns the first error of a write
 	screen  *os.File      // what out writes to, perhaps a terminal; nil: none
 	stderr  io.Writer
 	fromEnv func() inlookup.Resolver // the server, or MySQL itself
 	mysql   func() inlookup.Resolver // MySQL itself
+}
+
+// newMySQL returns a MySQL that goes by this program's environment. It reads
+// that itself, because getenv cannot say that a variable is set to nothing.
+func (p *program) newMySQL() *inlookup.MySQL {
+	if p.ownEnv {
+		return new(inlookup.MySQL)
+	}
+	return &inlookup.MySQL{Getenv: p.getenv}
 }
 
 func (p *program) run(ctx context.Context, args []string) int {
@@ -482,7 +493,7 @@ func (o *options) otherwise() string {
 // reads. So the question still goes from client over server to MySQL.
 func (p *program) ownServer(client *inlookup.Client) (source, error) {
 	s := p.newSource(client, "a new server on "+client.Infifo)
-	m := &inlookup.MySQL{Getenv: p.getenv}
+	m := p.newMySQL()
 	if err := m.Reload(false); err != nil {
 		return s, err
 	}

@@ -148,9 +148,12 @@ func (p *process) loaded(times, n int) {
 	p.t.Helper()
 	p.startLines()
 	eventually(p.t, "recent users are loaded", func() bool {
-		return strings.Count(p.stderr.String(), "users loaded in") >= times
+		return strings.Count(p.stderr.String(), " loaded in ") >= times
 	})
 	line := fmt.Sprintf("inlookup: %d users loaded in ", n)
+	if n == 1 {
+		line = "inlookup: 1 user loaded in "
+	}
 	if got := strings.Count(p.stderr.String(), line); got != times {
 		p.t.Errorf("%d times %q, want %d:\n%s", got, line, times, p.stderr.String())
 	}

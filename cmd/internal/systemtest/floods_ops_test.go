@@ -94,7 +94,7 @@ func TestFloodOfFlushesHasABound(t *testing.T) {
 	p := s.serve("-i", "2", "-c", "3600")
 	callers := []*caller{s.newCaller("infifo.2"), s.newCaller("infifo.2")}
 	eventually(t, "the users are loaded", func() bool {
-		return strings.Contains(p.stderr.String(), "users loaded in")
+		return strings.Contains(p.stderr.String(), " loaded in ")
 	})
 	flushes := s.flood("infifo.1", inlookup.Query{Type: inlookup.TypeFlush,
 		Email: "#" + strings.Repeat("long", 900) + "@example.com"})

@@ -255,9 +255,9 @@ var (
 		"inquerytest -q 2 user@example.com 192.0.2.10":          {want: "authenticated on 192.0.2.10\n"},
 		"inquerytest -v -q 3 -i /tmp/own.fifo user@example.com": {want: "a new server on"},
 		"inquerytest -x -q 3 user@example.com":                  {want: "real domain: example.com\n"},
-		"inquerytest -F user@example.com":                       {want: " entries flushed\n"},
-		"inquerytest -F example.com":                            {want: " entries flushed\n"},
-		`inquerytest -F ""`:                                     {want: " entries flushed\n"},
+		"inquerytest -F user@example.com":                       {want: " flushed\n"},
+		"inquerytest -F example.com":                            {want: " flushed\n"},
+		`inquerytest -F ""`:                                     {want: " flushed\n"},
 		"inquerytest -s | grep hits":                            {want: "inlookup_cache_hits_total"},
 		"inquerytest -s >/dev/null || exit 2":                   {quiet: true},
 		"inquerytest -watch":                                    {want: "questions a second: "},
@@ -391,7 +391,7 @@ func TestManualProgram(t *testing.T) {
 func TestWrongUsageExits100(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	for _, args := range []string{"-z", "-i 0", "-i -1", "-i x", "-i 1001", "-i", "-c -1", "-c 3000000000", "-c x", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {
+	for _, args := range []string{"-z", "-i", "-i -c", "-i -c 3600", "-c", "-c -v", "-f", "extra", "-v extra", "--nothing", "-i 1 -- -i"} {
 		status, stdout, stderr := s.run("inlookup", strings.Fields(args)...)
 		if status != 100 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "inlookup: ") {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", args, status, stdout, stderr)

@@ -247,7 +247,7 @@ func testMigrated(t *testing.T, s *service, p *process, db *mariadb.DB, cache bo
 	}
 	if cache {
 		eventually(t, "the recent user is loaded", func() bool {
-			return strings.Contains(p.stdout.String(), "1 users loaded in ")
+			return strings.Contains(p.stdout.String(), "1 user loaded in ")
 		})
 	}
 	counts := asked.counts()
@@ -359,7 +359,7 @@ func TestRecipeOfFromC(t *testing.T) {
 	s.do("look", s.page.look, "pw_name  : user\n")
 	s.do("look", s.page.look, "inlookup_queries_total{type=\"passwd\"} 3\n")
 	s.do("look", s.page.look, ": up (pid ")
-	s.do("flush", s.page.flush, "1 entries flushed\n")
+	s.do("flush", s.page.flush, "1 entry flushed\n")
 	testHangup(t, s)
 
 	s.write("new/inlookup", fmt.Sprintf(laterServer, bin))

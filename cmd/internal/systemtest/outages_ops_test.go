@@ -145,7 +145,7 @@ func TestFlushDuringOutage(t *testing.T) {
 		q    inlookup.Query
 		want string
 	}{
-		{inlookup.Query{Type: inlookup.TypeFlush, Email: "flush@example.com"}, "1 entries flushed"},
+		{inlookup.Query{Type: inlookup.TypeFlush, Email: "flush@example.com"}, "1 entry flushed"},
 		{inlookup.Query{Type: inlookup.TypeStatus}, "inlookup_waiting "},
 		{inlookup.Query{Type: inlookup.TypeExplain, Email: "flush@example.com", IP: "3"}, "miss"},
 	} {

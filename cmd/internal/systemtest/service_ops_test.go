@@ -127,14 +127,14 @@ func TestRunFileUnderDaemontools(t *testing.T) {
 		t.Errorf("svc -h: %s, was %s", now, first)
 	}
 	eventually(t, "users are loaded again", func() bool {
-		return strings.Count(supervise.stdout.String(), " users loaded in ") >= 2
+		return strings.Count(supervise.stdout.String(), " loaded in ") >= 2
 	})
 	svc("-t")
 	eventually(t, "svc -t: another process", func() bool { now := pid(); return now != "" && now != first })
 	answers("new")
 	// Statistics at SIGTERM, and what goes to standard error, for the same log.
 	if said := supervise.stdout.String(); strings.Count(said, "User:Relay:Password:Limit:Alias:Host:Domain ") != 1 ||
-		strings.Count(said, " users loaded in ") < 2 || strings.Contains(said, "warning") {
+		strings.Count(said, " loaded in ") < 2 || strings.Contains(said, "warning") {
 		t.Errorf("it wrote\n%s", said)
 	}
 }
