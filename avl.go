@@ -7,7 +7,9 @@ package inlookup
 // or a whole domain. A map is best at the first, and a list beside it does the
 // second. But to forget a domain, a map must look at every entry. A tree in the
 // order of the keys has the entries of a domain side by side: one descent finds
-// the first, and the others follow.
+// the first, and the others follow. Among a million entries a map finds one 7
+// times faster, in 0.34 µs and not 2.35. But a flush of a domain would then read
+// them all, and hold up everybody for 70 ms.
 //
 // A descent compares one key at each level, so the tree must stay low in
 // whatever order keys arrive. An AVL tree (Adelson-Velsky and Landis, 1962) has
@@ -17,8 +19,9 @@ package inlookup
 // log2(n+2): a million entries take at most 28 levels.
 //
 // A rotation restores the rule. The comments below write a tree in a line, as
-// (parent left right). The letters m, n, s, x and y are nodes; a, b, c, d, p
-// and q are subtrees, which may be nil:
+// (parent left right). The letters m, n, s, x and y are nodes. The others are
+// subtrees, which may be nil: a, b, c, p and q of a rotation, and l, r and t of
+// a deletion:
 //
 //	    (y (x a b) c)                      (x a (y b c))
 //
@@ -160,11 +163,11 @@ func (t *tree[V]) insert(key string) (n *node[V], added bool) {
 // If n has at most one child, the child takes its place. If n has two, its
 // successor s does. The node s itself moves, not its key and value, because
 // rings and walks point to s. It has no left child. If s is not the right child
-// of n, its own right child c takes its old place. More nodes may be between n
+// of n, its own right child r takes its old place. More nodes may be between n
 // and y:
 //
-//	(n a (y (s nil c) d))  becomes  (s a (y c d))
-//	(n a (s nil c))        becomes  (s a c)
+//	(n l (y (s nil r) t))  becomes  (s l (y r t))
+//	(n l (s nil r))        becomes  (s l r)
 func (t *tree[V]) delete(n *node[V]) {
 	lowest := n.parent // the lowest node with a child whose height may have changed
 	switch {
@@ -182,8 +185,9 @@ func (t *tree[V]) delete(n *node[V]) {
 		}
 		attach(&s.left, s, n.left)
 		t.replace(n, s)
-		// The height of this place before the change. rebalance compares it, or
-		// stops below s: then it has not changed.
+		// The old height of this place, with which rebalance compares the new
+		// one. If rebalance ends before it comes to s, the right subtree of s is
+		// as high as that of n was, so the old height is right.
 		s.height = n.height
 	}
 	n.parent, n.left, n.right = nil, nil, nil

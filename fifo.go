@@ -427,9 +427,8 @@ type bound struct {
 }
 
 const (
-	deadline          = 3 * time.Second // for one answer; C clients wait 4 s
-	maxMisses         = 4096            // questions that wait for Resolver
-	maxAdmin          = 64              // of each type that wait for Admin
+	maxMisses         = 4096 // questions that wait for Resolver
+	maxAdmin          = 64   // of each type that wait for Admin
 	adminPause        = time.Millisecond
 	renewEvery        = time.Second     // how often the request FIFOs are looked at
 	readSize          = 256 << 10       // bytes in one read: four times what a new pipe holds

@@ -67,8 +67,29 @@ func runTests(m *testing.M) (status int) {
 func skip(t testing.TB, why ...any) {
 	t.Helper()
 	text := strings.TrimSpace(fmt.Sprintln(why...))
-	fmt.Printf("skipped: %s: %s\n", t.Name(), text)
+	fmt.Fprintf(goTestErrors(), "skipped in inlookup: %s: %s\n", t.Name(), text)
 	t.Skip(text)
+}
+
+// goTestErrors returns the standard error of go test, if that hides ours, as it
+// does of several packages. A file it cannot be: go test would write over what
+// others append. cmd/internal/testmain, which cannot be used here, does the same.
+func goTestErrors() *os.File {
+	parent := fmt.Sprintf("/proc/%d/", os.Getppid()) // Linux has these links
+	program, _ := os.Readlink(parent + "exe")
+	ours, err1 := os.Stat("/proc/self/fd/1")
+	shown, err2 := os.Stat(parent + "fd/1")
+	errors, err3 := os.Stat(parent + "fd/2")
+	if filepath.Base(program) != "go" || err1 != nil || err2 != nil || err3 != nil {
+		return os.Stdout
+	}
+	if os.SameFile(ours, shown) || errors.Mode().IsRegular() {
+		return os.Stdout
+	}
+	if f, err := os.OpenFile(parent+"fd/2", os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		return f
+	}
+	return os.Stdout
 }
 
 // child runs the test program with these variables and files, and returns what it prints.

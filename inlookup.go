@@ -61,12 +61,22 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// MySQL is the Resolver that looks into the databases. It goes by environment
-// and control files, which it reads at the first question and at Reload;
-// inlookup(8) lists them.
+// MySQL is the Resolver that looks into the databases. It goes by these
+// variables and by control files, which inlookup(8) explains. It reads them at
+// the first question and at Reload.
 //
-// A Getenv cannot say that a variable is set to nothing. With one, such a
-// variable is not set, DOMAIN_LIMITS included.
+//	MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT: the database
+//	CNTRL_HOST and so on: the central one of a cluster
+//	MYSQL_OPT_SSL_CA, MYSQL_OPT_SSL_VERIFY_SERVER_CERT
+//	MYSQL_TABLE, MYSQL_INACTIVE_TABLE, RELAY_TABLE, CNTRL_TABLE
+//	DEFAULT_DOMAIN, REAL_DOMAINS, ALIAS_DOMAINS, DOMAIN_LIMITS
+//	RELAY_CLEAR_MINUTES, ROUTES
+//	CONTROLDIR, SYSCONFDIR, MCDFILE, ASSIGNDIR: where the files are
+//
+// What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So without
+// CONTROLDIR the files of /etc/indimail/control still count, and without
+// ASSIGNDIR the file assign. A program that goes by a map alone names an empty
+// directory for both.
 type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv and os.LookupEnv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
@@ -1055,7 +1065,7 @@ var errStale = errors.New("the server has closed the connection")
 
 // ask asks one SELECT.
 func (c *conn) ask(s *call) (all []row, err error) {
-	defer catchPanic(&err)
+	defer rescue(&err) // the driver's
 	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
 	defer cancel()
 	if c.Conn.(driver.SessionResetter).ResetSession(ctx) != nil {
@@ -1082,14 +1092,6 @@ func (c *conn) ask(s *call) (all []row, err error) {
 			}
 		}
 		all = append(all, r)
-	}
-}
-
-// catchPanic turns a panic into an error. Its value may be of any kind, but the
-// driver's hold no row.
-func catchPanic(err *error) {
-	if fault := recover(); fault != nil {
-		*err = fmt.Errorf("the driver panics: %v", fault)
 	}
 }
 
@@ -1354,7 +1356,7 @@ func (p *pool) count(took time.Duration) {
 // dial connects to one of several servers with the same data. It tries the last
 // good one first, then the others in their order, each for as long as limit.
 func (p *pool) dial(limit time.Duration) (conn driver.Conn, err error) {
-	defer catchPanic(&err)
+	defer rescue(&err) // the driver's
 	hosts := strings.Split(p.of.hosts, ",")
 	first := int(p.good.Load())
 	var failures error // of all hosts so far

@@ -50,8 +50,8 @@ var Schema string
 var Sample string
 
 const (
-	patience   = 30 * time.Second // limit for a start, and for an orderly stop
-	maxSocket  = 100              // bytes of a socket's path; sockaddr_un holds 104 or more
+	patience   = 2 * time.Minute // limit for a start, and for an orderly stop
+	maxSocket  = 100             // bytes of a socket's path; sockaddr_un holds 104 or more
 	portTries  = 5
 	reportTail = 15 // lines of the error log that an error quotes
 )

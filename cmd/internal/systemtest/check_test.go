@@ -185,12 +185,6 @@ func TestCheckReadableFiles(t *testing.T) {
 func TestCheckFiles(t *testing.T) {
 	t.Parallel()
 	checks(t, []checkTest{
-		{"malformed mcdinfo", controlFile("mcdinfo", "domain d.example 0\n\nserver hunter2\n", 0o600), 0,
-			`warning +mcdinfo +/.*/mcdinfo:1: this entry of domain .* is incomplete`},
-		{"malformed assign", controlFile("../users/assign", "+example.com\n", 0o644), 0,
-			`warning +assign +/.*/assign:1: `},
-		{"malformed smtproutes", controlFile("smtproutes", "example.com:a:b\n", 0o644), 0,
-			`warning +smtproutes +/.*/smtproutes:1: `},
 		{"smtproutes without a colon", controlFile("smtproutes", "example.com\n", 0o644), 0,
 			`ok +smtproutes `},
 		{"a blank in host.mysql", controlFile("host.mysql", "local host:indimail:hunter2\n", 0o600), 100,

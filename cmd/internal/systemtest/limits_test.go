@@ -8,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/inlookup/inlookup"
@@ -52,57 +50,6 @@ func TestFewDescriptorsAreAWarning(t *testing.T) {
 		}
 	}
 	p.terminate()
-}
-
-// Replies that find no descriptor are counted.
-func TestUnopenedRepliesAreCounted(t *testing.T) {
-	t.Parallel()
-	testmain.Need(t, "util-linux", "prlimit")
-	if os.Geteuid() != 0 {
-		testmain.Skip(t, "only root changes the limits of a process that keeps secrets")
-	}
-	s := goldenSite(t, database(t))
-	p := s.serve()
-	pid := strconv.Itoa(p.cmd.Process.Pid)
-	c := s.short(patience)
-	if a, err := c.Resolve(t.Context(), hit); err != nil || a.Code() != hitCode {
-		t.Fatalf("code %d, %v", a.Code(), err)
-	}
-	descriptors := func(n string) {
-		t.Helper()
-		if status, _, stderr := s.run("prlimit", "--pid", pid, "--nofile="+n+":"); status != 0 {
-			t.Fatalf("prlimit: exit %d, %s", status, stderr)
-		}
-	}
-	before := s.counts()["replies_unopened_total"]
-	descriptors("3")
-	const lost = 5
-	var replies []*reply
-	for range lost {
-		r := newReply(t, s.env["FIFOTMPDIR"])
-		send(t, s.fifo("infifo"), frame(hit.Type, hit.Email, r.path, ""))
-		replies = append(replies, r)
-	}
-	// Its output is open already, so the statistics tell when it has read them all.
-	eventually(t, "the server has read what was asked", func() bool {
-		p.signal(syscall.SIGUSR1)
-		return strings.Contains(p.stdout.String(), fmt.Sprintf("Domain %d 0 0", 1+lost))
-	})
-	within(t, patience, "the server stands again", func() bool {
-		descriptors("1000")
-		_, err := c.Resolve(t.Context(), hit)
-		return err == nil
-	})
-	n := s.counts()["replies_unopened_total"] - before
-	answered := 0
-	for _, r := range replies {
-		if got, _ := r.drain(); len(got) > 0 {
-			answered++
-		}
-	}
-	if n == 0 || int(n)+answered != lost {
-		t.Errorf("%d questions: %d answered, %v counted as unopened", lost, answered, n)
-	}
 }
 
 // A Go program reserves more address space than it ever uses, and dies before

@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -36,6 +38,13 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(testmain.Run(m, parallel, setUp))
 }
+
+// raceEnabled says that these tests, and the commands they run, are built with
+// the race detector.
+var raceEnabled = func() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}()
 
 var bin string // directory of the built commands
 

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"maps"
 	"os"
@@ -485,4 +486,27 @@ func installationSite(t testing.TB, db *mariadb.DB) *site {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// listing describes all in dir: name, mode, size, times, content.
+func listing(t *testing.T, dir string) (text string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		text += fmt.Sprint(e.Name(), " ", info.Mode(), " ", info.Size(), " ", st.Ino, " ", st.Nlink)
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			text += fmt.Sprintf(" %v %q %v", info.ModTime(), b, err)
+		}
+		text += "\n"
+	}
+	return text
 }

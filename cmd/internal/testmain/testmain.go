@@ -179,18 +179,16 @@ func (s *skipped) say() {
 	io.WriteString(os.Stdout, text)
 }
 
-// goTestErrors returns the standard error of go test, if that hides our output.
-// It must be no file: there go test would write over what others append.
+// goTestErrors returns the standard error of go test, if that hides our output;
+// else nil. It must be no file: there go test would write over what others
+// append.
 func goTestErrors() *os.File {
 	parent := fmt.Sprintf("/proc/%d/", os.Getppid()) // Linux has these links
-	program, err := os.Readlink(parent + "exe")
-	if err != nil || filepath.Base(program) != "go" {
-		return nil
-	}
+	program, _ := os.Readlink(parent + "exe")
 	ours, err1 := os.Stat("/proc/self/fd/1")
 	shown, err2 := os.Stat(parent + "fd/1")
 	errors, err3 := os.Stat(parent + "fd/2")
-	if err1 != nil || err2 != nil || err3 != nil {
+	if filepath.Base(program) != "go" || err1 != nil || err2 != nil || err3 != nil {
 		return nil
 	}
 	if os.SameFile(ours, shown) || errors.Mode().IsRegular() {
