@@ -73,8 +73,8 @@ import (
 //	RELAY_CLEAR_MINUTES, ROUTES
 //	CONTROLDIR, SYSCONFDIR, MCDFILE, ASSIGNDIR: where the files are
 //
-// What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So without
-// CONTROLDIR the files of /etc/indimail/control still count, and without
+// What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So
+// without CONTROLDIR the files of /etc/indimail/control still count, and without
 // ASSIGNDIR the file assign. A program that goes by a map alone names an empty
 // directory for both.
 type MySQL struct {
@@ -1065,7 +1065,7 @@ var errStale = errors.New("the server has closed the connection")
 
 // ask asks one SELECT.
 func (c *conn) ask(s *call) (all []row, err error) {
-	defer catchPanic(&err)
+	defer rescue(&err) // the driver's
 	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
 	defer cancel()
 	if c.Conn.(driver.SessionResetter).ResetSession(ctx) != nil {
@@ -1092,14 +1092,6 @@ func (c *conn) ask(s *call) (all []row, err error) {
 			}
 		}
 		all = append(all, r)
-	}
-}
-
-// catchPanic turns a panic into an error. Its value may be of any kind, but the
-// driver's hold no row.
-func catchPanic(err *error) {
-	if fault := recover(); fault != nil {
-		*err = fmt.Errorf("the driver panics: %v", fault)
 	}
 }
 
@@ -1364,7 +1356,7 @@ func (p *pool) count(took time.Duration) {
 // dial connects to one of several servers with the same data. It tries the last
 // good one first, then the others in their order, each for as long as limit.
 func (p *pool) dial(limit time.Duration) (conn driver.Conn, err error) {
-	defer catchPanic(&err)
+	defer rescue(&err) // the driver's
 	hosts := strings.Split(p.of.hosts, ",")
 	first := int(p.good.Load())
 	var failures error // of all hosts so far

@@ -120,7 +120,7 @@ func TestPanicOfTheDriverIsAnError(t *testing.T) {
 		}
 		p := newFakePool(d, nil)
 		defer p.close()
-		if err := askFor(p, deadline, anySelect); err == nil || !strings.Contains(err.Error(), "panics: query") {
+		if err := askFor(p, deadline, anySelect); err == nil || !strings.Contains(err.Error(), "panic: query") {
 			t.Error(err)
 		}
 		if err := askFor(p, deadline, anySelect); err != nil {
