@@ -183,7 +183,7 @@ type entry struct {
 	wire   string        // of the answer
 	loaded time.Duration // since epoch
 	// staleIn is the second in which peek gives it although it has expired,
-	// because renewing it has just failed; 0: none yet. See takeStale.
+	// because renewing it has just failed; 0: none yet. See staleOr.
 	staleIn uint32
 	kind    kind
 }
@@ -368,9 +368,9 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 			return f.answer, f.err
 		case <-late:
 			c.mu.Lock()
-			a := c.takeStale(f.key, q.Type)
+			a, err := c.staleOr(f.key, q.Type, ErrUnavailable)
 			c.mu.Unlock()
-			if !a.isZero() {
+			if err == nil {
 				return a, nil
 			}
 		case <-ctx.Done():
@@ -399,7 +399,7 @@ func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
 		go c.load(f)
 	default:
 		c.stats.Busy++
-		f = landed(c.staleOr(key, q.Type, Answer{}, errLoads))
+		f = landed(c.staleOr(key, q.Type, errLoads))
 	}
 	if n != nil && c.isUsable(q.Type, &n.value) {
 		late = time.After(patience)
@@ -425,29 +425,17 @@ func (c *Cache) begin(key string, q Query, keep func(string, entry)) *flight {
 	return f
 }
 
-// takeStale returns the expired answer if it may be given, else none. It is
-// then given in this second without another try to renew it. The caller holds
-// the mutex.
-func (c *Cache) takeStale(key string, t Type) Answer {
+// staleOr returns the expired answer if it may be given, else err. An answer
+// that it gives is then given in this second without another try to renew it.
+// The caller holds the mutex.
+func (c *Cache) staleOr(key string, t Type, err error) (Answer, error) {
 	n := c.tree.find([]byte(key))
 	if n == nil || !c.isUsable(t, &n.value) {
-		return Answer{}
+		return Answer{}, err
 	}
 	n.value.staleIn = second()
 	c.stats.StaleHits++
-	return WireAnswer(n.value.wire)
-}
-
-// staleOr returns the expired answer if err says that Resolver is unavailable,
-// and if there is one that may be given. Else it returns a and err. The caller
-// holds the mutex.
-func (c *Cache) staleOr(key string, t Type, a Answer, err error) (Answer, error) {
-	if isOutage(err) {
-		if old := c.takeStale(key, t); !old.isZero() {
-			return old, nil
-		}
-	}
-	return a, err
+	return WireAnswer(n.value.wire), nil
 }
 
 // load asks Resolver, and lands the flight whatever becomes of that. It has a
@@ -483,7 +471,7 @@ func (c *Cache) land(f *flight, loaded time.Duration) {
 		delete(c.flights, f.key)
 	}
 	if isOutage(f.err) {
-		f.answer, f.err = c.staleOr(f.key, f.q.Type, f.answer, f.err)
+		f.answer, f.err = c.staleOr(f.key, f.q.Type, f.err)
 		return
 	}
 	if flushed {
@@ -518,8 +506,7 @@ func isOutage(err error) bool {
 }
 
 // keepFront keeps e as the most recently used, and evicts others of its kind
-// until they fit. The
-// caller holds the mutex.
+// until they fit. The caller holds the mutex.
 func (c *Cache) keepFront(key string, e entry) {
 	n := c.insert(key, e)
 	c.rings[e.kind].pushFront(n)

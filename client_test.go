@@ -174,7 +174,7 @@ func TestReplyFIFO(t *testing.T) {
 			}
 		}
 	}
-	c, _ := newClient(t, dir, "FIFO_MODE", "rw")
+	c, _ := newClient(t, dir, "FIFO_MODE", "0444")
 	a, err := c.Resolve(context.Background(), Query{Type: TypeHost, Email: "u@d"})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "FIFO_MODE") {
 		t.Errorf("%q, %v", a, err)
@@ -413,39 +413,25 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestClientTimeout: the time of the file, which TestTimeoutRead reads, ends a question, and the
+// field overrides it.
 func TestClientTimeout(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	(&cServer{answer: func(request) Answer { return Answer{} }}).start(t, dir, "infifo")
-	q := Query{Type: TypeUser, Email: "u@d"}
-	for content, want := range map[string]time.Duration{"1\n": time.Second, "": 4 * time.Second} {
-		control := controls(t, map[string]string{"timeoutread": content})
-		c, _ := newClient(t, dir, "CONTROLDIR", control)
+	control := controls(t, map[string]string{"timeoutread": "1\n"})
+	c, _ := newClient(t, dir, "CONTROLDIR", control)
+	for _, want := range []time.Duration{time.Second, time.Millisecond} {
 		c.Timeout = 0
+		if want < time.Second {
+			c.Timeout = want
+		}
 		start := time.Now()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		_, err := c.Resolve(ctx, q)
-		cancel()
+		_, err := c.Resolve(context.Background(), Query{Type: TypeUser, Email: "u@d"})
 		took := time.Since(start)
-		if !errors.Is(err, ErrUnavailable) || took < min(want, 2*time.Second) || c.timeout != want {
-			t.Errorf("timeoutread %q: %v after %v of %v", content, err, took, c.timeout)
-		}
-	}
-	for _, content := range []string{"x", "0", "-1", "1.5", "4s", "99999999999"} {
-		control := controls(t, map[string]string{"timeoutread": content})
-		c, _ := newClient(t, dir, "CONTROLDIR", control)
-		c.Timeout = 0
-		where := filepath.Join(control, "timeoutread") + ":1:"
-		for range 2 {
-			_, err := c.Resolve(context.Background(), q)
-			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), where) {
-				t.Errorf("timeoutread %q: %v", content, err)
-			}
-		}
-		c, _ = newClient(t, dir, "CONTROLDIR", control)
-		c.Timeout = time.Millisecond // then the file does not matter
-		if _, err := c.Resolve(context.Background(), q); strings.Contains(err.Error(), where) {
-			t.Errorf("timeoutread %q: %v", content, err)
+		late := errors.Is(err, ErrUnavailable) && errors.Is(err, context.DeadlineExceeded)
+		if !late || !strings.Contains(err.Error(), "no answer: ") || took < want {
+			t.Errorf("%v after %v of %v", err, took, want)
 		}
 	}
 }

@@ -259,8 +259,12 @@ func TestServeTwice(t *testing.T) {
 				t.Errorf("a call beside another: %v", err)
 			}
 		}
-		until(t, "the FIFO", func() bool {
-			_, err := os.Lstat(filepath.Join(dir, "infifo"))
+		until(t, "a reader", func() bool {
+			const flags = os.O_WRONLY | syscall.O_NONBLOCK
+			f, err := os.OpenFile(filepath.Join(dir, "infifo"), flags, 0)
+			if err == nil {
+				f.Close()
+			}
 			return err == nil
 		})
 		answered(t, c, "user@d")

@@ -345,11 +345,11 @@ func (f *requestFIFO) closeWhenRead() {
 	}
 }
 
-// removeLeftovers removes those of the FIFOs path.N, path.N+1 and so on that
+// removeLeftovers removes those of the FIFOs path.1, path.2 and so on that
 // nobody reads. A killed server with more instances has left them, and clients
-// would go on choosing them.
-func removeLeftovers(path string, n int) {
-	for ; ; n++ {
+// would go on choosing them. This server reads its own already.
+func removeLeftovers(path string) {
+	for n := 1; ; n++ {
 		name := instance(path, n)
 		var st syscall.Stat_t
 		if syscall.Lstat(name, &st) != nil || !isFIFO(&st) {
@@ -365,8 +365,11 @@ func removeLeftovers(path string, n int) {
 	}
 }
 
-// ErrStarted is returned by Listen and Serve while a Server is in use.
-var ErrStarted = errors.New("this Server has been started already")
+// The errors of Listen and Serve.
+var (
+	ErrServed  = errors.New("another server holds this FIFO")
+	ErrStarted = errors.New("this Server has been started already") // and is in use
+)
 
 // A Server answers requests from FIFOs with what Resolver says. If Resolver is
 // a Cache, the thread that read a request answers a hit itself. Fields must not
@@ -412,12 +415,11 @@ type Server struct {
 	logged sync.Map // when logf last wrote of a kind, Unix seconds
 }
 
-// The phases of a Server. After the last comes the first.
+// The phases of a Server.
 const (
 	idle      = iota // without FIFOs
-	opening          // within Listen
 	listening        // between Listen and Serve
-	serving          // until no goroutine of Serve is left
+	busy             // within Listen, and until no goroutine of Serve is left
 )
 
 // A bound limits the questions of one kind.
@@ -501,7 +503,7 @@ func (s *Server) Settings() (ServerSettings, error) {
 // another server has one of the FIFOs. After an error there is no FIFO, and
 // Listen can be tried again.
 func (s *Server) Listen() error {
-	if !s.phase.CompareAndSwap(idle, opening) {
+	if !s.phase.CompareAndSwap(idle, busy) {
 		return ErrStarted
 	}
 	if err := s.listen(); err != nil {
@@ -539,11 +541,7 @@ func (s *Server) listen() error {
 		}
 		s.fifos = append(s.fifos, f)
 	}
-	first := 1
-	if s.Instances > 1 {
-		first = s.Instances + 1
-	}
-	removeLeftovers(environ{s.Getenv}.requestFIFO(s.Infifo), first)
+	removeLeftovers(environ{s.Getenv}.requestFIFO(s.Infifo))
 	s.noteOwn()
 	s.readErr = make(chan error, 1)
 	s.mu.Lock()
@@ -588,7 +586,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err := s.Listen(); err != nil && err != ErrStarted {
 		return err
 	}
-	if !s.phase.CompareAndSwap(listening, serving) {
+	if !s.phase.CompareAndSwap(listening, busy) {
 		return ErrStarted
 	}
 	for _, f := range s.fifos {

@@ -254,6 +254,13 @@ func (c *config) read() {
 	}
 }
 
+// set reports whether a variable is set, even to nothing. A getenv cannot tell
+// "set to nothing" from "unset". With one, such a variable is not set.
+func (e environ) set(name string) bool {
+	_, set := os.LookupEnv(name)
+	return e.get(name, "") != "" || e.getenv == nil && set
+}
+
 // leadingNumber returns the number at the beginning of text, as strtol(3) does:
 // what follows the digits does not count. A number beyond int64 becomes the
 // nearest one. It reports whether there is a number.

@@ -37,14 +37,13 @@ import (
 	"unicode/utf8"
 )
 
-// The errors of this package. Every error that a Directory returns wraps one of
-// the first four, and only the first says that there is no such address.
+// Every error that a Directory returns wraps one of these. Only the first says
+// that there is no such address.
 var (
-	ErrNotFound    = errors.New("no such address")                // that is certain
-	ErrUnavailable = errors.New("lookup unavailable")             // now; ask again later
-	ErrTooLong     = errors.New("message too long")               // for a frame
-	ErrInvalid     = errors.New("invalid message")                // question, answer or row
-	ErrServed      = errors.New("another server holds this FIFO") // from Server.Listen
+	ErrNotFound    = errors.New("no such address")    // that is certain
+	ErrUnavailable = errors.New("lookup unavailable") // now; ask again later
+	ErrTooLong     = errors.New("message too long")   // for a frame
+	ErrInvalid     = errors.New("invalid message")    // question, answer or row
 )
 
 // A Type says what is asked. Types 1 to 7 are those of the C programs.
@@ -292,11 +291,7 @@ func (a Answer) String() string {
 // NewAnswer returns the answer with that code and no data. The code is a Status
 // for TypeUser, and 1 or 0 for TypeRelay.
 func NewAnswer(code int) Answer {
-	return WireAnswer(wireCode(code))
-}
-
-func wireCode(code int) string {
-	return string(binary.NativeEndian.AppendUint32(nil, uint32(int32(code))))
+	return WireAnswer(string(binary.NativeEndian.AppendUint32(nil, uint32(int32(code)))))
 }
 
 // NewData returns the answer with that data and a closing NUL. Data that is too
@@ -308,7 +303,7 @@ func NewData(t Type, data string) Answer {
 	} else if len(data) >= maxReply {
 		return NewAnswer(-1)
 	}
-	return WireAnswer(wireCode(len(data)+1) + data + "\x00")
+	return WireAnswer(NewAnswer(len(data)+1).Wire() + data + "\x00")
 }
 
 // errorAnswer returns the answer that says "error" to a client that asked for
@@ -555,34 +550,19 @@ func (a Answer) Alias() ([]string, error) {
 // in bytes. "No limit" is -1, or 0 for a quota. The bits of a Perm field deny:
 // 1 creating, 2 modifying, 4 deleting.
 type Limits struct {
-	DomainExpiry            int64
-	PasswdExpiry            int64
-	MaxPopAccounts          int64
-	MaxAliases              int64
-	MaxForwards             int64
-	MaxAutoresponders       int64
-	MaxMailinglists         int64
-	DiskQuota               uint64
-	MaxMsgCount             uint64
-	DefaultQuota            uint64
-	DefaultMaxMsgCount      uint64
-	DisablePop              int16
-	DisableIMAP             int16
-	DisableDialup           int16
-	DisablePasswordChanging int16
-	DisableWebmail          int16
-	DisableRelay            int16
-	DisableSMTP             int16
-	PermAccount             int16
-	PermAlias               int16
-	PermForward             int16
-	PermAutoresponder       int16
-	PermMaillist            int16
-	PermMaillistUsers       int16
-	PermMaillistModerators  int16
-	PermQuota               int16
-	PermDefaultQuota        int16
-	LimitType               int16 // LimitsOfDomain or LimitsOfUser
+	DomainExpiry, PasswdExpiry                int64
+	MaxPopAccounts, MaxAliases, MaxForwards   int64
+	MaxAutoresponders, MaxMailinglists        int64
+	DiskQuota, MaxMsgCount                    uint64
+	DefaultQuota, DefaultMaxMsgCount          uint64
+	DisablePop, DisableIMAP, DisableDialup    int16
+	DisablePasswordChanging, DisableWebmail   int16
+	DisableRelay, DisableSMTP                 int16
+	PermAccount, PermAlias, PermForward       int16
+	PermAutoresponder, PermMaillist           int16
+	PermMaillistUsers, PermMaillistModerators int16
+	PermQuota, PermDefaultQuota               int16
+	LimitType                                 int16 // LimitsOfDomain or LimitsOfUser
 }
 
 const (
@@ -594,7 +574,7 @@ const (
 func NewLimits(l Limits) Answer {
 	b := make([]byte, limitsSize)            // with the padding of the C struct
 	binary.Encode(b, binary.NativeEndian, l) // no error: it fits
-	return WireAnswer(wireCode(limitsSize) + string(b))
+	return WireAnswer(NewAnswer(limitsSize).Wire() + string(b))
 }
 
 // Limits decodes an answer to TypeLimit.
@@ -618,10 +598,10 @@ type Directory struct{ Resolver Resolver }
 // ask asks q and decodes the answer.
 func ask[T any](ctx context.Context, d Directory, q Query, decode func(Answer) (T, error),
 ) (T, error) {
-	var none T
 	q.Email = lower(q.Email)
 	a, err := askResolver(ctx, d.Resolver, q)
 	if err != nil {
+		none, _ := decode(Answer{}) // a Status is then StatusUnknown, not 0
 		return none, unavailable(err)
 	}
 	return decode(a)
@@ -639,11 +619,7 @@ func unavailable(err error) error {
 // Status tells whether mail for email can be delivered. With an error it is
 // StatusUnknown.
 func (d Directory) Status(ctx context.Context, email string) (Status, error) {
-	s, err := ask(ctx, d, Query{Type: TypeUser, Email: email}, Answer.Status)
-	if err != nil {
-		s = StatusUnknown
-	}
-	return s, err
+	return ask(ctx, d, Query{Type: TypeUser, Email: email}, Answer.Status)
 }
 
 // Relay tells whether email has logged in from ip lately.
@@ -698,16 +674,12 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 // group, if the mode is the usual 0660, or as root. A directory with g+s gives
 // its group to the FIFO. Nobody can guess the name. But anyone who can list the
 // directory and ask the server can have an answer sent to it. A directory that
-// only server and client can search prevents that. Fields must not change after
-// the first question.
+// only server and client can search prevents that. Fields must not change while
+// it asks.
 type Client struct {
 	Infifo  string              // the request FIFO, as in RequestFIFOs
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
 	Getenv  func(string) string // nil: os.Getenv
-
-	mu      sync.Mutex    // guards what follows
-	timeout time.Duration // 0: the settings were not read yet
-	mode    fs.FileMode   // of reply FIFOs
 }
 
 // tcpUsed tells that a Client of this process has asked over tcpclient's
@@ -721,15 +693,18 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if err := ended(ctx); err != nil {
 		return Answer{}, err
 	}
-	timeout, mode, err := c.settings()
+	timeout, err := c.timeout()
 	if err != nil {
 		return Answer{}, unavailable(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	a, err := c.ask(ctx, q, mode)
+	a, err := c.ask(ctx, q)
 	if err == nil && a.isError(q.Type) {
 		err = errors.New("the server answers with an error")
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // receive's way to say that ctx is done
+		err = fmt.Errorf("no answer: %w", ctx.Err())
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("%v: %w", q.Type, unavailable(err))
@@ -740,58 +715,49 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 // Status returns the server's counters, in the text format of Prometheus. The C
 // server does not answer Status, Flush and Explain.
 func (c *Client) Status(ctx context.Context) (string, error) {
-	return c.text(ctx, Query{Type: TypeStatus})
+	return ask(ctx, Directory{c}, Query{Type: TypeStatus}, Answer.Text)
 }
 
 // Flush has the server forget what it knows about email, as Cache.Flush does. It
 // returns what the server says about that, for people.
 func (c *Client) Flush(ctx context.Context, email string) (string, error) {
-	return c.text(ctx, Query{Type: TypeFlush, Email: email})
+	return ask(ctx, Directory{c}, Query{Type: TypeFlush, Email: email}, Answer.Text)
 }
 
 // Explain returns a text that says where the answer to a question of type t
 // about email would come from.
 func (c *Client) Explain(ctx context.Context, t Type, email string) (string, error) {
-	return c.text(ctx, Query{Type: TypeExplain, Email: email, IP: strconv.Itoa(int(t))})
+	q := Query{Type: TypeExplain, Email: email, IP: strconv.Itoa(int(t))}
+	return ask(ctx, Directory{c}, q, Answer.Text)
 }
 
-func (c *Client) text(ctx context.Context, q Query) (string, error) {
-	a, err := c.Resolve(ctx, q)
-	if err != nil {
-		return "", err
+// timeout returns the time for one question. Text that is no positive number
+// counts as none, because a client has nowhere to write a warning.
+func (c *Client) timeout() (time.Duration, error) {
+	if c.Timeout != 0 {
+		return c.Timeout, nil
 	}
-	return a.Text()
+	text, err := environ{c.Getenv}.value("timeoutread", "")
+	n, _ := leadingNumber(text, 10)
+	if n <= 0 {
+		n = 4
+	}
+	const most = 1 << 30 // beyond it a Duration would overflow
+	return time.Duration(min(n, most)) * time.Second, err
 }
 
-// settings returns the time limit, and the mode of reply FIFOs. It keeps no
-// error, because that may pass: no descriptor is free, say.
-func (c *Client) settings() (time.Duration, fs.FileMode, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.timeout != 0 {
-		return c.timeout, c.mode, nil
-	}
-	e := environ{c.Getenv}
-	mode, err := e.fifoMode()
-	timeout := c.Timeout
-	if err == nil && timeout == 0 {
-		timeout, err = e.seconds("timeoutread", 4*time.Second)
-	}
-	if err == nil {
-		c.timeout = timeout
-		c.mode = mode
-	}
-	return timeout, mode, err
-}
-
-func (c *Client) ask(ctx context.Context, q Query, mode fs.FileMode) (Answer, error) {
+func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 	e := environ{c.Getenv}
 	if e.get("TCPCLIENT", "") != "" && e.get("TCPREMOTEIP", "") != "" {
-		return c.askTCP(ctx, q)
+		return askTCP(ctx, q)
 	}
 	dir := e.get("FIFOTMPDIR", e.get("REPLYDIR", "/tmp"))
 	if !filepath.IsAbs(dir) { // the server may have another directory
 		return Answer{}, fmt.Errorf("FIFOTMPDIR: want an absolute path, not %q", dir)
+	}
+	mode, err := e.fifoMode()
+	if err != nil {
+		return Answer{}, err
 	}
 	in, err := makeReplyFIFO(dir, mode)
 	if err != nil {
@@ -812,7 +778,7 @@ func (c *Client) ask(ctx context.Context, q Query, mode fs.FileMode) (Answer, er
 // askTCP asks over the connection that tcpclient left open. The server closes
 // it after one answer. A second question could read an answer that came too
 // late for the first, so it is refused.
-func (c *Client) askTCP(ctx context.Context, q Query) (Answer, error) {
+func askTCP(ctx context.Context, q Query) (Answer, error) {
 	frame, err := q.appendFrame(nil, "socket")
 	if err != nil {
 		return Answer{}, err
@@ -878,25 +844,17 @@ func sendTo(ctx context.Context, path string, frame []byte) error {
 	}
 }
 
-// receive waits for the answer until ctx is done.
+// receive reads the answer to a question of type t. When ctx is done it returns
+// os.ErrDeadlineExceeded.
 func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	a, err := readAnswer(in, t)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return Answer{}, fmt.Errorf("no answer: %w", ctx.Err())
-	}
-	return a, err
-}
-
-// readAnswer reads one answer to a question of type t.
-func readAnswer(r io.Reader, t Type) (Answer, error) {
 	longest := maxReply
 	if t.extension() {
 		longest = maxText
 	}
 	b := make([]byte, headerSize+longest)
-	got, err := io.ReadAtLeast(r, b, headerSize)
+	got, err := io.ReadAtLeast(in, b, headerSize)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -909,7 +867,7 @@ func readAnswer(r io.Reader, t Type) (Answer, error) {
 		size += code
 	}
 	if got < size {
-		_, err = io.ReadAtLeast(r, b[got:], size-got)
+		_, err = io.ReadAtLeast(in, b[got:], size-got)
 	}
 	return WireAnswer(string(b[:size])), err
 }
@@ -942,13 +900,6 @@ func (e environ) get(name, def string) string {
 	return cmp.Or(e.getenv(name), def)
 }
 
-// set reports whether a variable is set, even to nothing. A getenv cannot tell
-// "set to nothing" from "unset". With one, such a variable is not set.
-func (e environ) set(name string) bool {
-	_, set := os.LookupEnv(name)
-	return e.get(name, "") != "" || e.getenv == nil && set
-}
-
 // ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
 func ControlFile(getenv func(string) string, name string) string {
 	return environ{getenv}.control(name)
@@ -973,15 +924,4 @@ func (e environ) value(name, def string) (string, error) {
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	return cmp.Or(strings.TrimSpace(line), def), err
-}
-
-// seconds returns the whole seconds in a control file. It returns def if they
-// are no positive number, since a client has nowhere to write a warning.
-func (e environ) seconds(name string, def time.Duration) (time.Duration, error) {
-	text, err := e.value(name, "")
-	const most = 1 << 30 // beyond it a Duration would overflow
-	if n, _ := leadingNumber(text, 10); n > 0 {
-		return time.Duration(min(n, most)) * time.Second, err
-	}
-	return def, err
 }

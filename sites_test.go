@@ -343,8 +343,7 @@ func TestTimeoutRead(t *testing.T) {
 		"99999999999999999999": 1 << 30 * time.Second,
 	} {
 		dir := controls(t, map[string]string{"timeoutread": text})
-		e := environ{environment("CONTROLDIR", dir)}
-		got, err := e.seconds("timeoutread", 4*time.Second)
+		got, err := (&Client{Getenv: environment("CONTROLDIR", dir)}).timeout()
 		if got != want || err != nil {
 			t.Errorf("%q: %v", text, got)
 		}
