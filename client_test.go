@@ -174,7 +174,7 @@ func TestReplyFIFO(t *testing.T) {
 			}
 		}
 	}
-	c, _ := newClient(t, dir, "FIFO_MODE", "0444")
+	c, _ := newClient(t, dir, "FIFO_MODE", "rw")
 	a, err := c.Resolve(context.Background(), Query{Type: TypeHost, Email: "u@d"})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "FIFO_MODE") {
 		t.Errorf("%q, %v", a, err)
@@ -413,26 +413,47 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestClientTimeout: the time of the file, which TestTimeoutRead reads, ends a question, and the
-// field overrides it.
 func TestClientTimeout(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	(&cServer{answer: func(request) Answer { return Answer{} }}).start(t, dir, "infifo")
-	control := controls(t, map[string]string{"timeoutread": "1\n"})
-	c, _ := newClient(t, dir, "CONTROLDIR", control)
-	for _, want := range []time.Duration{time.Second, time.Millisecond} {
+	q := Query{Type: TypeUser, Email: "u@d"}
+	for content, want := range map[string]time.Duration{"1\n": time.Second, "": 4 * time.Second} {
+		control := controls(t, map[string]string{"timeoutread": content})
+		c, _ := newClient(t, dir, "CONTROLDIR", control)
 		c.Timeout = 0
-		if want < time.Second {
-			c.Timeout = want
-		}
 		start := time.Now()
-		_, err := c.Resolve(context.Background(), Query{Type: TypeUser, Email: "u@d"})
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		_, err := c.Resolve(ctx, q)
+		cancel()
 		took := time.Since(start)
-		late := errors.Is(err, ErrUnavailable) && errors.Is(err, context.DeadlineExceeded)
-		if !late || !strings.Contains(err.Error(), "no answer: ") || took < want {
-			t.Errorf("%v after %v of %v", err, took, want)
+		if !errors.Is(err, ErrUnavailable) || took < min(want, 2*time.Second) {
+			t.Errorf("timeoutread %q: %v after %v of %v", content, err, took, want)
 		}
+	}
+	// As much of a number as there is, else the default.
+	for content, want := range map[string]time.Duration{"x": 4 * time.Second, "0": 4 * time.Second,
+		"-1": 4 * time.Second, "1.5": time.Second, "5s": 5 * time.Second,
+		"99999999999": 1 << 30 * time.Second} {
+		control := controls(t, map[string]string{"timeoutread": content})
+		c, _ := newClient(t, dir, "CONTROLDIR", control)
+		c.Timeout = 0
+		if timeout, err := c.timeout(); timeout != want || err != nil {
+			t.Errorf("timeoutread %q: %v, %v", content, timeout, err)
+		}
+	}
+	control := controls(t, map[string]string{"timeoutread/x": ""}) // a directory
+	c, _ := newClient(t, dir, "CONTROLDIR", control)
+	c.Timeout = 0
+	where := filepath.Join(control, "timeoutread")
+	if _, err := c.Resolve(t.Context(), q); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), where) {
+		t.Errorf("not readable: %v", err)
+	}
+	c, _ = newClient(t, dir, "CONTROLDIR", control)
+	c.Timeout = time.Millisecond // then the file does not matter
+	if _, err := c.Resolve(t.Context(), q); strings.Contains(err.Error(), where) {
+		t.Errorf("not readable, and not needed: %v", err)
 	}
 }
 
