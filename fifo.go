@@ -5,10 +5,9 @@ package inlookup
 // The request FIFO is a byte stream, and anyone with the right to write can put
 // anything into it. One promise of the kernel keeps it usable: a write(2) of at
 // most PIPE_BUF bytes is never mixed with another (pipe(7)). So an honest frame
-// lies in the stream in one piece. The function frames finds it by trying every
-// byte as the first one of a frame. Jumping from frame to frame would be
-// faster, but junk that looks like the head of a frame would swallow the honest
-// frame behind it.
+// lies in the stream in one piece, and frames finds it at any byte. Jumping from
+// frame to frame would be faster, but junk that looks like the head of a frame
+// would swallow the honest frame behind it.
 //
 // The reply FIFO is a path that anyone may have named. The server opens it
 // without waiting, refuses it if it is a link or no FIFO, writes once and
@@ -178,23 +177,22 @@ func makeReplyFIFO(dir string, mode fs.FileMode) (*os.File, error) {
 		os.Remove(path)
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), path)
 	if err := giveAway(fd, mode); err != nil {
 		os.Remove(path)
-		f.Close()
+		syscall.Close(fd)
 		return nil, &fs.PathError{Op: "give away", Path: path, Err: err}
 	}
-	return f, nil
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // frames calls handle for every frame in b. It returns how many bytes of b it
 // is done with, and how many of those belong to no frame. If more is true, b
 // may end within a frame whose rest is still in the pipe.
 //
-// It tries every offset, so it loses no honest frame. It finds no frame within
-// an honest one: the strings hold no NULs, and a length that overlaps the
-// header is out of range. But it may find a false frame where two honest ones
-// meet, if the second length is a multiple of 256. On a little-endian machine:
+// It tries every offset, and finds no frame within an honest one: the strings
+// hold no NULs, and a length that overlaps the header is out of range. But it
+// may find a false frame where two honest ones meet, if the second length is a
+// multiple of 256. On a little-endian machine:
 //
 //	... o NUL NUL | 0 1 0 0 ...    the end of a frame | the next length
 //	    ^ a length of o            ^ and type 1, zero
@@ -231,6 +229,7 @@ type requestFIFO struct {
 	fd       int // for reading and writing: without a writer, read would find an end
 	id       fileID
 	warning  error         // its owner, or what could not be set
+	lost     string        // why renew cannot make it again: logged
 	stopping atomic.Bool   // a single NUL in it may be from stop
 	done     chan struct{} // closed when its reader has ended
 }
@@ -259,7 +258,7 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 		if err == nil && f.isNamed() {
 			return f, nil
 		}
-		f.close()
+		syscall.Close(f.fd)
 		if err != nil {
 			return nil, &fs.PathError{Op: "serve", Path: path, Err: err}
 		}
@@ -328,16 +327,13 @@ func (f *requestFIFO) stop() {
 	syscall.Write(f.fd, nul)
 }
 
-func (f *requestFIFO) close() { syscall.Close(f.fd) }
-
 // closeWhenRead closes a stopped FIFO when its reader has ended. Until then it
-// writes a NUL again and again, because somebody else may have read the last
-// one.
+// writes NULs, because somebody else may have read the last one.
 func (f *requestFIFO) closeWhenRead() {
 	for {
 		select {
 		case <-f.done:
-			f.close()
+			syscall.Close(f.fd)
 			return
 		case <-time.After(10 * time.Millisecond):
 			syscall.Write(f.fd, nul)
@@ -359,9 +355,7 @@ func removeLeftovers(path string) {
 		if err == syscall.ENXIO { // fifo(7): nobody has it open for reading
 			os.Remove(name)
 		}
-		if err == nil {
-			syscall.Close(fd)
-		}
+		syscall.Close(fd) // after an error -1, which is nobody's
 	}
 }
 
@@ -390,23 +384,19 @@ type Server struct {
 	// server itself; nil: "error". One call of each type runs at a time.
 	Admin func(ctx context.Context, q Query) (string, error)
 
-	// Trace is called for each request while Tracing is set. It gets the name
-	// of the FIFO, the path of the reply FIFO, and the question as it was
-	// written. A hit is in the cache. Several goroutines call it, and it must
-	// not block.
+	// Trace is called for each request while Tracing is set, with the question
+	// as it was written. A hit is in the cache. Several goroutines call it, and
+	// it must not block. Of the request FIFO it gets the name.
 	Trace   func(fifo, replyPath string, q Query, hit bool)
 	Tracing atomic.Bool
 
 	settings ServerSettings
 	asRoot   bool
 	readErr  chan error // why a reader ended
-
-	bounds  map[Type]bound
-	misses  sync.WaitGroup // of the goroutines that answer
-	readers sync.WaitGroup
-
-	fifos []*requestFIFO           // only Listen and Serve use it
-	own   atomic.Pointer[[]fileID] // the same, for mayReplyTo
+	bounds   map[Type]bound
+	running  sync.WaitGroup                 // of all goroutines; the readers begin the others
+	fifos    []*requestFIFO                 // only Listen and Serve use it
+	own      atomic.Pointer[[]*requestFIFO] // the same, for mayReplyTo
 
 	mu    sync.Mutex // guards stats
 	stats ServerStats
@@ -488,14 +478,14 @@ func (s *Server) Settings() (ServerSettings, error) {
 		return ServerSettings{}, fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", text)
 	}
 	path := e.requestFIFO(s.Infifo)
-	settings := ServerSettings{FIFOs: []string{path}, Mode: mode, ReplyDir: dir}
+	fifos := []string{path}
 	if s.Instances > 1 {
-		settings.FIFOs = nil
+		fifos = nil
 		for n := range s.Instances {
-			settings.FIFOs = append(settings.FIFOs, instance(path, n+1))
+			fifos = append(fifos, instance(path, n+1))
 		}
 	}
-	return settings, nil
+	return ServerSettings{FIFOs: fifos, Mode: mode, ReplyDir: dir}, nil
 }
 
 // Listen makes the request FIFOs and their directory, opens and locks them.
@@ -535,7 +525,7 @@ func (s *Server) listen() error {
 		if err != nil {
 			for _, f := range s.fifos {
 				f.stop()
-				f.close()
+				syscall.Close(f.fd)
 			}
 			return err
 		}
@@ -571,17 +561,14 @@ func FewDescriptors() (limit uint64, few bool) {
 // noteOwn tells mayReplyTo which FIFOs are the server's own: an answer there
 // would be read as a request.
 func (s *Server) noteOwn() {
-	var own []fileID
-	for _, f := range s.fifos {
-		own = append(own, f.id)
-	}
+	own := slices.Clone(s.fifos)
 	s.own.Store(&own)
 }
 
 // Serve answers until ctx is done. Then it removes the request FIFOs, answers
 // what was asked before, and returns nil. That takes at most 3 seconds, or 6 if
 // a file system or Resolver hangs. If a request FIFO cannot be read it returns
-// the error. Server tells what ErrStarted means.
+// the error.
 func (s *Server) Serve(ctx context.Context) error {
 	if err := s.Listen(); err != nil && err != ErrStarted {
 		return err
@@ -590,17 +577,16 @@ func (s *Server) Serve(ctx context.Context) error {
 		return ErrStarted
 	}
 	for _, f := range s.fifos {
-		s.readers.Go(func() { s.read(f) })
+		s.running.Go(func() { s.read(f) })
 	}
 	err := s.watch(ctx)
 	for _, f := range s.fifos {
 		f.stop()
-		s.readers.Go(f.closeWhenRead)
+		s.running.Go(f.closeWhenRead)
 	}
 	ended := make(chan struct{})
 	go func() {
-		s.readers.Wait()
-		s.misses.Wait() // after the readers, which begin them
+		s.running.Wait()
 		s.phase.Store(idle)
 		close(ended)
 	}()
@@ -614,38 +600,33 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // watch renews the FIFOs until ctx is done or a reader has an error.
 func (s *Server) watch(ctx context.Context) error {
-	tick := time.NewTicker(renewEvery)
-	defer tick.Stop()
-	complaint := "" // the last one logged
+	tick := time.Tick(renewEvery)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-s.readErr:
 			return err
-		case <-tick.C:
-		}
-		err := s.renew()
-		if err == nil {
-			complaint = ""
-		} else if err.Error() != complaint {
-			complaint = err.Error()
-			s.logLine("a request FIFO is lost, and cannot be made again: %v", err)
+		case <-tick:
+			s.renew()
 		}
 	}
 }
 
 // renew makes request FIFOs again that were removed or replaced, perhaps by a
 // cleaner of old files. What was written to the old one is still answered.
-func (s *Server) renew() error {
-	var errs []error
+func (s *Server) renew() {
 	for i, old := range s.fifos {
 		if old.isNamed() {
+			old.lost = ""
 			continue
 		}
 		f, err := s.open(old.path)
 		if err != nil {
-			errs = append(errs, err)
+			if err.Error() != old.lost {
+				s.logLine("a request FIFO is lost, and cannot be made again: %v", err)
+			}
+			old.lost = err.Error()
 			continue
 		}
 		s.logLine("%s was removed or replaced: made again", f.path)
@@ -653,10 +634,9 @@ func (s *Server) renew() error {
 		s.fifos[i] = f
 		s.noteOwn()
 		old.stop()
-		s.readers.Go(func() { s.read(f) })
-		s.readers.Go(old.closeWhenRead)
+		s.running.Go(func() { s.read(f) })
+		s.running.Go(old.closeWhenRead)
 	}
-	return errors.Join(errs...)
 }
 
 // open opens a request FIFO.
@@ -764,21 +744,21 @@ func (s *Server) miss(r request) {
 	}
 	q := r.query()
 	path := bytes.Clone(r.replyPath)
-	s.misses.Go(func() {
+	s.running.Go(func() {
 		defer func() { <-b.places }()
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
-		if b.turn == nil {
-			s.reply(path, func() []byte { return []byte(s.resolve(ctx, q).Wire()) })
-			return
+		answer := func() []byte { return []byte(s.resolve(ctx, q).Wire()) }
+		if b.turn != nil {
+			// Even if nobody waits for the answer: a flush must not be lost. The
+			// pause keeps a flood of these questions from taking the processor.
+			b.turn.Lock()
+			a := answer()
+			time.Sleep(adminPause)
+			b.turn.Unlock()
+			answer = func() []byte { return a }
 		}
-		// Even if nobody waits for the answer: a flush must not be lost. The
-		// pause keeps a flood of these questions from taking the processor.
-		b.turn.Lock()
-		a := s.resolve(ctx, q)
-		time.Sleep(adminPause)
-		b.turn.Unlock()
-		s.reply(path, func() []byte { return []byte(a.Wire()) })
+		s.reply(path, answer)
 	})
 }
 
@@ -838,11 +818,10 @@ func (s *Server) reply(path []byte, answer func() []byte) {
 	syscall.Close(fd)
 }
 
-// openReply opens a reply FIFO for one write. With O_NOFOLLOW a link is an
-// error. With O_NONBLOCK a FIFO that nobody reads is an error at once (fifo(7):
-// ENXIO). Nothing is created or truncated. What is checked is the open file, so
-// it cannot change in between. Outside REPLYDIR, a device may notice that it is
-// opened, and open may hang.
+// openReply opens a reply FIFO for one write. With O_NONBLOCK a FIFO that nobody
+// reads is an error at once (fifo(7): ENXIO). What is checked is the open file,
+// so it cannot change in between. Outside REPLYDIR, a device may notice that it
+// is opened.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
 	if slash < 0 { // of a false frame, or nobody's
@@ -878,7 +857,8 @@ func (s *Server) mayReplyTo(st *syscall.Stat_t) bool {
 	if !isFIFO(st) || s.asRoot && isPrivate {
 		return false
 	}
-	return !slices.Contains(*s.own.Load(), idOf(st))
+	id := idOf(st)
+	return !slices.ContainsFunc(*s.own.Load(), func(f *requestFIFO) bool { return f.id == id })
 }
 
 // ServeConn answers one request that comes over r with one answer on w, as

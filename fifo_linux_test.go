@@ -48,14 +48,14 @@ func TestForeignFIFO(t *testing.T) {
 	}
 	for _, f := range s.fifos {
 		f.stop()
-		f.close()
+		syscall.Close(f.fd)
 	}
 }
 
 // TestMayReplyTo: root answers only where others than the owner may read or write as well.
 func TestMayReplyTo(t *testing.T) {
 	s := new(Server)
-	s.own.Store(&[]fileID{{dev: 7, ino: 1}, {dev: 8, ino: 2}})
+	s.own.Store(&[]*requestFIFO{{id: fileID{dev: 7, ino: 1}}, {id: fileID{dev: 8, ino: 2}}})
 	for _, c := range []struct {
 		kind, mode   uint32
 		dev, ino     uint64

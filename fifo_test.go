@@ -73,7 +73,7 @@ func replyTree(t *testing.T) (top string, s *Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(own.close)
+	t.Cleanup(func() { syscall.Close(own.fd) })
 	listener, err := net.Listen("unix", at("socket"))
 	if err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestOpenRequestFIFO(t *testing.T) {
 		t.Errorf("the FIFO after the second server: %v", got)
 	}
 	f.stop()
-	f.close()
+	syscall.Close(f.fd)
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the FIFO after stop: %v", err)
 	}
@@ -263,7 +263,7 @@ func TestOpenRequestFIFO(t *testing.T) {
 		t.Errorf("an old FIFO: %v, %v", got, f.warning)
 	}
 	f.stop()
-	f.close()
+	syscall.Close(f.fd)
 	if now := descriptors(t); now != fds {
 		t.Errorf("%d descriptors were open, now %d", fds, now)
 	}
@@ -323,7 +323,7 @@ func TestStopRemovesOnlyItsOwn(t *testing.T) {
 		}
 		before := snapshot(t, filepath.Dir(path))
 		f.stop()
-		f.close()
+		syscall.Close(f.fd)
 		if after := snapshot(t, filepath.Dir(path)); after != before {
 			t.Errorf("%s changed: before\n%safter\n%s", name, before, after)
 		}
@@ -352,7 +352,7 @@ func TestOneServer(t *testing.T) {
 				held.Add(1)
 				holders.Add(-1)
 				f.stop()
-				f.close()
+				syscall.Close(f.fd)
 			}
 		})
 	}
@@ -372,7 +372,7 @@ func TestMakeDirTogether(t *testing.T) {
 					return
 				}
 				f.stop()
-				f.close()
+				syscall.Close(f.fd)
 			})
 		}
 		servers.Wait()
@@ -415,7 +415,7 @@ func TestRequestFIFOStop(t *testing.T) {
 		if strings.Trim(string(got), "\x00") != want {
 			t.Errorf("read %q", got)
 		}
-		f.close()
+		syscall.Close(f.fd)
 	}
 }
 

@@ -10,8 +10,8 @@
 //	entry, err := d.Passwd(ctx, "user@example.com")
 //
 // To read the source, begin with avl.go (the tree), then inquery.go (questions,
-// answers, the asking side), cache.go, fifo.go (the server) and inlookup.go
-// (MySQL).
+// answers, the asking side), cache.go (what a Resolver is, and the one that
+// remembers), fifo.go (the server) and inlookup.go (MySQL).
 package inlookup
 
 // MySQL: where the rows are, and what they mean.
@@ -85,6 +85,18 @@ type MySQL struct {
 	config atomic.Pointer[config]
 	links  linkReader
 }
+
+// FromEnv returns the Resolver that the environment chooses: a Client of the
+// running server if QUERY_CACHE is set to any value, else a MySQL. Each call
+// returns the same one.
+func FromEnv() Resolver { return fromEnv() }
+
+var fromEnv = sync.OnceValue(func() Resolver {
+	if _, set := os.LookupEnv("QUERY_CACHE"); set {
+		return new(Client)
+	}
+	return new(MySQL)
+})
 
 // A config is what environment and control files say. Its fields never change
 // once it is in force.
@@ -571,6 +583,11 @@ func (c *config) addStore(e mcdEntry) {
 func AssignFile(getenv func(string) string) string {
 	dir := environ{getenv}.get("ASSIGNDIR", "/etc/indimail/users")
 	return filepath.Join(dir, "assign")
+}
+
+// ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
+func ControlFile(getenv func(string) string, name string) string {
+	return environ{getenv}.control(name)
 }
 
 // readAssign reads the lines "+domain-:domain:uid:gid:dir:-::" up to a single

@@ -29,7 +29,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -86,9 +85,7 @@ func (t Type) extension() bool {
 	return t == TypeStatus || t == TypeFlush || t == TypeExplain
 }
 
-func (t Type) known() bool {
-	return t >= TypeUser && t <= TypeDomain || t.extension()
-}
+func (t Type) known() bool { return t >= TypeUser && t <= TypeDomain || t.extension() }
 
 // Sizes on the wire, in bytes.
 const (
@@ -222,10 +219,9 @@ func parseRequest(b []byte) (r request, size int) {
 	if rest < minRest || rest > maxRequest-headerSize {
 		return r, noFrame
 	}
-	if len(b) > typeAt && !Type(b[typeAt]).known() {
-		return r, noFrame
-	}
-	if len(b) > zeroAt && b[zeroAt] != 0 {
+	wrongType := len(b) > typeAt && !Type(b[typeAt]).known()
+	wrongZero := len(b) > zeroAt && b[zeroAt] != 0
+	if wrongType || wrongZero {
 		return r, noFrame
 	}
 	size = headerSize + int(rest)
@@ -377,15 +373,14 @@ const (
 	StatusAlias
 )
 
-var statusNames = map[Status]string{
-	StatusActive:    "active",
-	StatusAbsent:    "absent",
-	StatusInactive:  "inactive",
-	StatusOverQuota: "over quota",
-	StatusAlias:     "alias",
-}
+var statusNames = []string{"active", "absent", "inactive", "over quota", "alias"}
 
-func (s Status) String() string { return cmp.Or(statusNames[s], "unknown") }
+func (s Status) String() string {
+	if s < StatusActive || s > StatusAlias {
+		return "unknown"
+	}
+	return statusNames[s]
+}
 
 // Status decodes an answer to TypeUser. With an error it is StatusUnknown.
 func (a Answer) Status() (Status, error) {
@@ -408,13 +403,11 @@ func (a Answer) Relay() (bool, error) {
 // A Passwd is a user's password entry. Its field Passwd is a password hash; if
 // there are SCRAM keys, they and a comma come before it.
 type Passwd struct {
-	Email    string // name@domain, the domain as it was asked for
-	Passwd   Secret
-	UID, GID int
-	Gecos    string
-	Dir      string
-	Shell    string
-	Inactive bool // the row is in the table of inactive users
+	Email             string // name@domain, the domain as it was asked for
+	Passwd            Secret
+	UID, GID          int
+	Gecos, Dir, Shell string
+	Inactive          bool // the row is in the table of inactive users
 }
 
 // String returns the entry without its hash.
@@ -446,15 +439,12 @@ const (
 // may hold a colon, and nothing a NUL. An entry that would be read as another
 // becomes the answer that says "error".
 func NewPasswd(p Passwd) Answer {
-	a, err := newPasswd(p.Inactive, p.Email, p.Passwd.Reveal(), strconv.Itoa(p.UID),
+	a, _ := newPasswd(p.Inactive, p.Email, p.Passwd.Reveal(), strconv.Itoa(p.UID),
 		strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell)
-	if err != nil {
-		return errorAnswer(TypePasswd)
-	}
 	return a
 }
 
-// newPasswd returns the answer with these fields, and with the last one.
+// newPasswd is NewPasswd for fields that are texts, all but the last.
 func newPasswd(inactive bool, fields ...string) (Answer, error) {
 	if inactive {
 		fields = append(fields, "1")
@@ -465,7 +455,8 @@ func newPasswd(inactive bool, fields ...string) (Answer, error) {
 	data := pwStruct + text
 	readAsOther := !slices.Equal(splitPasswd(text), fields) || strings.HasPrefix(data, noSuchUser)
 	if readAsOther || strings.Contains(text, "\x00") {
-		return Answer{}, fmt.Errorf("%w: a colon or a NUL in a field of the entry", ErrInvalid)
+		return errorAnswer(TypePasswd),
+			fmt.Errorf("%w: a colon or a NUL in a field of the entry", ErrInvalid)
 	}
 	return NewData(TypePasswd, data), nil
 }
@@ -674,17 +665,12 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 // group, if the mode is the usual 0660, or as root. A directory with g+s gives
 // its group to the FIFO. Nobody can guess the name. But anyone who can list the
 // directory and ask the server can have an answer sent to it. A directory that
-// only server and client can search prevents that. Fields must not change while
-// it asks.
+// only server and client can search prevents that.
 type Client struct {
 	Infifo  string              // the request FIFO, as in RequestFIFOs
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
 	Getenv  func(string) string // nil: os.Getenv
 }
-
-// tcpUsed tells that a Client of this process has asked over tcpclient's
-// descriptors. It has closed them, so they may be other files now.
-var tcpUsed atomic.Bool
 
 // Resolve asks the server. The error wraps ErrUnavailable if nobody listens, if
 // the server says so, or if no answer comes in time. It wraps ErrTooLong or
@@ -775,9 +761,12 @@ func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
 	return receive(ctx, in, q.Type)
 }
 
+// tcpUsed tells that this process has asked over tcpclient's descriptors. They
+// are closed, and may be other files now.
+var tcpUsed atomic.Bool
+
 // askTCP asks over the connection that tcpclient left open. The server closes
-// it after one answer. A second question could read an answer that came too
-// late for the first, so it is refused.
+// it after one answer, so there is one question.
 func askTCP(ctx context.Context, q Query) (Answer, error) {
 	frame, err := q.appendFrame(nil, "socket")
 	if err != nil {
@@ -877,18 +866,6 @@ func Inquery(ctx context.Context, q Query) (Answer, error) {
 	return FromEnv().Resolve(ctx, q)
 }
 
-// FromEnv returns the Resolver that the environment chooses: a Client of the
-// running server if QUERY_CACHE is set to any value, else a MySQL. Each call
-// returns the same one.
-func FromEnv() Resolver { return fromEnv() }
-
-var fromEnv = sync.OnceValue(func() Resolver {
-	if _, set := os.LookupEnv("QUERY_CACHE"); set {
-		return new(Client)
-	}
-	return new(MySQL)
-})
-
 // environ reads the settings that client, server and MySQL share.
 type environ struct{ getenv func(string) string } // nil: os.Getenv
 
@@ -900,11 +877,7 @@ func (e environ) get(name, def string) string {
 	return cmp.Or(e.getenv(name), def)
 }
 
-// ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
-func ControlFile(getenv func(string) string, name string) string {
-	return environ{getenv}.control(name)
-}
-
+// control returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
 func (e environ) control(name string) string {
 	if filepath.IsAbs(name) {
 		return name
