@@ -73,8 +73,8 @@ import (
 //	RELAY_CLEAR_MINUTES, ROUTES
 //	CONTROLDIR, SYSCONFDIR, MCDFILE, ASSIGNDIR: where the files are
 //
-// What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So without
-// CONTROLDIR the files of /etc/indimail/control still count, and without
+// What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So
+// without CONTROLDIR the files of /etc/indimail/control still count, and without
 // ASSIGNDIR the file assign. A program that goes by a map alone names an empty
 // directory for both.
 type MySQL struct {

@@ -554,12 +554,15 @@ func TestCompareInterrupted(t *testing.T) {
 func TestReadRoutes(t *testing.T) {
 	dir := t.TempDir()
 	text := "# comment:1:2\nexample.com:192.0.2.25:2525\n:mail.example.com:2526 user secret\n" +
-		"v6.example:[2001:db8::1]:2527 # why\nnone.example:192.0.2.1\nnothing\n:\n"
+		"v6.example:[2001:db8::1]:2527 # why\nnone.example:192.0.2.1\nnothing\n:\n" +
+		"long.example:192.0.2.26:2528:3600:120 user\nv6long.example:[2001:db8::1]:2529:3600\n" +
+		"text.example:relay.example:2530tcp\n"
 	if err := os.WriteFile(filepath.Join(dir, "smtproutes"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := readRoutes(func(name string) string { return map[string]string{"CONTROLDIR": dir}[name] })
-	want := []route{{"2525", "92"}, {"2526", "0"}, {"2527", "2001"}}
+	want := []route{{"2525", "92"}, {"2526", "0"}, {"2527", "2001"}, {"2528", "92"}, {"2529", "2001"},
+		{"2530", "0"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("routes %v, want %v", got, want)
 	}

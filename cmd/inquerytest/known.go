@@ -234,9 +234,13 @@ func readRoutes(getenv func(string) string) (routes []route) {
 			if len(words) == 0 {
 				continue
 			}
-			relay, port := cutLast(words[0])
-			if len(relay) > 1 && port != "" {
-				routes = append(routes, route{port: port, misread: leadingNumber(relay[1:])})
+			relay := words[0]
+			brackets := strings.IndexByte(relay, ']') + 1 // they hold an IPv6 address
+			host, port, _ := strings.Cut(relay[brackets:], ":")
+			host = relay[:brackets] + host
+			if len(host) > 1 && port != "" { // penalty and tolerance may follow the port
+				misread := leadingNumber(host[1:])
+				routes = append(routes, route{port: leadingNumber(port), misread: misread})
 			}
 		}
 	}

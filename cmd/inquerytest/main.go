@@ -101,7 +101,8 @@ Environment: (defaults in parentheses)
                          exists, else /var/indimail/inquery)
   FIFOTMPDIR             directory for the FIFO of the answer (/tmp)
   CONTROLDIR             control files, as host.mysql (/etc/indimail/control)
-  DEFAULT_DOMAIN         of an address without one, if MySQL is asked from here
+  INDIMAIL_DOMAIN, else DEFAULT_DOMAIN
+                         of an address without one, if MySQL is asked from here
   MYSQL_HOST, MYSQL_USER, MYSQL_PASSWD, MYSQL_DATABASE, MYSQL_SOCKET,
   MYSQL_VPORT                         how to reach MySQL from here
   MYSQL_TABLE, MYSQL_INACTIVE_TABLE   also what -q 3 prints (indimail, indibak)

@@ -157,7 +157,9 @@ func (s *screen) draw(lines []string) error {
 // fit returns lines for a terminal of this height. If there are too many it
 // leaves out rows that say 0, then empty lines, and then cuts.
 func fit(lines []string, height int) []string {
-	zero := func(line string) bool { return strings.HasSuffix(line, " 0") }
+	zero := func(line string) bool {
+		return strings.HasPrefix(line, "  ") && strings.HasSuffix(line, " 0")
+	}
 	empty := func(line string) bool { return line == "" }
 	for _, spare := range []func(string) bool{zero, empty} {
 		if len(lines) > height {

@@ -186,10 +186,10 @@ func TestScreenSize(t *testing.T) {
 
 // On a terminal with too few lines, what says nothing goes first.
 func TestFit(t *testing.T) {
-	lines := []string{"a", "  x    1  #", "  y    0", "", "b", "  z    0"}
+	lines := []string{"a: 0", "  x    1  #", "  y    0", "", "b", "  z    0"}
 	for height, want := range map[int][]string{
-		6: lines, 5: {"a", "  x    1  #", "", "b"}, 3: {"a", "  x    1  #", "b"},
-		2: {"a", "... 2 more lines"}, 1: {"... 3 more lines"},
+		6: lines, 5: {"a: 0", "  x    1  #", "", "b"}, 3: {"a: 0", "  x    1  #", "b"},
+		2: {"a: 0", "... 2 more lines"}, 1: {"... 3 more lines"},
 	} {
 		if got := fit(lines, height); !slices.Equal(got, want) {
 			t.Errorf("%d lines: %q, want %q", height, got, want)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -135,4 +136,40 @@ func countErrors(r *reply, want int) (n int) {
 		}
 	}
 	return n
+}
+
+// Somebody asks what memory holds, and wants the answer at a path that hangs. With REPLYDIR that
+// delays nobody. Without it the request FIFO is not read as long as the path hangs, and then again.
+func TestReplyPathThatHangs(t *testing.T) {
+	for _, guarded := range []bool{true, false} {
+		s := goldenSite(t, database(t))
+		if guarded {
+			s.env["REPLYDIR"] = s.env["FIFOTMPDIR"]
+		}
+		hung := filepath.Join(s.dir, "hung")
+		if err := os.Mkdir(hung, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		end := hang(t, hung)
+		p := s.serve()
+		ask := func() {
+			t.Helper()
+			status, err := s.directory().Status(t.Context(), "user@example.com")
+			if err != nil || status != inlookup.StatusActive {
+				t.Errorf("REPLYDIR set: %v: %v, %v", guarded, status, err)
+			}
+		}
+		ask()
+		path := filepath.Join(hung, "reply")
+		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, "user@example.com", path, ""))
+		if guarded {
+			ask()
+			eventually(t, "a line that names the path", func() bool {
+				return strings.Contains(p.stderr.String(), path+`": outside REPLYDIR`)
+			})
+		}
+		end()
+		ask()
+		p.terminate()
+	}
 }

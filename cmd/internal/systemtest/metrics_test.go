@@ -5,11 +5,13 @@ package systemtest
 import (
 	"io"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/inlookup/inlookup"
+	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
 // scraped returns status and text of what the program p serves.
@@ -86,5 +88,41 @@ func TestMetricsForm(t *testing.T) {
 				t.Errorf("%q is no value of %s", line, name)
 			}
 		}
+	}
+}
+
+// On a terminal the picture stays while the server goes and comes back. At the end the terminal
+// has the user's lines and the cursor again.
+func TestWatchTerminal(t *testing.T) {
+	t.Parallel()
+	testmain.Need(t, "bsdutils", "script")
+	s := newSite(t, nil)
+	server := s.serve()
+	s.env["TERM"] = "xterm"
+	cmd := s.command("script", "-qefc", "exec "+filepath.Join(bin, "inquerytest")+" -watch",
+		"/dev/null")
+	keyboard, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch := s.startCommand(cmd)
+	shows := func(text string, times int) {
+		t.Helper()
+		eventually(t, text, func() bool { return strings.Count(watch.stdout.String(), text) > times })
+	}
+	shows("questions a second: ", 0)
+	server.terminate()
+	shows("! no server listens on ", 0)
+	before := strings.Count(watch.stdout.String(), "questions a second: ")
+	s.serve()
+	shows("questions a second: ", before)
+	if _, err := io.WriteString(keyboard, "\x03"); err != nil { // Control-C
+		t.Fatal(err)
+	}
+	status := watch.wait()
+	const first, last = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+	text := strings.TrimPrefix(watch.stdout.String(), "^C")
+	if status != 0 || !strings.HasPrefix(text, first) || !strings.HasSuffix(text, last) {
+		t.Errorf("exit %d, %q", status, text)
 	}
 }
