@@ -796,44 +796,6 @@ func TestHostThatRefusesIsLeft(t *testing.T) {
 	}
 }
 
-// Connections that MariaDB ends are not a fault that anybody sees.
-func TestKilledConnectionsAreNoFault(t *testing.T) {
-	t.Parallel()
-	db := database(t)
-	mustExec(t, db, "CREATE USER victim@localhost IDENTIFIED BY 'secret'; GRANT SELECT ON indimail.* TO victim@localhost", "DROP USER victim@localhost")
-	s := newSite(t, db)
-	s.env["MYSQL_USER"] = "victim"
-	mysql := s.resolver()
-	ctx, cancel := context.WithCancel(t.Context())
-	var askers sync.WaitGroup
-	var answered atomic.Int64
-	for range 8 {
-		askers.Go(func() {
-			for ctx.Err() == nil {
-				if got := show(t, mysql, "1 over@example.com"); got != "over quota" {
-					t.Errorf("while connections are killed: %s", got)
-				}
-				answered.Add(1)
-			}
-		})
-	}
-	killed, again := 0, int64(0)
-	eventually(t, "20 connections are killed", func() bool {
-		if answered.Load() < again { // a question whose connection dies twice may fail
-			return false
-		}
-		again = answered.Load() + 100
-		for _, id := range connections(t, db, "victim") {
-			if db.Exec(fmt.Sprintf("KILL CONNECTION %d", id)) == nil { // else it has gone meanwhile
-				killed++
-			}
-		}
-		return killed >= 20
-	})
-	cancel()
-	askers.Wait()
-}
-
 // Connections that hang cost the questions that meet them half their time, and are then done with.
 func TestHangingConnectionsAreLeft(t *testing.T) {
 	t.Parallel()

@@ -210,9 +210,7 @@ func testUncommitted(t *testing.T, s *site, a, other admin) {
 // A server's limit on the time of a statement is not ours: this one is a tenth of what the SELECT
 // takes.
 func testStatementTime(t *testing.T, s *site, a admin) {
-	a.exec(t, "RENAME TABLE indimail TO stored; CREATE VIEW indimail AS"+
-		" SELECT * FROM stored WHERE pw_name<>'over' OR SLEEP(1)=0")
-	defer a.exec(t, "DROP VIEW indimail; RENAME TABLE stored TO indimail")
+	slowUser(t, a, 1)
 	answered := func(t *testing.T) {
 		t.Helper()
 		mysql := &inlookup.MySQL{Getenv: s.getenv}

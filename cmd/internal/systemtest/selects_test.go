@@ -1,19 +1,12 @@
 package systemtest
 
-// Connections as servers and proxies give them: few, none at the moment, slow, hanging, and with
-// errors that pass.
+// SELECTs that are slow, locked or refused: with errors that pass, which are asked
+// again over another connection, and with errors that are final.
 
 import (
 	"fmt"
-	"io"
-	"maps"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/go-sql-driver/mysql"
 
 	"github.com/inlookup/inlookup"
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
@@ -33,7 +26,7 @@ var localQuestions = map[string]string{
 }
 
 // The tests of this file share a MariaDB, each with changes that it undoes.
-func TestScarceConnections(t *testing.T) {
+func TestSlowAndRefusingSelects(t *testing.T) {
 	t.Parallel()
 	db := installationDB(t)
 	a := newAdmin(t, db)
@@ -42,8 +35,6 @@ func TestScarceConnections(t *testing.T) {
 		test func(*testing.T, *mariadb.DB, admin)
 	}{
 		{"no prepared statements", testNoPreparedStatements},
-		{"two connections for the account", testLimitedAccount},
-		{"two connections left", testFullServer},
 		{"a slow SELECT", testSlowSelect},
 		{"a lock for 2 s", testShortLock},
 		{"errors that pass", testPassingErrors},
@@ -59,59 +50,6 @@ func testNoPreparedStatements(t *testing.T, db *mariadb.DB, a admin) {
 	a.exec(t, "SET GLOBAL max_prepared_stmt_count=0")
 	defer a.exec(t, "SET GLOBAL max_prepared_stmt_count=DEFAULT")
 	all(t, installationSite(t, db).resolver(), "no prepared statements", everyType)
-}
-
-// manyClients has 64 clients ask one question each, at the same time, of a server without a cache.
-func manyClients(t *testing.T, s *site) {
-	t.Helper()
-	s.env["USE_BTREE"] = "0"
-	s.serve()
-	questions := slices.Collect(maps.Keys(localQuestions))
-	var clients sync.WaitGroup
-	for i := range 64 {
-		client := s.short(patience)
-		q := questions[i%len(questions)]
-		ask := map[string]string{q: localQuestions[q]}
-		clients.Go(func() { all(t, client, "64 clients at once", ask) })
-	}
-	clients.Wait()
-}
-
-func testLimitedAccount(t *testing.T, db *mariadb.DB, a admin) {
-	a.exec(t, "CREATE USER limited@localhost IDENTIFIED BY 'secret' WITH MAX_USER_CONNECTIONS 2;"+
-		" GRANT SELECT ON indimail.* TO limited@localhost")
-	t.Cleanup(func() { a.exec(t, "DROP USER limited@localhost") })
-	s := newSite(t, db)
-	s.env["MYSQL_USER"] = "limited"
-	manyClients(t, s)
-}
-
-// Others hold all connections but two.
-func testFullServer(t *testing.T, db *mariadb.DB, a admin) {
-	a.exec(t, "SET GLOBAL max_connections=10")
-	defer a.exec(t, "SET GLOBAL max_connections=500")
-	var driver mysql.MySQLDriver
-	connector, err := driver.OpenConnector("indimail:secret@unix(" + db.Socket + ")/indimail")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var held []io.Closer
-	for err == nil {
-		var conn io.Closer
-		if conn, err = connector.Connect(t.Context()); err == nil {
-			held = append(held, conn)
-			defer conn.Close()
-		}
-	}
-	if !strings.Contains(err.Error(), "1040") || len(held) < 3 {
-		t.Fatalf("%d connections, then %v", len(held), err)
-	}
-	left := len(held) - 2
-	for _, conn := range held[left:] {
-		conn.Close()
-	}
-	eventually(t, "two connections are free", func() bool { return a.sessions(t) == left })
-	manyClients(t, newSite(t, db))
 }
 
 // slowUser makes the SELECT for over@example.com take that many seconds.
