@@ -174,7 +174,7 @@ func TestReplyFIFO(t *testing.T) {
 			}
 		}
 	}
-	c, _ := newClient(t, dir, "FIFO_MODE", "rw")
+	c, _ := newClient(t, dir, "FIFO_MODE", "0444")
 	a, err := c.Resolve(context.Background(), Query{Type: TypeHost, Email: "u@d"})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "FIFO_MODE") {
 		t.Errorf("%q, %v", a, err)
