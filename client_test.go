@@ -174,7 +174,7 @@ func TestReplyFIFO(t *testing.T) {
 			}
 		}
 	}
-	c, _ := newClient(t, dir, "FIFO_MODE", "rw")
+	c, _ := newClient(t, dir, "FIFO_MODE", "0444")
 	a, err := c.Resolve(context.Background(), Query{Type: TypeHost, Email: "u@d"})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "FIFO_MODE") {
 		t.Errorf("%q, %v", a, err)
@@ -431,22 +431,29 @@ func TestClientTimeout(t *testing.T) {
 			t.Errorf("timeoutread %q: %v after %v of %v", content, err, took, c.timeout)
 		}
 	}
-	for _, content := range []string{"x", "0", "-1", "1.5", "4s", "99999999999"} {
+	// As much of a number as there is, else the default.
+	for content, want := range map[string]time.Duration{"x": 4 * time.Second, "0": 4 * time.Second,
+		"-1": 4 * time.Second, "1.5": time.Second, "5s": 5 * time.Second,
+		"99999999999": 1 << 30 * time.Second} {
 		control := controls(t, map[string]string{"timeoutread": content})
 		c, _ := newClient(t, dir, "CONTROLDIR", control)
 		c.Timeout = 0
-		where := filepath.Join(control, "timeoutread") + ":1:"
-		for range 2 {
-			_, err := c.Resolve(context.Background(), q)
-			if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), where) {
-				t.Errorf("timeoutread %q: %v", content, err)
-			}
+		if timeout, _, err := c.settings(); timeout != want || err != nil {
+			t.Errorf("timeoutread %q: %v, %v", content, timeout, err)
 		}
-		c, _ = newClient(t, dir, "CONTROLDIR", control)
-		c.Timeout = time.Millisecond // then the file does not matter
-		if _, err := c.Resolve(context.Background(), q); strings.Contains(err.Error(), where) {
-			t.Errorf("timeoutread %q: %v", content, err)
-		}
+	}
+	control := controls(t, map[string]string{"timeoutread/x": ""}) // a directory
+	c, _ := newClient(t, dir, "CONTROLDIR", control)
+	c.Timeout = 0
+	where := filepath.Join(control, "timeoutread")
+	if _, err := c.Resolve(t.Context(), q); !errors.Is(err, ErrUnavailable) ||
+		!strings.Contains(err.Error(), where) {
+		t.Errorf("not readable: %v", err)
+	}
+	c, _ = newClient(t, dir, "CONTROLDIR", control)
+	c.Timeout = time.Millisecond // then the file does not matter
+	if _, err := c.Resolve(t.Context(), q); strings.Contains(err.Error(), where) {
+		t.Errorf("not readable, and not needed: %v", err)
 	}
 }
 

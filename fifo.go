@@ -705,7 +705,7 @@ func (s *Server) read(f *requestFIFO) {
 		have = copy(b, b[used:have])
 		if refused > 0 && !stopping {
 			s.count(&s.stats.Refused, refused)
-			s.logf("junk", "%s: %d bytes that are no request", f.path, refused)
+			s.logf("junk", "%s: bytes that are no request: %d", f.path, refused)
 		}
 	}
 }

@@ -2114,7 +2114,10 @@ func (c *config) passwd(ctx context.Context, box mailbox, q Query) (Answer, erro
 }
 
 func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer, error) {
-	f := user.row
+	f := slices.Clone(user.row)
+	for i := range f { // MySQL fills a column of type BINARY with NULs
+		f[i].String = strings.TrimRight(f[i].String, "\x00")
+	}
 	email := box.local + "@" + box.domain
 	if !f[userPasswd].Valid {
 		return Answer{}, fmt.Errorf("%w: pw_passwd of %s is NULL", ErrInvalid, email)

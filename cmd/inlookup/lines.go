@@ -84,7 +84,11 @@ func (w *lineWriter) run() {
 		w.mu.Lock()
 		block, w.buffer = w.buffer, block[:0]
 		if w.lost > 0 {
-			block = fmt.Appendf(block, "inlookup: %d lines lost\n", w.lost)
+			format := "inlookup: %d lines lost\n"
+			if w.lost == 1 {
+				format = "inlookup: %d line lost\n"
+			}
+			block = fmt.Appendf(block, format, w.lost)
 			w.lost = 0
 		}
 		w.busy = true

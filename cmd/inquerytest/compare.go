@@ -665,7 +665,7 @@ func (c *comparison) verdict(ctx context.Context, err error) error {
 	case err != nil:
 		return err
 	case errs > 0:
-		return fmt.Errorf("%d questions were not answered by both sides", errs)
+		return fmt.Errorf("questions not answered by both sides: %d", errs)
 	case c.addresses.Load() == 0:
 		return errors.New("there were no addresses: nothing was compared")
 	}

@@ -403,7 +403,7 @@ func TestCompareErrors(t *testing.T) {
 	}{
 		{1, nil, exitOK, map[string]int{"same": 7, "differ": 0, "errors": 0}, "relay was not"},
 		{2, nil, exitFault, map[string]int{"same": 6, "differ": 0, "errors": 1},
-			"1 questions were not answered by both sides"},
+			"questions not answered by both sides: 1"},
 		{2, host25, exitNo, map[string]int{"same": 5, "differ": 1, "errors": 1}, "the answers differ"},
 	} {
 		left := test.fails

@@ -8,9 +8,7 @@ package systemtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,6 +62,8 @@ func newService(t *testing.T, db *mariadb.DB) *service {
 			t.Fatal(err)
 		}
 	}
+	control := mariadbtest.Control(t, db)
+	s.ownControl(control, qmaildUser, qmailGroup)
 	s.write("bin/setuidgid", setuidgid)
 	s.write("service/run", s.docs.Replace(s.page.run))
 	for name, text := range map[string]string{
@@ -81,27 +81,13 @@ func newService(t *testing.T, db *mariadb.DB) *service {
 		"MYSQL_READ_DEFAULT_GROUP": "indimail\n",
 		"MYSQL_OPT_RECONNECT":      "1\n",
 		"DEFAULT_DOMAIN":           "example.com\n",
-		"CONTROLDIR":               s.readable(db) + "\n",
+		"CONTROLDIR":               control + "\n",
 		"ASSIGNDIR":                s.dir + "/users\n",
 		"CACHE_NEGATIVE_TTL":       "1h\n", // ours: no new user is seen because time has passed
 	} {
 		s.set(name, text)
 	}
 	return s
-}
-
-// readable returns golden control files that qmaild can read, as it can the database's socket.
-func (s *service) readable(db *mariadb.DB) string {
-	s.t.Helper()
-	control := mariadbtest.Control(s.t, db)
-	err := filepath.WalkDir(control, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Chown(path, qmaildUser, qmailGroup))
-	})
-	if err := errors.Join(err, os.Chmod(control, 0o755), os.Chmod(filepath.Dir(control), 0o755),
-		os.Chmod(filepath.Dir(db.Socket), 0o755)); err != nil {
-		s.t.Fatal(err)
-	}
-	return control
 }
 
 // write writes a file that can be run.

@@ -46,18 +46,21 @@ func (o overload) test(t *testing.T) {
 	})
 }
 
-// try asks with as many clients as there are connections, which measures what can be
+// ourAlike is how many connections of a pool may ask the same statement.
+const ourAlike = 12
+
+// try asks with that many clients, one question after the other, which measures what can be
 // had. Then it asks at half of that, at twice what the database can do, and at half
 // again.
 func (o overload) try(t *testing.T, l *load, c *complaint) {
 	length := max(2*time.Second, 8*o.selects)
-	l.closed(16, length/4, o.ask) // connects
+	l.closed(ourAlike, length/4, o.ask) // connects
 	start := time.Now()
-	v := l.closed(16, length, o.ask)
+	v := l.closed(ourAlike, length, o.ask)
 	capacity := float64(len(v.answered)) / time.Since(start).Seconds()
-	l.t.Logf("16 clients: %v, so %.0f a second", v, capacity)
+	l.t.Logf("%d clients: %v, so %.0f a second", ourAlike, v, capacity)
 	if len(v.refused) > len(v.answered)/10 || len(v.lost) > 0 {
-		c.addf("16 clients: %v", v)
+		c.addf("%d clients: %v", ourAlike, v)
 	}
 
 	before := l.steady(capacity/2, length, o.ask)
@@ -70,10 +73,10 @@ func (o overload) try(t *testing.T, l *load, c *complaint) {
 	endAfter := l.pour(capacity/2, length+time.Second, o.ask)
 	over, after := endOver(), endAfter().since(start.Add(time.Second))
 	goodput := float64(len(over.answered)) / overLength.Seconds() / capacity
-	l.t.Logf("twice: %v, so %.2f of what 16 clients had; then half again: %v",
+	l.t.Logf("twice: %v, so %.2f of what the clients had; then half again: %v",
 		over, goodput, after)
 	if goodput < 0.5 {
-		c.addf("%.2f of what 16 clients had is answered at twice the load, want 0.5", goodput)
+		c.addf("%.2f of what the clients had is answered at twice the load, want 0.5", goodput)
 	}
 	if took := times(over.refused).median(); took > 1200*time.Millisecond {
 		c.addf("refused after %v, want half a second", took)

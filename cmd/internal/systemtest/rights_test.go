@@ -294,7 +294,7 @@ func TestRootLendsNoRights(t *testing.T) {
 func TestNobodysServerAnswersItsOwn(t *testing.T) {
 	s := goldenSite(t, database(t))
 	s.asNobody()
-	s.ownControl(nobody)
+	s.ownControl(s.env["CONTROLDIR"], nobody, nobody)
 	s.give("run", nobody)
 	p := s.commandAs(nobody, []uint32{nobody}, "inlookup")
 	s.answers(p)
@@ -315,27 +315,6 @@ func TestNobodysServerAnswersItsOwn(t *testing.T) {
 		t.Errorf("%v replies counted as unopened, want %d", n, 2*len(everyQuery))
 	}
 	p.terminate()
-}
-
-// ownControl gives the control files to a user, and lets it get at them and at
-// the database's socket.
-func (s *site) ownControl(uid int) {
-	s.t.Helper()
-	control := s.env["CONTROLDIR"]
-	err := filepath.WalkDir(control, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			err = os.Chown(path, uid, uid)
-		}
-		return err
-	})
-	for _, dir := range []string{filepath.Dir(control), filepath.Dir(shared.db.Socket)} {
-		if err == nil {
-			err = os.Chmod(dir, 0o755)
-		}
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
 }
 
 // What inlookup.service and run say about groups.

@@ -29,7 +29,11 @@ type fakes struct {
 func newFakes(t *testing.T) *fakes {
 	t.Helper()
 	f := &fakes{}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "f") // a short name: a socket's path may have some 100 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	var pairs []string
 	for _, name := range []string{"A", "B", "S", "T"} {
 		network, address := "tcp", "127.0.0.1:0"
@@ -49,53 +53,33 @@ func newFakes(t *testing.T) *fakes {
 	return f
 }
 
-var localPlaces = []struct {
+// places are settings, and who comes where with them. The package's own tests have
+// more about what each setting means.
+var places = []struct {
 	settings settings
 	want     string
 }{
 	// host.mysql: a missing field comes from a variable, and a field wins over it.
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@\n"}, "A bob secret indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@"}, "A bob secret indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@:nossl\n"}, "A bob secret indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@:ssl\n"}, "A TLS"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@\nmore\n"}, "A bob secret indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@\n", "MYSQL_USER": "carol",
-		"MYSQL_PASSWD": "other",
-		"MYSQL_VPORT":  "@B@"}, "A bob secret indimail"},
+	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@:nossl\n", "MYSQL_USER": "carol",
+		"MYSQL_PASSWD": "other", "MYSQL_VPORT": "@B@"}, "A bob secret indimail"},
 	{settings{"host.mysql": "127.0.0.1\n", "MYSQL_USER": "carol", "MYSQL_PASSWD": "other",
-		"MYSQL_VPORT": "@B@"}, "B carol other indimail"},
-	{settings{"host.mysql": "127.0.0.1:::@A@\n", "MYSQL_USER": "carol", "MYSQL_PASSWD": "other"},
-		"A carol other indimail"},
-	{settings{"host.mysql": "127.0.0.1::secret:@A@\n"}, "A indimail secret indimail"},
+		"MYSQL_VPORT": "@B@", "MYSQL_DATABASE": "mail"}, "B carol other mail"},
 	{settings{"host.mysql": "127.0.0.1:bob::@A@\n"}, "A bob none indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@\n", "MYSQL_DATABASE": "mail"},
-		"A bob secret mail"},
+	{settings{"host.mysql": "127.0.0.1:bob:secret:@A@:ssl\n"}, "A TLS"},
 
 	// MYSQL_HOST in either form: where it is set, host.mysql says nothing.
-	{settings{"MYSQL_HOST": "127.0.0.1:bob:secret:@A@"}, "A bob secret indimail"},
-	{settings{"MYSQL_HOST": "127.0.0.1:bob:secret:@A@:ssl"}, "A TLS"},
-	{settings{"MYSQL_HOST": "127.0.0.1", "MYSQL_PASSWD": "secret", "MYSQL_VPORT": "@A@"},
-		"A indimail secret indimail"},
 	{settings{"MYSQL_HOST": "127.0.0.1:bob:secret:@A@", "host.mysql": "127.0.0.1:eve:other:@B@\n"},
 		"A bob secret indimail"},
 	{settings{"MYSQL_HOST": "127.0.0.1", "MYSQL_USER": "carol", "MYSQL_VPORT": "@A@",
 		"host.mysql": "127.0.0.1:eve:other:@B@:ssl\n"}, "A carol none indimail"},
-	{settings{"MYSQL_HOST": "127.0.0.1:bob:secret:@A@", "MYSQL_USER": "carol", "MYSQL_PASSWD": "other",
-		"MYSQL_VPORT": "@B@"}, "A bob secret indimail"},
 
 	// A socket is used whenever the host is this machine, unless the fourth field is a port.
-	{settings{"host.mysql": "localhost:bob:secret:@S@\n"}, "S bob secret indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret:@S@\n"}, "S bob secret indimail"},
-	{settings{"host.mysql": "localhost:bob:secret:@S@:nossl\n", "MYSQL_VPORT": "@A@"},
+	{settings{"host.mysql": "127.0.0.1:bob:secret:@S@:nossl\n", "MYSQL_VPORT": "@A@"},
 		"S bob secret indimail"},
 	{settings{"host.mysql": "localhost:bob:secret:@S@:ssl\n"}, "S TLS"},
-	{settings{"host.mysql": "localhost:bob:secret\n", "MYSQL_SOCKET": "@T@"}, "T bob secret indimail"},
-	{settings{"host.mysql": "127.0.0.1:bob:secret\n", "MYSQL_SOCKET": "@T@"}, "T bob secret indimail"},
 	{settings{"host.mysql": "[::1]:bob:secret\n", "MYSQL_SOCKET": "@T@"}, "T bob secret indimail"},
-	{settings{"host.mysql": "[::1]:bob:secret:@S@\n"}, "S bob secret indimail"},
 	{settings{"MYSQL_HOST": "127.0.0.1", "MYSQL_SOCKET": "@T@", "MYSQL_VPORT": "@A@"},
 		"T indimail none indimail"},
-	{settings{"MYSQL_SOCKET": "@S@", "MYSQL_PASSWD": "secret"}, "S indimail secret indimail"},
 	{settings{"MYSQL_VPORT": "@A@"}, "A indimail none indimail"},
 	{settings{"host.mysql": "localhost:bob:secret:@A@\n", "MYSQL_SOCKET": "@S@"},
 		"A bob secret indimail"},
@@ -103,34 +87,23 @@ var localPlaces = []struct {
 		"S bob secret indimail"},
 }
 
+// centralPlaces are the same of the central database. The local one is at A.
 var centralPlaces = []struct {
 	settings settings
 	want     string
 }{
-	{settings{"host.cntrl": "127.0.0.1:eve:other:@B@\n"}, "B eve other indimail"},
-	{settings{"CNTRL_HOST": "127.0.0.1:eve:other:@B@"}, "B eve other indimail"},
-	{settings{"CNTRL_HOST": "127.0.0.1:eve:other:@B@:ssl"}, "B TLS"},
 	{settings{"CNTRL_HOST": "127.0.0.1:eve:other:@B@", "host.cntrl": "127.0.0.1:mallory:secret:@A@\n"},
 		"B eve other indimail"},
+	{settings{"host.cntrl": "127.0.0.1:eve:other:@B@:ssl\n"}, "B TLS"},
 	{settings{"host.cntrl": "127.0.0.1\n", "CNTRL_USER": "eve", "CNTRL_PASSWD": "other",
 		"CNTRL_VPORT": "@B@", "CNTRL_DATABASE": "central"}, "B eve other central"},
-	{settings{"host.cntrl": "127.0.0.1:eve:other:@B@\n", "CNTRL_USER": "mallory",
-		"CNTRL_PASSWD": "secret",
-		"CNTRL_VPORT":  "@A@"}, "B eve other indimail"},
-	{settings{"host.cntrl": "localhost:eve:other:@T@\n"}, "T eve other indimail"},
 	{settings{"host.cntrl": "127.0.0.1:eve:other\n", "CNTRL_SOCKET": "@T@"}, "T eve other indimail"},
 	// What is missing comes from the local one.
 	{settings{}, "A bob secret indimail"},
-	{settings{"host.cntrl": "127.0.0.1\n"}, "A bob secret indimail"},
 	{settings{"host.cntrl": "127.0.0.1:eve\n"}, "A eve secret indimail"},
-	{settings{"CNTRL_HOST": "127.0.0.1", "CNTRL_USER": "eve", "CNTRL_PASSWD": "other"},
-		"A eve other indimail"},
-	{settings{"host.cntrl": "127.0.0.1:::@B@\n"}, "B bob secret indimail"},
 	{settings{"host.cntrl": "127.0.0.1:::@B@\n", "MYSQL_DATABASE": "mail"}, "B bob secret mail"},
 	{settings{"host.mysql": "localhost:bob:secret:@S@\n", "host.cntrl": "localhost\n"},
 		"S bob secret indimail"},
-	{settings{"host.mysql": "localhost:bob:secret:@S@\n", "host.cntrl": "127.0.0.1:::@B@\n"},
-		"B bob secret indimail"},
 }
 
 // whoIsAsked asks one question and returns the visits that the fakes had.
@@ -143,8 +116,8 @@ func whoIsAsked(t *testing.T, seen *visits, s *site, email string) string {
 }
 
 func TestPlacesOfTheLocalDatabase(t *testing.T) {
-	for i, test := range localPlaces {
-		t.Run(fmt.Sprint(i, " ", test.want), func(t *testing.T) {
+	for i, test := range places {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			f, s := newFakes(t), newSite(t, nil)
 			s.configure(test.settings, f.fill)
@@ -160,7 +133,7 @@ func TestPlacesOfTheCentralDatabase(t *testing.T) {
 		"port 1\nuse_ssl 0\n" +
 		"database indimail\nuser indimail\npass secret\n"
 	for i, test := range centralPlaces {
-		t.Run(fmt.Sprint(i, " ", test.want), func(t *testing.T) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			f, s := newFakes(t), newSite(t, nil)
 			s.env["REAL_DOMAINS"] = "dist.example.net"

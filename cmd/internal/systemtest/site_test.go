@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"maps"
 	"os"
@@ -509,4 +510,19 @@ func listing(t *testing.T, dir string) (text string) {
 		text += "\n"
 	}
 	return text
+}
+
+// ownControl gives control files to a user, and lets it get at them and at the
+// shared database's socket.
+func (s *site) ownControl(dir string, uid, gid int) {
+	s.t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, uid, gid))
+	})
+	for _, dir := range []string{dir, filepath.Dir(dir), filepath.Dir(shared.db.Socket)} {
+		err = errors.Join(err, os.Chmod(dir, 0o755))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
