@@ -706,6 +706,7 @@ func TestOldConnectionsAreReplaced(t *testing.T) {
 			p := newFakePool(d, nil)
 			defer p.close()
 			ctx, stop := context.WithCancel(context.Background())
+			defer stop()
 			for i := range max(1, clients) {
 				go func() {
 					for ctx.Err() == nil {
@@ -720,6 +721,7 @@ func TestOldConnectionsAreReplaced(t *testing.T) {
 			first := d.opened.Load()
 			for range 600 {
 				time.Sleep(time.Second)
+				synctest.Wait()
 				if open := d.opened.Load() - d.closed.Load(); open > maxConns || open < min(first, 1) {
 					t.Fatalf("%d clients: %d connections", clients, open)
 				}
