@@ -746,13 +746,10 @@ const (
 	longestPause  = time.Second
 )
 
-// How long one SELECT may take. After statementTime the server itself gives up.
-// A connection that is silent even after tryTime is dead. The rest of the
-// deadline is for a second one.
-const (
-	statementTime = 2200 * time.Millisecond // as in session
-	tryTime       = 2300 * time.Millisecond
-)
+// tryTime is how long one SELECT may take. The server itself gives up before
+// that, see session: so a connection that is silent for longer is dead. The rest
+// of the deadline is for a second one.
+const tryTime = 2300 * time.Millisecond
 
 // A pool asks one database, over connections that it keeps.
 type pool struct {
@@ -772,7 +769,7 @@ type pool struct {
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
-	retried  bool             // the first failure since a success has been ignored
+	failed   time.Time        // when an attempt failed first since a success; zero: none did
 	pause    time.Duration    // between attempts, while they fail
 	next     time.Time        // no attempt begins earlier
 	down     bool             // what the log says
@@ -1187,6 +1184,7 @@ func (p *pool) attemptTime() time.Duration {
 // connect makes one attempt to connect. It is a goroutine of its own, and ends
 // with the attempt. It locks the mutex.
 func (p *pool) connect(limit time.Duration) {
+	began := time.Now()
 	c, err := p.dial(limit)
 	p.mu.Lock()
 	p.attempts--
@@ -1195,7 +1193,7 @@ func (p *pool) connect(limit time.Duration) {
 	}
 	switch {
 	case err != nil:
-		p.noteFailure(err)
+		p.noteFailure(err, began)
 	case p.closed:
 		go c.Close()
 	default:
@@ -1216,7 +1214,7 @@ func (p *pool) connect(limit time.Duration) {
 // add puts a new connection into the pool, in the place of an old one.
 func (p *pool) add(c driver.Conn) {
 	p.err = nil
-	p.retried = false
+	p.failed = time.Time{}
 	p.pause = 0
 	p.next = time.Time{}
 	now := time.Now()
@@ -1232,10 +1230,13 @@ func (p *pool) add(c driver.Conn) {
 // noteFailure sets the pause until the next attempt. The first failure since a
 // success is tried again at once, unless it took time or was a refusal: MySQL
 // counts refused logins, and locks the account or the host after some.
-func (p *pool) noteFailure(err error) {
+func (p *pool) noteFailure(err error, began time.Time) {
 	refused := errors.As(err, new(*mysql.MySQLError))
-	if !refused && !p.retried && !errors.Is(err, context.DeadlineExceeded) {
-		p.retried = true
+	isFirst := p.failed.IsZero() || began.Before(p.failed)
+	if !refused && isFirst && !errors.Is(err, context.DeadlineExceeded) {
+		if p.failed.IsZero() {
+			p.failed = time.Now()
+		}
 		p.next = time.Time{}
 		return
 	}
@@ -2141,7 +2142,10 @@ func (c *config) passwd(ctx context.Context, box mailbox, q Query) (Answer, erro
 }
 
 func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer, error) {
-	f := user.row
+	f := slices.Clone(user.row)
+	for i := range f { // MySQL fills a column of type BINARY with NULs
+		f[i].String = strings.TrimRight(f[i].String, "\x00")
+	}
 	email := box.local + "@" + box.domain
 	if !f[userPasswd].Valid {
 		return Answer{}, fmt.Errorf("%w: pw_passwd of %s is NULL", ErrInvalid, email)

@@ -259,7 +259,11 @@ func TestFlushForgets(t *testing.T) {
 			setPasswd(t, db, email[:1], email[2:], "new")
 		}
 		status, stdout, stderr := s.run("inquerytest", "-F", test.what)
-		if want := fmt.Sprintf("%d entries flushed\n", len(test.new)); status != 0 || stdout != want || stderr != "" {
+		want := fmt.Sprintf("%d entries flushed\n", len(test.new))
+		if len(test.new) == 1 {
+			want = "1 entry flushed\n"
+		}
+		if status != 0 || stdout != want || stderr != "" {
 			t.Errorf("-F %q: exit %d, stdout %q, want %q, stderr %q", test.what, status, stdout, want, stderr)
 		}
 		for _, email := range emails {

@@ -718,7 +718,8 @@ func testDatabaseKilled(t *testing.T, s *site, db *mariadb.DB, restart func()) {
 		if q[0] != '2' {
 			cached[q] = want
 		}
-		if stale[q] = want; q[0] == '2' || want == "absent" || want == "[]" {
+		// What bounces mail or refuses a login is never given when it has expired.
+		if stale[q] = want; q[0] == '2' || want == "absent" && q[0] != '6' {
 			stale[q] = "unavailable"
 		}
 	}
@@ -799,20 +800,22 @@ func TestHangingConnectionsAreLeft(t *testing.T) {
 	db := mariadbtest.ForTest(t)
 	g := newGate(t, "127.0.0.1:0", db)
 	mysql := g.resolver("127.0.0.1")
+	const many = 12
 	ask := func(when string, n int) {
 		var askers sync.WaitGroup
 		for i := range n { // over as many connections
 			askers.Go(func() {
 				q := fmt.Sprintf("2 user%d@example.com 192.0.2.10", i)
 				got := show(t, mysql, q)
-				if got != "false" && when != "locked" { // then it may be told too late
+				// What was locked may be told too late, and of many that hang some.
+				late := got == "unavailable" && (when == "locked" || n == many)
+				if got != "false" && !late {
 					t.Errorf("%s: %s: %s", when, q, got)
 				}
 			})
 		}
 		askers.Wait()
 	}
-	const many = 12
 	hung := 0
 	for _, n := range []int{1, many} {
 		unlock := lockTables(t, db, "indimail") // until each question has a connection of its own
@@ -831,10 +834,10 @@ func TestHangingConnectionsAreLeft(t *testing.T) {
 		}})
 		hung = old
 		ask("hung", n) // one must not try the other connections in turn
-		failed := mysql.Stats().Errors
-		ask("after that", many)
-		if more := mysql.Stats().Errors - failed; more > 0 {
-			t.Errorf("after that %d questions met connections that hang", more)
-		}
+		within(t, recover, "nobody meets a connection that hangs", func() bool {
+			failed := mysql.Stats().Errors
+			ask("after that", many)
+			return mysql.Stats().Errors == failed
+		})
 	}
 }

@@ -29,7 +29,11 @@ type fakes struct {
 func newFakes(t *testing.T) *fakes {
 	t.Helper()
 	f := &fakes{}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "f") // a short name: a socket's path may have some 100 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	var pairs []string
 	for _, name := range []string{"A", "B", "S", "T"} {
 		network, address := "tcp", "127.0.0.1:0"
@@ -113,7 +117,7 @@ func whoIsAsked(t *testing.T, seen *visits, s *site, email string) string {
 
 func TestPlacesOfTheLocalDatabase(t *testing.T) {
 	for i, test := range places {
-		t.Run(fmt.Sprint(i, " ", test.want), func(t *testing.T) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			f, s := newFakes(t), newSite(t, nil)
 			s.configure(test.settings, f.fill)
@@ -129,7 +133,7 @@ func TestPlacesOfTheCentralDatabase(t *testing.T) {
 		"port 1\nuse_ssl 0\n" +
 		"database indimail\nuser indimail\npass secret\n"
 	for i, test := range centralPlaces {
-		t.Run(fmt.Sprint(i, " ", test.want), func(t *testing.T) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			f, s := newFakes(t), newSite(t, nil)
 			s.env["REAL_DOMAINS"] = "dist.example.net"

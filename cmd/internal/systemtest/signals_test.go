@@ -62,7 +62,7 @@ func TestHangupKeepsAllWhenAFileIsWrong(t *testing.T) {
 	}
 	s.control("mcdinfo", strings.ReplaceAll(right["mcdinfo"], "192.0.2.25", "192.0.2.77"))
 	for i, wrong := range []struct{ text, fault string }{
-		{"# a comment\nlocalhost:indimail:hunter2:a-port\n", ":2: want host:"},
+		{"# a comment\nlocal host:indimail:hunter2\n", ":2: want host:"},
 		{"db hunter2:indimail\n", ":1: "},
 		{"db\thunter2\n", ":1: "},
 	} {
