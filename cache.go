@@ -103,12 +103,11 @@ func ended(ctx context.Context) error {
 // A BatchResolver is a Resolver that answers many questions for less than one
 // by one costs. Cache.Preload makes use of it.
 //
-// ResolveMany gets at most 500 questions of TypePasswd, in lower case. It
+// ResolveMany gets at most 100 questions of TypePasswd, in lower case. It
 // returns as many answers in the same order. The zero Answer means that Resolve
 // must be asked this one: about an odd row, or a user who needs a look
 // elsewhere. With an error Resolve is asked all of them. An answer must be what
-// Resolve would say. ResolveMany must return soon after ctx is done. Two
-// goroutines call it at once.
+// Resolve would say. ResolveMany must return soon after ctx is done.
 type BatchResolver interface {
 	Resolver
 	ResolveMany(ctx context.Context, questions []Query) ([]Answer, error)
@@ -635,8 +634,7 @@ func flushPrefix(email string) string {
 const (
 	preloaders      = 4   // questions that Preload asks at a time
 	preloadFailures = 20  // this many in a row end it
-	batchers        = 2   // batches that it asks at a time: clients have the rest
-	batchSize       = 500 // questions in one
+	batchSize       = 100 // questions in a batch; one is under way: clients have the rest
 	batchTries      = 3   // for a batch into which flushes come
 )
 
@@ -675,7 +673,7 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	size := 1
 	p.many, _ = c.Resolver.(BatchResolver)
 	if p.many != nil {
-		atATime = batchers
+		atATime = 1
 		size = batchSize
 	}
 	var next atomic.Int64

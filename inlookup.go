@@ -722,13 +722,10 @@ const (
 	longestPause  = time.Second
 )
 
-// How long one SELECT may take. After statementTime the server itself gives up.
-// A connection that is silent even after tryTime is dead. The rest of the
-// deadline is for a second one.
-const (
-	statementTime = 2200 * time.Millisecond // as in session
-	tryTime       = 2300 * time.Millisecond
-)
+// tryTime is how long one SELECT may take. The server itself gives up before
+// that, see session: so a connection that is silent for longer is dead. The rest
+// of the deadline is for a second one.
+const tryTime = 2300 * time.Millisecond
 
 // A pool asks one database, over connections that it keeps.
 type pool struct {

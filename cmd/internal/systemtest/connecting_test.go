@@ -171,7 +171,8 @@ func (c changedPassword) test(t *testing.T) {
 	}
 	took := l.again(recover, "an answer with the new password")
 	t.Logf("%v: %v; %d logins; an answer %v after SIGHUP", c.length, v, logins, took)
-	if text := p.stderr.String(); strings.Contains(text, "changed") || strings.Contains(text, "secret") {
+	text := p.stderr.String()
+	if strings.Contains(text, "changed") || strings.Contains(text, "secret") {
 		t.Error("a password is in the log")
 	}
 }

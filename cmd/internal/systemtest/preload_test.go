@@ -52,7 +52,8 @@ func bulkOddities(t testing.TB, db *mariadb.DB) (emails []string) {
 	add("indimail", "renee", "bulk.test", "1", "0", "NULL")
 	emails = append(emails, "renée@bulk.test", "ghost@bulk.test", "duser@dist.example.net",
 		"user@example.com", "user@alias.example.org")
-	mustExec(t, db, "INSERT INTO vlimits (domain,disable_pop,disable_smtp) VALUES ('limits.test',1,1);"+
+	mustExec(t, db, "INSERT INTO vlimits (domain,disable_pop,disable_smtp)"+
+		" VALUES ('limits.test',1,1);"+
 		"INSERT INTO vlimits (domain,disable_imap) VALUES ('bulk.test',1)", "")
 	for i, email := range emails {
 		emails[i] = strings.ReplaceAll(email, "''", "'")
