@@ -745,7 +745,7 @@ type pool struct {
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
-	retried  bool             // the first failure since a success has been ignored
+	failed   time.Time        // when an attempt failed first since a success; zero: none did
 	pause    time.Duration    // between attempts, while they fail
 	next     time.Time        // no attempt begins earlier
 	down     bool             // what the log says
@@ -1160,6 +1160,7 @@ func (p *pool) attemptTime() time.Duration {
 // connect makes one attempt to connect. It is a goroutine of its own, and ends
 // with the attempt. It locks the mutex.
 func (p *pool) connect(limit time.Duration) {
+	began := time.Now()
 	c, err := p.dial(limit)
 	p.mu.Lock()
 	p.attempts--
@@ -1168,7 +1169,7 @@ func (p *pool) connect(limit time.Duration) {
 	}
 	switch {
 	case err != nil:
-		p.noteFailure(err)
+		p.noteFailure(err, began)
 	case p.closed:
 		go c.Close()
 	default:
@@ -1189,7 +1190,7 @@ func (p *pool) connect(limit time.Duration) {
 // add puts a new connection into the pool, in the place of an old one.
 func (p *pool) add(c driver.Conn) {
 	p.err = nil
-	p.retried = false
+	p.failed = time.Time{}
 	p.pause = 0
 	p.next = time.Time{}
 	now := time.Now()
@@ -1205,10 +1206,13 @@ func (p *pool) add(c driver.Conn) {
 // noteFailure sets the pause until the next attempt. The first failure since a
 // success is tried again at once, unless it took time or was a refusal: MySQL
 // counts refused logins, and locks the account or the host after some.
-func (p *pool) noteFailure(err error) {
+func (p *pool) noteFailure(err error, began time.Time) {
 	refused := errors.As(err, new(*mysql.MySQLError))
-	if !refused && !p.retried && !errors.Is(err, context.DeadlineExceeded) {
-		p.retried = true
+	isFirst := p.failed.IsZero() || began.Before(p.failed)
+	if !refused && isFirst && !errors.Is(err, context.DeadlineExceeded) {
+		if p.failed.IsZero() {
+			p.failed = time.Now()
+		}
 		p.next = time.Time{}
 		return
 	}
