@@ -377,7 +377,7 @@ func TestDbinfoAway(t *testing.T) {
 		path := filepath.Join(s.env["CONTROLDIR"], "mcdinfo")
 		s.control("mcdinfo", block("example.com 0", "192.0.2.25", db))
 		p := s.serve()
-		contains(t, "the log", p.stderr.String(), `^inlookup: warning: /\S+/host.master: .*mcdinfo counts`)
+		contains(t, "the log", p.startLines(), `^inlookup: warning: /\S+/host.master: .*mcdinfo counts`)
 		d := s.directory()
 		all(t, d.Resolver, "by the file", answers{"4 user@example.com": "example.com:192.0.2.25:25"})
 		os.Remove(path)
