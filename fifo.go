@@ -20,9 +20,8 @@ package inlookup
 // open(2) of a reply path on a file system that hangs. REPLYDIR prevents it, if
 // it is a local directory in which no client can mount anything.
 //
-// The server uses bare file descriptors. With an os.File the runtime's poller
-// would stand between the pipe and its reader: one more thread to wake for each
-// request.
+// The server uses bare file descriptors. With an os.File the runtime's poller,
+// one more thread, would have to wake for each request.
 
 import (
 	"bytes"
@@ -688,8 +687,7 @@ func (s *Server) read(f *requestFIFO) {
 	}
 }
 
-// A reader answers the requests of one FIFO. Its buffers spare a hit most
-// allocations.
+// A reader answers the requests of one FIFO, with buffers of its own for hits.
 type reader struct {
 	s     *Server
 	name  string // of the FIFO
@@ -820,8 +818,7 @@ func (s *Server) reply(path []byte, answer func() []byte) {
 
 // openReply opens a reply FIFO for one write. With O_NONBLOCK a FIFO that nobody
 // reads is an error at once (fifo(7): ENXIO). What is checked is the open file,
-// so it cannot change in between. Outside REPLYDIR, a device may notice that it
-// is opened.
+// so it cannot change in between. Outside REPLYDIR a device may notice this.
 func (s *Server) openReply(path []byte) (int, error) {
 	slash := bytes.LastIndexByte(path, '/')
 	if slash < 0 { // of a false frame, or nobody's

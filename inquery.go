@@ -1,7 +1,7 @@
 package inlookup
 
-// Questions and answers: what they are, how they look on the wire, and the
-// typed values that a Go program wants.
+// Questions and answers: what they are, how they look on the wire, the typed
+// values that a Go program wants, and the client that asks a server.
 //
 // An answer is kept as it travels. The cache holds the bytes that go into the
 // pipe, so a hit costs no encoding, and only the client decodes.
@@ -444,7 +444,7 @@ func NewPasswd(p Passwd) Answer {
 	return a
 }
 
-// newPasswd is NewPasswd for fields that are texts, all but the last.
+// newPasswd is NewPasswd for fields that are texts, except the last, inactive.
 func newPasswd(inactive bool, fields ...string) (Answer, error) {
 	if inactive {
 		fields = append(fields, "1")
