@@ -63,15 +63,26 @@ import (
 
 // MySQL is the Resolver that looks into the databases. It goes by these
 // variables and by control files, which inlookup(8) explains. It reads them at
-// the first question and at Reload.
+// the first question and at Reload, but the names of tables and the variables of
+// MYSQL_OPT_ at each use.
 //
 //	MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT: the database
 //	CNTRL_HOST and so on: the central one of a cluster
+//	MASTER_HOST and so on: the one with table dbinfo, if host.master exists
 //	MYSQL_OPT_SSL_CA, MYSQL_OPT_SSL_VERIFY_SERVER_CERT
 //	MYSQL_TABLE, MYSQL_INACTIVE_TABLE, RELAY_TABLE, CNTRL_TABLE
-//	DEFAULT_DOMAIN, REAL_DOMAINS, ALIAS_DOMAINS, DOMAIN_LIMITS
+//	INDIMAIL_DOMAIN, else DEFAULT_DOMAIN: of addresses without one
+//	REAL_DOMAINS, ALIAS_DOMAINS, DOMAIN_LIMITS
 //	RELAY_CLEAR_MINUTES, ROUTES
 //	CONTROLDIR, SYSCONFDIR, MCDFILE, ASSIGNDIR: where the files are
+//
+// A variable that ends in _HOST has the form of the files host.mysql, host.cntrl
+// and host.master, which it overrides:
+//
+//	host:user:password:socket-or-port:ssl|nossl
+//
+// Fields may be missing. The default is localhost, user and database indimail,
+// no password, the usual socket or port 3306, and no TLS.
 //
 // What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So
 // without CONTROLDIR the files of /etc/indimail/control still count, and without
@@ -81,9 +92,12 @@ type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv and os.LookupEnv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
 
-	reload sync.Mutex // held while config changes
 	config atomic.Pointer[config]
 	links  linkReader
+
+	reload  sync.Mutex // held while config changes; guards what follows
+	failure error      // of the last configuration that could not be read
+	failed  time.Time  // when that was
 }
 
 // FromEnv returns the Resolver that the environment chooses: a Client of the
@@ -153,7 +167,9 @@ type store struct {
 type route struct{ domain, port string }
 
 // Reload reads environment and control files again. An error names the file and
-// line, or the variable; then the old configuration stays in force. With
+// line, or the variable; then the old configuration stays in force. What is
+// only useless, such as a wrong number, is a warning in Log, and the default
+// counts. What is wrong with tables and certificates, Check says. With
 // reconnect it closes all connections to MySQL. Without it keeps those to
 // databases that are still configured.
 func (m *MySQL) Reload(reconnect bool) error {
@@ -167,6 +183,8 @@ func (m *MySQL) replaceConfig(reconnect bool) error {
 	c := &config{environ: environ{m.Getenv}, log: m.Log, links: &m.links}
 	c.read()
 	if err := errors.Join(c.errs...); err != nil {
+		m.failure = err
+		m.failed = time.Now()
 		return err
 	}
 	old := m.config.Load()
@@ -203,15 +221,21 @@ func retire(old, inUse []*pool) {
 	}
 }
 
-// current returns the configuration in force, and reads it if there is none.
+// current returns the configuration in force, and reads it if there is none. If
+// that failed while a question waited for it, the question gets the same error.
+// The database of host.master may hang, and each further try would take as long.
 func (m *MySQL) current() (*config, error) {
 	if c := m.config.Load(); c != nil {
 		return c, nil
 	}
+	began := time.Now()
 	m.reload.Lock()
 	defer m.reload.Unlock()
 	if c := m.config.Load(); c != nil { // another question was first
 		return c, nil
+	}
+	if m.failed.After(began) {
+		return nil, m.failure
 	}
 	if err := m.replaceConfig(false); err != nil {
 		return nil, err
@@ -264,6 +288,55 @@ func (c *config) read() {
 	for _, name := range files {
 		c.warnIfReadable(c.control(name))
 	}
+}
+
+// environ reads the settings that client, server and MySQL share.
+type environ struct{ getenv func(string) string } // nil: os.Getenv
+
+// get returns a variable, or def if it is unset or empty.
+func (e environ) get(name, def string) string {
+	if e.getenv == nil {
+		return cmp.Or(os.Getenv(name), def)
+	}
+	return cmp.Or(e.getenv(name), def)
+}
+
+// control returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
+func (e environ) control(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	dir := e.get("CONTROLDIR", "control")
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(e.get("SYSCONFDIR", "/etc/indimail"), dir)
+	}
+	return filepath.Join(dir, name)
+}
+
+// value returns the first line of a control file, or def if there is none.
+func (e environ) value(name, def string) (string, error) {
+	b, err := os.ReadFile(e.control(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return def, nil
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return cmp.Or(strings.TrimSpace(line), def), err
+}
+
+// fifoMode returns the mode for FIFOs that either end makes. Text that is no
+// octal number stands for the default. A mode with which the owner could not
+// open the FIFO is an error, before one is made.
+func (e environ) fifoMode() (fs.FileMode, error) {
+	const def, ownerBoth = 0o660, 0o600
+	n, ok := leadingNumber(e.get("FIFO_MODE", ""), 8)
+	if !ok || n < 0 {
+		return def, nil
+	}
+	mode := fs.FileMode(n) & fs.ModePerm
+	if mode&ownerBoth != ownerBoth {
+		return 0, fmt.Errorf("FIFO_MODE: %04o: its owner must read and write: want 0660", n)
+	}
+	return mode, nil
 }
 
 // set reports whether a variable is set, even to nothing. A getenv cannot tell
