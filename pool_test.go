@@ -146,9 +146,9 @@ func checkIdle(t *testing.T, p *pool) {
 
 // A load asks questions of some SELECTs each at a steady rate, whatever becomes of them.
 type load struct {
-	answered, refused, late atomic.Int64
-	worst                   atomic.Int64 // longest time until a refusal
-	all                     sync.WaitGroup
+	answered, refused atomic.Int64
+	worst             atomic.Int64 // longest time until a refusal
+	all               sync.WaitGroup
 }
 
 func (l *load) run(p *pool, rate float64, lasts time.Duration, selects ...string) {
