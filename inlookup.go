@@ -2006,7 +2006,8 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 	defer cancel()
 	a, err := m.lookUp(ctx, q)
 	if err == nil && a.isError(q.Type) {
-		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
+		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes",
+			q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
