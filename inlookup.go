@@ -804,9 +804,10 @@ func (db database) account() database {
 //	            pool: at most 2 attempts to connect, pauses after failures
 
 const (
-	maxConns  = 16                     // connections to one database
-	maxAlike  = 12                     // of them that ask the same statement
-	queueTime = 500 * time.Millisecond // after it a SELECT is refused
+	maxConns   = 16                     // connections to one database
+	maxAlike   = 12                     // of them that ask the same statement
+	queueTime  = 500 * time.Millisecond // after it a SELECT is refused
+	retryPause = 100 * time.Millisecond // after it any connection will do for a retry
 
 	connLife  = 5 * time.Minute // so a moved host or a changed grant is noticed
 	connIdle  = time.Minute     // after it a connection is closed, except the last
@@ -842,7 +843,7 @@ type pool struct {
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
-	failed   time.Time        // when an attempt failed first since a success; zero: none did
+	failed   time.Time        // of the failure that was ignored since a success; zero: none was
 	pause    time.Duration    // between attempts, while they fail
 	next     time.Time        // no attempt begins earlier
 	down     bool             // what the log says
@@ -857,7 +858,7 @@ type pool struct {
 type conn struct {
 	driver.Conn
 	made time.Time
-	used time.Time // the end of its last SELECT
+	used time.Time // the end of its last SELECT, else made
 	busy bool
 	last bool // close it after its SELECT: a newer one has taken its place
 }
@@ -867,7 +868,8 @@ func (c *conn) close() { go c.Conn.Close() }
 
 func (c *conn) isOld() bool { return time.Since(c.made) > connLife }
 
-// A call is one SELECT. It is in a lane, or has a connection, or is finished.
+// A call is one SELECT. It is in a lane or among the retries, or a connection has
+// it, or it is finished.
 type call struct {
 	text     string
 	args     []driver.NamedValue
@@ -878,16 +880,19 @@ type call struct {
 	done     chan result   // has room for the one result
 }
 
-// await waits until there is a connection that answers, or an attempt to connect
-// has failed.
+// await makes an attempt to connect with its full time, beside those of the pool.
 func (p *pool) await(ctx context.Context) error {
-	const patience = longAttempt + time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if _, err := p.ask(ctx, patience, newCall(tryTime, "SELECT 1", nil)); err != nil {
-		return p.describe(err)
+	p.mu.Lock()
+	p.attempts++
+	p.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- p.connect(longAttempt) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }
 
 // newCall returns a call that has not begun.
@@ -970,6 +975,7 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 func (p *pool) push(s *call) {
 	if !s.failed.IsZero() {
 		p.retries = append(p.retries, s)
+		p.timer.Reset(retryPause)
 		return
 	}
 	l := p.lanes[s.text]
@@ -995,13 +1001,12 @@ func (p *pool) remove(s *call) bool {
 }
 
 // popRetry returns a retry that c may ask, nil if there is none. What broke the
-// first connection may break others in the same moment: a retry wants one that
-// was made later, or has answered well after. If none can be had any will do.
+// first connection may be breaking others. So for retryPause, and unless the last
+// attempt to connect has failed, only one that was made after that will do.
 func (p *pool) popRetry(c *conn) *call {
-	const moment = 100 * time.Millisecond
 	for i, s := range p.retries {
-		isWell := !c.made.Before(s.failed) || c.used.After(s.failed.Add(moment))
-		if (isWell || p.err != nil) && p.lanes[s.text].running < maxAlike {
+		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause || p.err != nil
+		if mayAsk && p.lanes[s.text].running < maxAlike {
 			p.retries = slices.Delete(p.retries, i, i+1)
 			p.lanes[s.text].running++
 			return s
@@ -1096,9 +1101,14 @@ func (p *pool) finishAll(err error) {
 	}
 }
 
-// take takes a connection out of the pool.
+// take takes a connection out of the pool. If it was the last one, an attempt is
+// to say anew what is wrong: when the last one failed this one stood.
 func (p *pool) take(c *conn) {
 	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
+	if len(p.conns) == 0 {
+		p.err = nil
+		p.next = time.Time{}
+	}
 }
 
 func (p *pool) drop(c *conn) {
@@ -1130,12 +1140,10 @@ func (p *pool) serve(c *conn, s *call) {
 	c.used = time.Now()
 	isFinal := err == nil || refusalOf(err).isFinal()
 	isReplaced := c.last || c.isOld() && len(p.conns) == maxConns
-	p.take(c)
-	if isFinal && !isReplaced {
-		p.conns = slices.Insert(p.conns, 0, c)
-	} else {
-		c.close()
+	if !isFinal || isReplaced {
+		p.drop(c)
 	}
+	slices.SortFunc(p.conns, func(a, b *conn) int { return b.used.Compare(a.used) })
 	if errors.Is(err, context.DeadlineExceeded) {
 		p.dropIdle(start)
 	}
@@ -1195,7 +1203,7 @@ func (p *pool) grow() {
 	for p.attempts < maxAttempts && p.isShort() {
 		now := time.Now()
 		if now.Before(p.next) {
-			p.timer.Reset(p.next.Sub(now))
+			p.timer.Reset(min(p.next.Sub(now), tidyEvery))
 			return
 		}
 		if len(p.conns) == 0 { // the second attempt begins if the first hangs
@@ -1255,8 +1263,8 @@ func (p *pool) attemptTime() time.Duration {
 }
 
 // connect makes one attempt to connect. It is a goroutine of its own, and ends
-// with the attempt. It locks the mutex.
-func (p *pool) connect(limit time.Duration) {
+// with the attempt. It locks the mutex after that.
+func (p *pool) connect(limit time.Duration) error {
 	began := time.Now()
 	c, err := p.dial(limit)
 	p.mu.Lock()
@@ -1273,8 +1281,8 @@ func (p *pool) connect(limit time.Duration) {
 		p.add(c)
 	}
 	p.dispatch()
-	isDown := p.isDown() && !p.closed
-	changed := isDown != p.down
+	isDown := p.isDown()
+	changed := isDown != p.down && !p.closed
 	p.down = isDown
 	p.mu.Unlock()
 	if changed && isDown {
@@ -1282,6 +1290,7 @@ func (p *pool) connect(limit time.Duration) {
 	} else if changed {
 		p.config.logf("database %s: answers again", p.name)
 	}
+	return err
 }
 
 // add puts a new connection into the pool, in the place of an old one.
@@ -1319,6 +1328,9 @@ func (p *pool) noteFailure(err error, began time.Time) {
 		p.pause = longestPause
 	}
 	p.next = time.Now().Add(p.pause)
+	if refused && refusalOf(err) != full && len(p.conns) > 0 {
+		p.next = time.Now().Add(connIdle) // those that stand serve all
+	}
 }
 
 // tidy closes connections that were idle for connIdle, except the last one, and
@@ -1351,20 +1363,20 @@ func (p *pool) retire() {
 // close ends all that wait, and closes each connection after its SELECT. It
 // locks the mutex.
 func (p *pool) close() {
-	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.cancel()
 	p.timer.Stop()
 	p.dispatch()
 }
 
-// MySQLStats counts SELECTs, also those that got no connection, and the time
-// they took together. Calls and Errors begin anew with Reload(true).
+// MySQLStats counts SELECTs. All counts begin anew with Reload(true).
 type MySQLStats struct {
-	Calls, Errors uint64
-	Time          time.Duration
-	Databases     []DatabaseStats // in the order of the configuration
+	Calls     uint64 // sent, some of them twice
+	Errors    uint64 // that failed, or got no connection and so were not sent
+	Time      time.Duration
+	Databases []DatabaseStats // in the order of the configuration
 }
 
 // DatabaseStats says how a database is, and counts its SELECTs.
@@ -2067,7 +2079,8 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 	defer cancel()
 	a, err := m.lookUp(ctx, q)
 	if err == nil && a.isError(q.Type) {
-		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
+		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes",
+			q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
@@ -2627,7 +2640,7 @@ type probe struct {
 // ErrNoTable is what Check says of a table that is missing, and counts as empty.
 var ErrNoTable = errors.New("there is no such table: it counts as empty")
 
-// Check connects to every database, which may take 16 seconds for each. Then it
+// Check connects to every database, which may take 15 seconds for each host. Then it
 // tries every SELECT of the seven questions there, asking for a mailbox that does
 // not exist. It calls say with each outcome: the database, what was asked for or
 // "connecting", how long it took, and the error or nil. The error that Check
@@ -2644,8 +2657,11 @@ func (m *MySQL) Check(
 		if _, tried := connected[p]; !tried {
 			start := time.Now()
 			err := p.await(ctx)
-			say(p.name, "connecting", time.Since(start), err)
 			connected[p] = err == nil
+			if err != nil {
+				err = p.describe(err)
+			}
+			say(p.name, "connecting", time.Since(start), err)
 		}
 		if !connected[p] {
 			return
