@@ -195,7 +195,7 @@ func (m *MySQL) replaceConfig(reconnect bool) error {
 	c.openPools(keep)
 	m.config.Store(c)
 	if old != nil {
-		retire(old.pools, c.pools)
+		c.succeed(old.pools)
 	}
 	return nil
 }
@@ -212,11 +212,19 @@ func (m *MySQL) Close() error {
 	return nil
 }
 
-// retire retires the pools that are no longer in use.
-func retire(old, inUse []*pool) {
+// succeed retires those of the old pools that are no longer in use. If one was
+// down, the log hears how the pool of that name is which takes its place.
+func (c *config) succeed(old []*pool) {
 	for _, p := range old {
-		if !slices.Contains(inUse, p) {
-			p.retire()
+		if slices.Contains(c.pools, p) || !p.retire() {
+			continue
+		}
+		for _, heir := range c.pools {
+			if heir.name == p.name && !slices.Contains(old, heir) {
+				heir.mu.Lock()
+				heir.logged = isUnknown
+				heir.mu.Unlock()
+			}
 		}
 	}
 }
@@ -750,10 +758,6 @@ func (c *config) openPools(keep []*pool) {
 			p = all[i]
 		} else {
 			p = newPool(db, c)
-			name := p.name
-			for n := 2; slices.ContainsFunc(all, p.isNamesake); n++ {
-				p.name = fmt.Sprintf("%s (%d)", name, n) // it has another port or account
-			}
 		}
 		if !slices.Contains(c.pools, p) {
 			c.pools = append(c.pools, p)
@@ -781,8 +785,6 @@ func (db database) plain() database {
 	return db
 }
 
-func (p *pool) isNamesake(other *pool) bool { return p.name == other.name }
-
 // account returns db without the fields in which entries of one account may
 // differ.
 func (db database) account() database {
@@ -807,7 +809,7 @@ const (
 	maxConns   = 16                     // connections to one database
 	maxAlike   = 12                     // of them that ask the same statement
 	queueTime  = 500 * time.Millisecond // after it a SELECT is refused
-	retryPause = 100 * time.Millisecond // after it any connection will do for a retry
+	retryPause = 100 * time.Millisecond // how long a retry insists on a new connection
 
 	connLife  = 5 * time.Minute // so a moved host or a changed grant is noticed
 	connIdle  = time.Minute     // after it a connection is closed, except the last
@@ -843,16 +845,26 @@ type pool struct {
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
-	failed   time.Time        // of the failure that was ignored since a success; zero: none was
+	failed   time.Time        // the failure forgiven since the last success; zero: none yet
 	pause    time.Duration    // between attempts, while they fail
 	next     time.Time        // no attempt begins earlier
-	down     bool             // what the log says
+	logged   state            // what the log says
 	retired  bool             // keep no idle connection
 	closed   bool
 	timer    *time.Timer // calls tidy
+	wake     time.Time   // when it does
 	times    [len(selectBounds)]uint64
 	timeSum  time.Duration
 }
+
+// A state of a database.
+type state int
+
+const (
+	isUp      state = iota
+	isDown          // there is no connection, and none can be had
+	isUnknown       // this pool has taken the place of one that was down
+)
 
 // A conn is a connection.
 type conn struct {
@@ -875,18 +887,22 @@ type call struct {
 	args     []driver.NamedValue
 	limit    time.Duration // for the SELECT itself
 	deadline time.Time     // of its question
+	since    time.Time     // when it began to wait
 	failed   time.Time     // when its first connection failed; zero: it did not
 	left     bool          // nobody waits for it
 	done     chan result   // has room for the one result
 }
 
-// await makes an attempt to connect with its full time, beside those of the pool.
+// await makes an attempt to connect with its full time, apart from those of the
+// pool. If the pool has room it keeps the connection.
 func (p *pool) await(ctx context.Context) error {
-	p.mu.Lock()
-	p.attempts++
-	p.mu.Unlock()
 	done := make(chan error, 1)
-	go func() { done <- p.connect(longAttempt) }()
+	go func() {
+		c, err := p.dial(longAttempt)
+		p.mu.Lock()
+		p.take(c, err)
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -930,6 +946,7 @@ func newPool(of database, c *config) *pool {
 	p.mu.Lock() // tidy reads timer
 	defer p.mu.Unlock()
 	p.timer = time.AfterFunc(tidyEvery, p.tidy)
+	p.wake = time.Now().Add(tidyEvery)
 	return p
 }
 
@@ -958,9 +975,11 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 		case r := <-s.done:
 			return r.rows, r.err
 		case <-impatient.C:
-			if err := p.refuse(s); err != nil {
+			again, err := p.refuse(s, patience)
+			if err != nil {
 				return nil, err
 			}
+			impatient.Reset(again)
 		case <-ctx.Done():
 			p.leave(s)
 			return nil, ctx.Err()
@@ -973,9 +992,10 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 // first SELECT gets the others too, and what they cost is not wasted. The caller
 // of this and of what follows holds the mutex, unless it says otherwise.
 func (p *pool) push(s *call) {
+	s.since = time.Now()
 	if !s.failed.IsZero() {
 		p.retries = append(p.retries, s)
-		p.timer.Reset(retryPause)
+		p.wakeIn(retryPause)
 		return
 	}
 	l := p.lanes[s.text]
@@ -1001,8 +1021,9 @@ func (p *pool) remove(s *call) bool {
 }
 
 // popRetry returns a retry that c may ask, nil if there is none. What broke the
-// first connection may be breaking others. So for retryPause, and unless the last
-// attempt to connect has failed, only one that was made after that will do.
+// first connection may be breaking others. So for retryPause a retry goes only to
+// a connection that was made since; after that, or if the last attempt to connect
+// has failed, to any.
 func (p *pool) popRetry(c *conn) *call {
 	for i, s := range p.retries {
 		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause || p.err != nil
@@ -1038,18 +1059,25 @@ func (p *pool) pop(c *conn) *call {
 	return s
 }
 
-// refuse ends the wait of a call that still waits while the pool has
-// connections. It locks the mutex.
-func (p *pool) refuse(s *call) error {
+// refuse ends the wait of a call that has waited for patience while the pool has
+// connections, with an error. Else it returns when to try again. It locks the
+// mutex.
+func (p *pool) refuse(s *call, patience time.Duration) (again time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.conns) == 0 || !p.remove(s) {
-		return nil
+	if len(p.conns) == 0 {
+		return retryPause, nil
+	}
+	if left := patience - time.Since(s.since); left > 0 {
+		return left, nil
+	}
+	if !p.remove(s) { // a connection has it
+		return patience, nil
 	}
 	if p.err != nil {
-		return fmt.Errorf("%w, and no more connections can be had: %w", errBusy, p.err)
+		return 0, fmt.Errorf("%w, and no more connections can be had: %w", errBusy, p.err)
 	}
-	return errBusy
+	return 0, errBusy
 }
 
 // leave ends the wait of a call whose client has gone. It locks the mutex.
@@ -1101,19 +1129,16 @@ func (p *pool) finishAll(err error) {
 	}
 }
 
-// take takes a connection out of the pool. If it was the last one, an attempt is
-// to say anew what is wrong: when the last one failed this one stood.
-func (p *pool) take(c *conn) {
+// drop closes a connection. If it was the last one, the error of the last attempt
+// is forgotten: it was made while a connection stood. The next attempt says what
+// is wrong now.
+func (p *pool) drop(c *conn) {
+	c.close()
 	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
 	if len(p.conns) == 0 {
 		p.err = nil
 		p.next = time.Time{}
 	}
-}
-
-func (p *pool) drop(c *conn) {
-	p.take(c)
-	c.close()
 }
 
 // dropIdle closes the idle connections that were not used after since.
@@ -1127,9 +1152,9 @@ func (p *pool) dropIdle(since time.Time) {
 
 // serve asks s over c. It locks the mutex after that.
 //
-// A call whose connection fails is asked once more. A connection that was found
-// closed before anything was sent does not count. After a silence the others that
-// are idle are likely to be as dead.
+// A call whose connection fails is asked once more. If the connection was found
+// closed before anything was sent, that was not the first try. After a time-out
+// the idle connections that were not used since are closed as well.
 func (p *pool) serve(c *conn, s *call) {
 	start := time.Now()
 	rows, err := c.ask(s)
@@ -1139,8 +1164,8 @@ func (p *pool) serve(c *conn, s *call) {
 	c.busy = false // before the result: its client may ask the next at once
 	c.used = time.Now()
 	isFinal := err == nil || refusalOf(err).isFinal()
-	isReplaced := c.last || c.isOld() && len(p.conns) == maxConns
-	if !isFinal || isReplaced {
+	isReplaced := c.last || c.isOld() && len(p.conns) >= maxConns
+	if isBroken(err) || isReplaced {
 		p.drop(c)
 	}
 	slices.SortFunc(p.conns, func(a, b *conn) int { return b.used.Compare(a.used) })
@@ -1203,10 +1228,10 @@ func (p *pool) grow() {
 	for p.attempts < maxAttempts && p.isShort() {
 		now := time.Now()
 		if now.Before(p.next) {
-			p.timer.Reset(min(p.next.Sub(now), tidyEvery))
+			p.wakeIn(p.next.Sub(now))
 			return
 		}
-		if len(p.conns) == 0 { // the second attempt begins if the first hangs
+		if len(p.conns) == 0 { // the second attempt begins if the first is slow
 			p.next = now.Add(cmp.Or(p.pause, longestPause))
 		}
 		limit := p.attemptTime()
@@ -1264,7 +1289,7 @@ func (p *pool) attemptTime() time.Duration {
 
 // connect makes one attempt to connect. It is a goroutine of its own, and ends
 // with the attempt. It locks the mutex after that.
-func (p *pool) connect(limit time.Duration) error {
+func (p *pool) connect(limit time.Duration) {
 	began := time.Now()
 	c, err := p.dial(limit)
 	p.mu.Lock()
@@ -1272,25 +1297,37 @@ func (p *pool) connect(limit time.Duration) error {
 	if limit == longAttempt {
 		p.long = false
 	}
+	if err != nil {
+		p.noteFailure(err, began)
+	}
+	p.take(c, err)
+}
+
+// take takes a new connection into the pool, or an error of none, and has the log
+// say what has changed. It unlocks the mutex.
+func (p *pool) take(c driver.Conn, err error) {
 	switch {
 	case err != nil:
-		p.noteFailure(err, began)
-	case p.closed:
+	case p.closed || len(p.conns) >= maxConns:
 		go c.Close()
 	default:
 		p.add(c)
 	}
 	p.dispatch()
-	isDown := p.isDown()
-	changed := isDown != p.down && !p.closed
-	p.down = isDown
+	state := p.logged
+	if p.isDown() {
+		state = isDown
+	} else if len(p.conns) > 0 {
+		state = isUp
+	}
+	changed := state != p.logged && !p.closed && !p.retired
+	p.logged = state
 	p.mu.Unlock()
-	if changed && isDown {
+	if changed && state == isDown {
 		p.config.logf("%v", p.describe(err))
 	} else if changed {
 		p.config.logf("database %s: answers again", p.name)
 	}
-	return err
 }
 
 // add puts a new connection into the pool, in the place of an old one.
@@ -1328,8 +1365,18 @@ func (p *pool) noteFailure(err error, began time.Time) {
 		p.pause = longestPause
 	}
 	p.next = time.Now().Add(p.pause)
-	if refused && refusalOf(err) != full && len(p.conns) > 0 {
-		p.next = time.Now().Add(connIdle) // those that stand serve all
+	reason := refusalOf(err)
+	if (reason == denied || reason == barred) && len(p.conns) > 0 {
+		p.next = time.Now().Add(connIdle) // the fewer logins, the later a lock
+	}
+}
+
+// wakeIn has tidy called after d, or earlier if that is due.
+func (p *pool) wakeIn(d time.Duration) {
+	at := time.Now().Add(d)
+	if p.wake.IsZero() || at.Before(p.wake) {
+		p.wake = at
+		p.timer.Reset(d)
 	}
 }
 
@@ -1341,8 +1388,9 @@ func (p *pool) tidy() {
 	if p.closed {
 		return
 	}
-	p.timer.Reset(tidyEvery)
-	for _, c := range slices.Clone(p.conns) {
+	p.wake = time.Time{}
+	p.wakeIn(tidyEvery)
+	for _, c := range slices.Backward(slices.Clone(p.conns)) {
 		if len(p.conns) > 1 && !c.busy && time.Since(c.used) > connIdle {
 			p.drop(c)
 		}
@@ -1350,14 +1398,16 @@ func (p *pool) tidy() {
 	p.dispatch()
 }
 
-// retire lets the questions that use the pool end, then closes it. It locks the
-// mutex.
-func (p *pool) retire() {
+// retire lets the questions that use the pool end, and closes it after twice the
+// deadline. It reports whether the log says that the database is down. It locks
+// the mutex.
+func (p *pool) retire() (wasDown bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.retired = true
 	p.dispatch()
 	time.AfterFunc(2*deadline, p.close)
+	return p.logged != isUp
 }
 
 // close ends all that wait, and closes each connection after its SELECT. It
@@ -1415,6 +1465,9 @@ func (m *MySQL) Stats() (s MySQLStats) {
 	}
 	for _, p := range c.pools {
 		d := p.databaseStats()
+		for n := 2; slices.ContainsFunc(s.Databases, d.isNamesake); n++ {
+			d.Name = fmt.Sprintf("%s (%d)", p.name, n) // it has another port or account
+		}
 		s.Databases = append(s.Databases, d)
 		s.Calls += d.Selects[len(d.Selects)-1].Count
 		s.Errors += d.Errors
@@ -1422,6 +1475,8 @@ func (m *MySQL) Stats() (s MySQLStats) {
 	}
 	return s
 }
+
+func (d *DatabaseStats) isNamesake(other DatabaseStats) bool { return d.Name == other.Name }
 
 // databaseStats locks the mutex.
 func (p *pool) databaseStats() DatabaseStats {
@@ -1688,8 +1743,10 @@ type refusal int
 
 const (
 	passing refusal = iota // asking again may help
+	gone                   // the same, but over another connection: this one ends
 	full                   // the server has no connection left for us
 	denied                 // the account is not accepted
+	barred                 // the account or this host, for now
 	noTable
 	badTable // it lacks a column, or we may not read it
 	noLetter // a column cannot hold a letter that was asked for
@@ -1700,9 +1757,13 @@ var refusals = map[uint16]refusal{
 	1040: full,     // ER_CON_COUNT_ERROR
 	1044: denied,   // ER_DBACCESS_DENIED_ERROR
 	1045: denied,   // ER_ACCESS_DENIED_ERROR
+	1047: gone,     // ER_UNKNOWN_COM_ERROR, of a Galera node that is not ready
 	1049: other,    // ER_BAD_DB_ERROR
+	1053: gone,     // ER_SERVER_SHUTDOWN
 	1054: badTable, // ER_BAD_FIELD_ERROR
 	1064: badTable, // ER_PARSE_ERROR
+	1129: barred,   // ER_HOST_IS_BLOCKED
+	1130: barred,   // ER_HOST_NOT_PRIVILEGED
 	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR; see isMissing
 	1143: badTable, // ER_COLUMNACCESS_DENIED_ERROR
 	1146: noTable,  // ER_NO_SUCH_TABLE
@@ -1714,6 +1775,7 @@ var refusals = map[uint16]refusal{
 	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
 	1820: denied,   // ER_MUST_CHANGE_PASSWORD
 	1862: denied,   // ER_MUST_CHANGE_PASSWORD_LOGIN
+	1927: gone,     // ER_CONNECTION_KILLED of MariaDB
 	1969: other,    // ER_STATEMENT_TIMEOUT of MariaDB
 	3024: other,    // ER_QUERY_TIMEOUT of MySQL
 	3118: denied,   // ER_ACCOUNT_HAS_BEEN_LOCKED of MySQL
@@ -1733,7 +1795,14 @@ func refusalOf(err error) refusal {
 }
 
 // isFinal reports whether asking again would give the same error.
-func (r refusal) isFinal() bool { return r != passing && r != full }
+func (r refusal) isFinal() bool { return r != passing && r != gone && r != full }
+
+// isBroken reports whether a connection is of no use after err. After most
+// errors of MySQL it is as good as before.
+func isBroken(err error) bool {
+	isMySQL := errors.As(err, new(*mysql.MySQLError))
+	return err != nil && (!isMySQL || refusalOf(err) == gone)
+}
 
 // A row is what a SELECT found.
 type row []sql.NullString
