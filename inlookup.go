@@ -1165,7 +1165,7 @@ func (p *pool) serve(c *conn, s *call) {
 	c.used = time.Now()
 	isFinal := err == nil || refusalOf(err).isFinal()
 	isReplaced := c.last || c.isOld() && len(p.conns) >= maxConns
-	if isBroken(err) || isReplaced {
+	if !isFinal || isReplaced {
 		p.drop(c)
 	}
 	slices.SortFunc(p.conns, func(a, b *conn) int { return b.used.Compare(a.used) })
@@ -1175,6 +1175,7 @@ func (p *pool) serve(c *conn, s *call) {
 	if err != errStale {
 		p.count(c.used.Sub(start))
 	}
+	// With errStale nothing was sent, so it was no try, not even of a retry.
 	isSecond := !s.failed.IsZero() && err != errStale
 	if isFinal || isSecond || s.left {
 		s.done <- result{rows, err}
@@ -1743,23 +1744,21 @@ type refusal int
 
 const (
 	passing refusal = iota // asking again may help
-	gone                   // the same, but over another connection: this one ends
 	full                   // the server has no connection left for us
 	denied                 // the account is not accepted
 	barred                 // the account or this host, for now
 	noTable
-	badTable // it lacks a column, or we may not read it
+	badTable // it lacks a column, is crashed, or we may not read it
 	noLetter // a column cannot hold a letter that was asked for
 	other
 )
 
 var refusals = map[uint16]refusal{
 	1040: full,     // ER_CON_COUNT_ERROR
+	1030: badTable, // ER_GET_ERRNO, of the storage engine
 	1044: denied,   // ER_DBACCESS_DENIED_ERROR
 	1045: denied,   // ER_ACCESS_DENIED_ERROR
-	1047: gone,     // ER_UNKNOWN_COM_ERROR, of a Galera node that is not ready
 	1049: other,    // ER_BAD_DB_ERROR
-	1053: gone,     // ER_SERVER_SHUTDOWN
 	1054: badTable, // ER_BAD_FIELD_ERROR
 	1064: badTable, // ER_PARSE_ERROR
 	1129: barred,   // ER_HOST_IS_BLOCKED
@@ -1767,15 +1766,18 @@ var refusals = map[uint16]refusal{
 	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR; see isMissing
 	1143: badTable, // ER_COLUMNACCESS_DENIED_ERROR
 	1146: noTable,  // ER_NO_SUCH_TABLE
+	1194: badTable, // ER_CRASHED_ON_USAGE
+	1195: badTable, // ER_CRASHED_ON_REPAIR
 	1203: full,     // ER_TOO_MANY_USER_CONNECTIONS
 	1226: full,     // ER_USER_LIMIT_REACHED, by MAX_USER_CONNECTIONS of the account
 	1267: noLetter, // ER_CANT_AGGREGATE_2COLLATIONS
 	1270: noLetter, // ER_CANT_AGGREGATE_3COLLATIONS
 	1271: noLetter, // ER_CANT_AGGREGATE_NCOLLATIONS
+	1356: badTable, // ER_VIEW_INVALID
+	1449: badTable, // ER_NO_SUCH_USER, the definer of a view
 	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
 	1820: denied,   // ER_MUST_CHANGE_PASSWORD
 	1862: denied,   // ER_MUST_CHANGE_PASSWORD_LOGIN
-	1927: gone,     // ER_CONNECTION_KILLED of MariaDB
 	1969: other,    // ER_STATEMENT_TIMEOUT of MariaDB
 	3024: other,    // ER_QUERY_TIMEOUT of MySQL
 	3118: denied,   // ER_ACCOUNT_HAS_BEEN_LOCKED of MySQL
@@ -1795,14 +1797,7 @@ func refusalOf(err error) refusal {
 }
 
 // isFinal reports whether asking again would give the same error.
-func (r refusal) isFinal() bool { return r != passing && r != gone && r != full }
-
-// isBroken reports whether a connection is of no use after err. After most
-// errors of MySQL it is as good as before.
-func isBroken(err error) bool {
-	isMySQL := errors.As(err, new(*mysql.MySQLError))
-	return err != nil && (!isMySQL || refusalOf(err) == gone)
-}
+func (r refusal) isFinal() bool { return r != passing && r != full }
 
 // A row is what a SELECT found.
 type row []sql.NullString
