@@ -33,10 +33,10 @@ mariadbd --no-defaults --skip-networking --user=mysql --datadir=/srv/data \
 database=$!
 trap 'kill $(cat /run/inlookup.pid) $database; wait' EXIT
 until [ -S /run/mysqld/mysqld.sock ]; do sleep 0.1; done
-unit() { # its user, and the variables that it sets
+unit() { # its user, and the variables that it sets; exec, so that $! is the program
 	env=$(sed -n 's/^Environment=//p' "/etc/systemd/system/$1.service")
 	shift
-	setpriv --reuid indimail --regid indimail --clear-groups env $env "$@"
+	exec setpriv --reuid indimail --regid indimail --clear-groups env $env "$@"
 }
 systemctl() {
 	[ "$1" = enable ] || return 0
@@ -47,7 +47,7 @@ systemctl() {
 }
 . "$2"
 cp cmd/inlookup/inlookup-metrics.service /etc/systemd/system
-unit inlookup-metrics /usr/local/lib/inlookup/inquerytest -s
+(unit inlookup-metrics /usr/local/lib/inlookup/inquerytest -s)
 `
 
 func TestInstall(t *testing.T) {

@@ -29,9 +29,9 @@ func TestMetricsUnit(t *testing.T) {
 	// Replies go where the server answers. Its unit makes that directory anew at each start, so
 	// this one may see all of /run.
 	_, dir, _ := strings.Cut(string(server), " REPLYDIR=")
-	dir, _, _ = strings.Cut(dir, "\n")
-	for _, want := range []string{" FIFOTMPDIR=" + dir + "\n", "\nReadWritePaths=/run\n"} {
-		if dir == "" || !strings.Contains(string(text), want) {
+	dir = strings.Fields(dir + " none")[0]
+	for _, want := range []string{"\nEnvironment=INFIFODIR=/run/indimail/inlookup FIFOTMPDIR=" + dir + "\n", "\nReadWritePaths=/run\n"} {
+		if !strings.Contains(string(text), want) {
 			t.Errorf("the unit has no %q", want)
 		}
 	}
