@@ -50,9 +50,10 @@ import (
 // A Server, a Cache and a Directory give it addresses in lower case. What does
 // not exist has an answer too, see Absent; the error ErrNotFound means the
 // same. Any other error means that there is no answer now, and clients will ask
-// again. A zero Answer, or one that says "error", needs an error beside it:
-// with a nil error it is ErrInvalid. Resolve must return soon after ctx is
-// done. Many goroutines call it at once.
+// again. A panic counts as an error that wraps ErrUnavailable. A zero Answer,
+// or one that says "error", needs an error beside it: with a nil error it is
+// ErrInvalid. Resolve must return soon after ctx is done. Many goroutines call
+// it at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
@@ -64,15 +65,19 @@ type ResolverFunc func(ctx context.Context, q Query) (Answer, error)
 func (f ResolverFunc) Resolve(ctx context.Context, q Query) (Answer, error) { return f(ctx, q) }
 
 var (
-	errNoResolver = fmt.Errorf("the field Resolver is nil: %w", ErrInvalid)
-	errNoAnswer   = fmt.Errorf("%w: %w: the Resolver returns no answer, and no error",
-		ErrUnavailable, ErrInvalid)
+	errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
+	errNoAnswer   = fmt.Errorf("%w: %w: the Resolver returns no answer, or one that says error "+
+		"(see NewPasswd, NewData), and no error", ErrUnavailable, ErrInvalid)
 )
 
-// askResolver asks r, which may be nil, or panic. If ctx is done it asks nobody.
+// askResolver asks r, which may be nil, or panic. If ctx is done, or no server
+// knows the type, it asks nobody.
 func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error) {
 	if r == nil {
 		return Answer{}, errNoResolver
+	}
+	if !q.Type.known() {
+		return Answer{}, fmt.Errorf("%w: %v", ErrInvalid, q.Type)
 	}
 	if err := ended(ctx); err != nil {
 		return Answer{}, err
@@ -574,13 +579,14 @@ func (c *Cache) exceeds(k kind) bool {
 
 // Flush forgets what is known about an address; about a domain, if email has no
 // separator; or about everything, if email is empty. It returns the number of
-// entries that it removed.
+// entries that it removed. A user who is asked for as "ann" is flushed as
+// ann@DefaultDomain, because "ann" would be a domain.
 //
 // A question asked after Flush has returned gets no answer from before Flush
 // was called, not even an expired one: the answers of loads under way are not
 // kept. Flush goes by the address as clients ask for it. So entries of the same
-// user under an alias domain stay, and what they ask about without a domain is
-// flushed with DefaultDomain. Others wait meanwhile, some 0.1 µs for an entry.
+// user under an alias domain stay. Others wait meanwhile, some 0.1 µs for an
+// entry.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
 	c.mu.Lock()

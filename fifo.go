@@ -88,22 +88,6 @@ func defaultDir() string {
 	return before
 }
 
-// fifoMode returns the mode for FIFOs that either end makes. Text that is no
-// octal number stands for the default. A mode with which the owner could not
-// open the FIFO is an error, before one is made.
-func (e environ) fifoMode() (fs.FileMode, error) {
-	const def, ownerBoth = 0o660, 0o600
-	n, ok := leadingNumber(e.get("FIFO_MODE", ""), 8)
-	if !ok || n < 0 {
-		return def, nil
-	}
-	mode := fs.FileMode(n) & fs.ModePerm
-	if mode&ownerBoth != ownerBoth {
-		return 0, fmt.Errorf("FIFO_MODE: %04o: its owner must read and write: want 0660", n)
-	}
-	return mode, nil
-}
-
 // indimail returns the user and the group indimail, or -1 and -1 where there are
 // none.
 var indimail = sync.OnceValues(func() (uid, gid int) {
@@ -365,8 +349,10 @@ var (
 )
 
 // A Server answers requests from FIFOs with what Resolver says. If Resolver is
-// a Cache, the thread that read a request answers a hit itself. Fields must not
-// change after Listen.
+// a Cache, the thread that read a request answers a hit itself. Any other
+// question gets a context of 3 seconds, which goes on when the client gives up.
+// Fields must not change after Listen. If the variable REPLYDIR is set, replies
+// go only to FIFOs in that directory.
 //
 // Listen makes the FIFOs, and Serve answers. After Serve both can be called
 // again. A second Listen, and any call while Serve runs, changes nothing and
@@ -377,10 +363,15 @@ type Server struct {
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
 	Instances int                 // N: request FIFOs NAME.1 to NAME.N; 0 or 1: NAME
 	Getenv    func(string) string // nil: os.Getenv
-	Log       *log.Logger         // faults; nil: none
+
+	// Log gets faults; nil: none. Of each kind that clients can cause it gets at
+	// most one line a second.
+	Log *log.Logger
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
-	// server itself; nil: "error". One call of each type runs at a time.
+	// server itself; nil: "error". One call of each type runs at a time. The
+	// one of inlookup(8) goes by Server.Stats and Cache.Stats, by Cache.Flush, and
+	// by Cache.Explain. IP is as the client wrote it, perhaps no type.
 	Admin func(ctx context.Context, q Query) (string, error)
 
 	// Trace is called for each request while Tracing is set, with the question
@@ -432,7 +423,7 @@ type ServerStats struct {
 	Started       time.Time
 	Queries       [TypeDomain + 1]uint64 // by Type; [0] unused
 	Refused       uint64                 // bytes that were no request
-	Undeliverable uint64                 // replies without a reader, or without room
+	Undeliverable uint64                 // replies without FIFO, reader or room, or outside ReplyDir
 	Unopened      uint64                 // replies not opened for lack of descriptors or rights
 	Busy          uint64                 // refused because too many questions waited
 	Unavailable   uint64                 // answered with an error
@@ -460,7 +451,7 @@ func (s *Server) count(counter *uint64, n int) {
 type ServerSettings struct {
 	FIFOs    []string    // paths of the request FIFOs
 	Mode     fs.FileMode // of those that are made
-	ReplyDir string      // the only directory for reply FIFOs; "": any
+	ReplyDir string      // REPLYDIR, the only directory for reply FIFOs; "": any
 }
 
 // Settings returns what Listen goes by. An error names the variable that is
@@ -488,9 +479,10 @@ func (s *Server) Settings() (ServerSettings, error) {
 }
 
 // Listen makes the request FIFOs and their directory, opens and locks them.
-// From then on clients can ask, and wait for Serve. An error wraps ErrServed if
-// another server has one of the FIFOs. After an error there is no FIFO, and
-// Listen can be tried again.
+// What root makes belongs to user and group indimail, if both exist. From then
+// on clients can ask, and wait for Serve. An error wraps ErrServed if another
+// server has one of the FIFOs. After an error there is no FIFO, and Listen can
+// be tried again.
 func (s *Server) Listen() error {
 	if !s.phase.CompareAndSwap(idle, busy) {
 		return ErrStarted
@@ -564,10 +556,10 @@ func (s *Server) noteOwn() {
 	s.own.Store(&own)
 }
 
-// Serve answers until ctx is done. Then it removes the request FIFOs, answers
-// what was asked before, and returns nil. That takes at most 3 seconds, or 6 if
-// a file system or Resolver hangs. If a request FIFO cannot be read it returns
-// the error.
+// Serve calls Listen, unless that has been done, and answers until ctx is done.
+// Then it removes the request FIFOs, answers what was asked before, and returns
+// nil. That takes at most 3 seconds, or 6 if a file system or Resolver hangs.
+// If a request FIFO cannot be read it returns the error.
 func (s *Server) Serve(ctx context.Context) error {
 	if err := s.Listen(); err != nil && err != ErrStarted {
 		return err

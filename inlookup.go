@@ -63,15 +63,26 @@ import (
 
 // MySQL is the Resolver that looks into the databases. It goes by these
 // variables and by control files, which inlookup(8) explains. It reads them at
-// the first question and at Reload.
+// the first question and at Reload, but the names of tables and the variables of
+// MYSQL_OPT_ at each use.
 //
 //	MYSQL_HOST, _USER, _PASSWD, _DATABASE, _SOCKET, _VPORT: the database
 //	CNTRL_HOST and so on: the central one of a cluster
+//	MASTER_HOST and so on: the one with table dbinfo, if host.master exists
 //	MYSQL_OPT_SSL_CA, MYSQL_OPT_SSL_VERIFY_SERVER_CERT
 //	MYSQL_TABLE, MYSQL_INACTIVE_TABLE, RELAY_TABLE, CNTRL_TABLE
-//	DEFAULT_DOMAIN, REAL_DOMAINS, ALIAS_DOMAINS, DOMAIN_LIMITS
+//	INDIMAIL_DOMAIN, else DEFAULT_DOMAIN: of addresses without one
+//	REAL_DOMAINS, ALIAS_DOMAINS, DOMAIN_LIMITS
 //	RELAY_CLEAR_MINUTES, ROUTES
 //	CONTROLDIR, SYSCONFDIR, MCDFILE, ASSIGNDIR: where the files are
+//
+// A variable that ends in _HOST has the form of the files host.mysql, host.cntrl
+// and host.master, which it overrides:
+//
+//	host:user:password:socket-or-port:ssl|nossl
+//
+// Fields may be missing. The default is localhost, user and database indimail,
+// no password, the usual socket or port 3306, and no TLS.
 //
 // What Getenv returns as "" counts as not set, DOMAIN_LIMITS included. So
 // without CONTROLDIR the files of /etc/indimail/control still count, and without
@@ -81,9 +92,12 @@ type MySQL struct {
 	Getenv func(string) string // nil: os.Getenv and os.LookupEnv
 	Log    *log.Logger         // warnings, and databases that go and come back; nil: none
 
-	reload sync.Mutex // held while config changes
 	config atomic.Pointer[config]
 	links  linkReader
+
+	reload  sync.Mutex // held while config changes; guards what follows
+	failure error      // of the last configuration that could not be read
+	failed  time.Time  // when that was
 }
 
 // FromEnv returns the Resolver that the environment chooses: a Client of the
@@ -153,7 +167,9 @@ type store struct {
 type route struct{ domain, port string }
 
 // Reload reads environment and control files again. An error names the file and
-// line, or the variable; then the old configuration stays in force. With
+// line, or the variable; then the old configuration stays in force. What is
+// only useless, such as a wrong number, is a warning in Log, and the default
+// counts. What is wrong with tables and certificates, Check says. With
 // reconnect it closes all connections to MySQL. Without it keeps those to
 // databases that are still configured.
 func (m *MySQL) Reload(reconnect bool) error {
@@ -167,6 +183,8 @@ func (m *MySQL) replaceConfig(reconnect bool) error {
 	c := &config{environ: environ{m.Getenv}, log: m.Log, links: &m.links}
 	c.read()
 	if err := errors.Join(c.errs...); err != nil {
+		m.failure = err
+		m.failed = time.Now()
 		return err
 	}
 	old := m.config.Load()
@@ -177,7 +195,7 @@ func (m *MySQL) replaceConfig(reconnect bool) error {
 	c.openPools(keep)
 	m.config.Store(c)
 	if old != nil {
-		retire(old.pools, c.pools)
+		c.succeed(old.pools)
 	}
 	return nil
 }
@@ -194,24 +212,38 @@ func (m *MySQL) Close() error {
 	return nil
 }
 
-// retire retires the pools that are no longer in use.
-func retire(old, inUse []*pool) {
+// succeed retires those of the old pools that are no longer in use. If one was
+// down, the log hears how the pool of that name is which takes its place.
+func (c *config) succeed(old []*pool) {
 	for _, p := range old {
-		if !slices.Contains(inUse, p) {
-			p.retire()
+		if slices.Contains(c.pools, p) || !p.retire() {
+			continue
+		}
+		for _, heir := range c.pools {
+			if heir.name == p.name && !slices.Contains(old, heir) {
+				heir.mu.Lock()
+				heir.logged = isUnknown
+				heir.mu.Unlock()
+			}
 		}
 	}
 }
 
-// current returns the configuration in force, and reads it if there is none.
+// current returns the configuration in force, and reads it if there is none. If
+// that failed while a question waited for it, the question gets the same error.
+// The database of host.master may hang, and each further try would take as long.
 func (m *MySQL) current() (*config, error) {
 	if c := m.config.Load(); c != nil {
 		return c, nil
 	}
+	began := time.Now()
 	m.reload.Lock()
 	defer m.reload.Unlock()
 	if c := m.config.Load(); c != nil { // another question was first
 		return c, nil
+	}
+	if m.failed.After(began) {
+		return nil, m.failure
 	}
 	if err := m.replaceConfig(false); err != nil {
 		return nil, err
@@ -264,6 +296,55 @@ func (c *config) read() {
 	for _, name := range files {
 		c.warnIfReadable(c.control(name))
 	}
+}
+
+// environ reads the settings that client, server and MySQL share.
+type environ struct{ getenv func(string) string } // nil: os.Getenv
+
+// get returns a variable, or def if it is unset or empty.
+func (e environ) get(name, def string) string {
+	if e.getenv == nil {
+		return cmp.Or(os.Getenv(name), def)
+	}
+	return cmp.Or(e.getenv(name), def)
+}
+
+// control returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
+func (e environ) control(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	dir := e.get("CONTROLDIR", "control")
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(e.get("SYSCONFDIR", "/etc/indimail"), dir)
+	}
+	return filepath.Join(dir, name)
+}
+
+// value returns the first line of a control file, or def if there is none.
+func (e environ) value(name, def string) (string, error) {
+	b, err := os.ReadFile(e.control(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return def, nil
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return cmp.Or(strings.TrimSpace(line), def), err
+}
+
+// fifoMode returns the mode for FIFOs that either end makes. Text that is no
+// octal number stands for the default. A mode with which the owner could not
+// open the FIFO is an error, before one is made.
+func (e environ) fifoMode() (fs.FileMode, error) {
+	const def, ownerBoth = 0o660, 0o600
+	n, ok := leadingNumber(e.get("FIFO_MODE", ""), 8)
+	if !ok || n < 0 {
+		return def, nil
+	}
+	mode := fs.FileMode(n) & fs.ModePerm
+	if mode&ownerBoth != ownerBoth {
+		return 0, fmt.Errorf("FIFO_MODE: %04o: its owner must read and write: want 0660", n)
+	}
+	return mode, nil
 }
 
 // set reports whether a variable is set, even to nothing. A getenv cannot tell
@@ -677,10 +758,6 @@ func (c *config) openPools(keep []*pool) {
 			p = all[i]
 		} else {
 			p = newPool(db, c)
-			name := p.name
-			for n := 2; slices.ContainsFunc(all, p.isNamesake); n++ {
-				p.name = fmt.Sprintf("%s (%d)", name, n) // it has another port or account
-			}
 		}
 		if !slices.Contains(c.pools, p) {
 			c.pools = append(c.pools, p)
@@ -711,8 +788,6 @@ func (db database) plain() database {
 	return db
 }
 
-func (p *pool) isNamesake(other *pool) bool { return p.name == other.name }
-
 // account returns db without the fields in which entries of one account may
 // differ.
 func (db database) account() database {
@@ -734,9 +809,10 @@ func (db database) account() database {
 //	            pool: at most 2 attempts to connect, pauses after failures
 
 const (
-	maxConns  = 16                     // connections to one database
-	maxAlike  = 12                     // of them that ask the same statement
-	queueTime = 500 * time.Millisecond // after it a SELECT is refused
+	maxConns   = 16                     // connections to one database
+	maxAlike   = 12                     // of them that ask the same statement
+	queueTime  = 500 * time.Millisecond // after it a SELECT is refused
+	retryPause = 100 * time.Millisecond // how long a retry insists on a new connection
 
 	connLife  = 5 * time.Minute // so a moved host or a changed grant is noticed
 	connIdle  = time.Minute     // after it a connection is closed, except the last
@@ -772,22 +848,32 @@ type pool struct {
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
-	failed   time.Time        // when an attempt failed first since a success; zero: none did
+	failed   time.Time        // the failure forgiven since the last success; zero: none yet
 	pause    time.Duration    // between attempts, while they fail
 	next     time.Time        // no attempt begins earlier
-	down     bool             // what the log says
+	logged   state            // what the log says
 	retired  bool             // keep no idle connection
 	closed   bool
 	timer    *time.Timer // calls tidy
+	wake     time.Time   // when it does
 	times    [len(selectBounds)]uint64
 	timeSum  time.Duration
 }
+
+// A state of a database.
+type state int
+
+const (
+	isUp      state = iota
+	isDown          // there is no connection, and none can be had
+	isUnknown       // this pool has taken the place of one that was down
+)
 
 // A conn is a connection.
 type conn struct {
 	driver.Conn
 	made time.Time
-	used time.Time // the end of its last SELECT
+	used time.Time // the end of its last SELECT, else made
 	busy bool
 	last bool // close it after its SELECT: a newer one has taken its place
 }
@@ -797,27 +883,35 @@ func (c *conn) close() { go c.Conn.Close() }
 
 func (c *conn) isOld() bool { return time.Since(c.made) > connLife }
 
-// A call is one SELECT. It is in a lane, or has a connection, or is finished.
+// A call is one SELECT. It is in a lane or among the retries, or a connection has
+// it, or it is finished.
 type call struct {
 	text     string
 	args     []driver.NamedValue
 	limit    time.Duration // for the SELECT itself
 	deadline time.Time     // of its question
+	since    time.Time     // when it began to wait
 	failed   time.Time     // when its first connection failed; zero: it did not
 	left     bool          // nobody waits for it
 	done     chan result   // has room for the one result
 }
 
-// await waits until there is a connection that answers, or an attempt to connect
-// has failed.
+// await makes an attempt to connect with its full time, apart from those of the
+// pool. If the pool has room it keeps the connection.
 func (p *pool) await(ctx context.Context) error {
-	const patience = longAttempt + time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if _, err := p.ask(ctx, patience, newCall(tryTime, "SELECT 1", nil)); err != nil {
-		return p.describe(err)
+	done := make(chan error, 1)
+	go func() {
+		c, err := p.dial(longAttempt)
+		p.mu.Lock()
+		p.take(c, err)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }
 
 // newCall returns a call that has not begun.
@@ -855,6 +949,7 @@ func newPool(of database, c *config) *pool {
 	p.mu.Lock() // tidy reads timer
 	defer p.mu.Unlock()
 	p.timer = time.AfterFunc(tidyEvery, p.tidy)
+	p.wake = time.Now().Add(tidyEvery)
 	return p
 }
 
@@ -883,9 +978,11 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 		case r := <-s.done:
 			return r.rows, r.err
 		case <-impatient.C:
-			if err := p.refuse(s); err != nil {
+			again, err := p.refuse(s, patience)
+			if err != nil {
 				return nil, err
 			}
+			impatient.Reset(again)
 		case <-ctx.Done():
 			p.leave(s)
 			return nil, ctx.Err()
@@ -898,8 +995,10 @@ func (p *pool) ask(ctx context.Context, patience time.Duration, s *call) ([]row,
 // first SELECT gets the others too, and what they cost is not wasted. The caller
 // of this and of what follows holds the mutex, unless it says otherwise.
 func (p *pool) push(s *call) {
+	s.since = time.Now()
 	if !s.failed.IsZero() {
 		p.retries = append(p.retries, s)
+		p.wakeIn(retryPause)
 		return
 	}
 	l := p.lanes[s.text]
@@ -925,13 +1024,13 @@ func (p *pool) remove(s *call) bool {
 }
 
 // popRetry returns a retry that c may ask, nil if there is none. What broke the
-// first connection may break others in the same moment: a retry wants one that
-// was made later, or has answered well after. If none can be had any will do.
+// first connection may be breaking others. So for retryPause a retry goes only to
+// a connection that was made since; after that, or if the last attempt to connect
+// has failed, to any.
 func (p *pool) popRetry(c *conn) *call {
-	const moment = 100 * time.Millisecond
 	for i, s := range p.retries {
-		isWell := !c.made.Before(s.failed) || c.used.After(s.failed.Add(moment))
-		if (isWell || p.err != nil) && p.lanes[s.text].running < maxAlike {
+		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause || p.err != nil
+		if mayAsk && p.lanes[s.text].running < maxAlike {
 			p.retries = slices.Delete(p.retries, i, i+1)
 			p.lanes[s.text].running++
 			return s
@@ -963,18 +1062,25 @@ func (p *pool) pop(c *conn) *call {
 	return s
 }
 
-// refuse ends the wait of a call that still waits while the pool has
-// connections. It locks the mutex.
-func (p *pool) refuse(s *call) error {
+// refuse ends the wait of a call that has waited for patience while the pool has
+// connections, with an error. Else it returns when to try again. It locks the
+// mutex.
+func (p *pool) refuse(s *call, patience time.Duration) (again time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.conns) == 0 || !p.remove(s) {
-		return nil
+	if len(p.conns) == 0 {
+		return retryPause, nil
+	}
+	if left := patience - time.Since(s.since); left > 0 {
+		return left, nil
+	}
+	if !p.remove(s) { // a connection has it
+		return patience, nil
 	}
 	if p.err != nil {
-		return fmt.Errorf("%w, and no more connections can be had: %w", errBusy, p.err)
+		return 0, fmt.Errorf("%w, and no more connections can be had: %w", errBusy, p.err)
 	}
-	return errBusy
+	return 0, errBusy
 }
 
 // leave ends the wait of a call whose client has gone. It locks the mutex.
@@ -1026,14 +1132,16 @@ func (p *pool) finishAll(err error) {
 	}
 }
 
-// take takes a connection out of the pool.
-func (p *pool) take(c *conn) {
-	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
-}
-
+// drop closes a connection. If it was the last one, the error of the last attempt
+// is forgotten: it was made while a connection stood. The next attempt says what
+// is wrong now.
 func (p *pool) drop(c *conn) {
-	p.take(c)
 	c.close()
+	p.conns = slices.DeleteFunc(p.conns, func(o *conn) bool { return o == c })
+	if len(p.conns) == 0 {
+		p.err = nil
+		p.next = time.Time{}
+	}
 }
 
 // dropIdle closes the idle connections that were not used after since.
@@ -1047,9 +1155,9 @@ func (p *pool) dropIdle(since time.Time) {
 
 // serve asks s over c. It locks the mutex after that.
 //
-// A call whose connection fails is asked once more. A connection that was found
-// closed before anything was sent does not count. After a silence the others that
-// are idle are likely to be as dead.
+// A call whose connection fails is asked once more. If the connection was found
+// closed before anything was sent, that was not the first try. After a time-out
+// the idle connections that were not used since are closed as well.
 func (p *pool) serve(c *conn, s *call) {
 	start := time.Now()
 	rows, err := c.ask(s)
@@ -1059,19 +1167,18 @@ func (p *pool) serve(c *conn, s *call) {
 	c.busy = false // before the result: its client may ask the next at once
 	c.used = time.Now()
 	isFinal := err == nil || refusalOf(err).isFinal()
-	isReplaced := c.last || c.isOld() && len(p.conns) == maxConns
-	p.take(c)
-	if isFinal && !isReplaced {
-		p.conns = slices.Insert(p.conns, 0, c)
-	} else {
-		c.close()
+	isReplaced := c.last || c.isOld() && len(p.conns) >= maxConns
+	if !isFinal || isReplaced {
+		p.drop(c)
 	}
+	slices.SortFunc(p.conns, func(a, b *conn) int { return b.used.Compare(a.used) })
 	if errors.Is(err, context.DeadlineExceeded) {
 		p.dropIdle(start)
 	}
 	if err != errStale {
 		p.count(c.used.Sub(start))
 	}
+	// With errStale nothing was sent, so it was no try, not even of a retry.
 	isSecond := !s.failed.IsZero() && err != errStale
 	if isFinal || isSecond || s.left {
 		s.done <- result{rows, err}
@@ -1125,10 +1232,10 @@ func (p *pool) grow() {
 	for p.attempts < maxAttempts && p.isShort() {
 		now := time.Now()
 		if now.Before(p.next) {
-			p.timer.Reset(p.next.Sub(now))
+			p.wakeIn(p.next.Sub(now))
 			return
 		}
-		if len(p.conns) == 0 { // the second attempt begins if the first hangs
+		if len(p.conns) == 0 { // the second attempt begins if the first is slow
 			p.next = now.Add(cmp.Or(p.pause, longestPause))
 		}
 		limit := p.attemptTime()
@@ -1185,7 +1292,7 @@ func (p *pool) attemptTime() time.Duration {
 }
 
 // connect makes one attempt to connect. It is a goroutine of its own, and ends
-// with the attempt. It locks the mutex.
+// with the attempt. It locks the mutex after that.
 func (p *pool) connect(limit time.Duration) {
 	began := time.Now()
 	c, err := p.dial(limit)
@@ -1194,20 +1301,33 @@ func (p *pool) connect(limit time.Duration) {
 	if limit == longAttempt {
 		p.long = false
 	}
+	if err != nil {
+		p.noteFailure(err, began)
+	}
+	p.take(c, err)
+}
+
+// take takes a new connection into the pool, or an error of none, and has the log
+// say what has changed. It unlocks the mutex.
+func (p *pool) take(c driver.Conn, err error) {
 	switch {
 	case err != nil:
-		p.noteFailure(err, began)
-	case p.closed:
+	case p.closed || len(p.conns) >= maxConns:
 		go c.Close()
 	default:
 		p.add(c)
 	}
 	p.dispatch()
-	isDown := p.isDown() && !p.closed
-	changed := isDown != p.down
-	p.down = isDown
+	state := p.logged
+	if p.isDown() {
+		state = isDown
+	} else if len(p.conns) > 0 {
+		state = isUp
+	}
+	changed := state != p.logged && !p.closed && !p.retired
+	p.logged = state
 	p.mu.Unlock()
-	if changed && isDown {
+	if changed && state == isDown {
 		p.config.logf("%v", p.describe(err))
 	} else if changed {
 		p.config.logf("database %s: answers again", p.name)
@@ -1249,6 +1369,19 @@ func (p *pool) noteFailure(err error, began time.Time) {
 		p.pause = longestPause
 	}
 	p.next = time.Now().Add(p.pause)
+	reason := refusalOf(err)
+	if (reason == denied || reason == barred) && len(p.conns) > 0 {
+		p.next = time.Now().Add(connIdle) // the fewer logins, the later a lock
+	}
+}
+
+// wakeIn has tidy called after d, or earlier if that is due.
+func (p *pool) wakeIn(d time.Duration) {
+	at := time.Now().Add(d)
+	if p.wake.IsZero() || at.Before(p.wake) {
+		p.wake = at
+		p.timer.Reset(d)
+	}
 }
 
 // tidy closes connections that were idle for connIdle, except the last one, and
@@ -1259,8 +1392,9 @@ func (p *pool) tidy() {
 	if p.closed {
 		return
 	}
-	p.timer.Reset(tidyEvery)
-	for _, c := range slices.Clone(p.conns) {
+	p.wake = time.Time{}
+	p.wakeIn(tidyEvery)
+	for _, c := range slices.Backward(slices.Clone(p.conns)) {
 		if len(p.conns) > 1 && !c.busy && time.Since(c.used) > connIdle {
 			p.drop(c)
 		}
@@ -1268,33 +1402,35 @@ func (p *pool) tidy() {
 	p.dispatch()
 }
 
-// retire lets the questions that use the pool end, then closes it. It locks the
-// mutex.
-func (p *pool) retire() {
+// retire lets the questions that use the pool end, and closes it after twice the
+// deadline. It reports whether the log says that the database is down. It locks
+// the mutex.
+func (p *pool) retire() (wasDown bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.retired = true
 	p.dispatch()
 	time.AfterFunc(2*deadline, p.close)
+	return p.logged != isUp
 }
 
 // close ends all that wait, and closes each connection after its SELECT. It
 // locks the mutex.
 func (p *pool) close() {
-	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.cancel()
 	p.timer.Stop()
 	p.dispatch()
 }
 
-// MySQLStats counts SELECTs, also those that got no connection, and the time
-// they took together. Calls and Errors begin anew with Reload(true).
+// MySQLStats counts SELECTs. All counts begin anew with Reload(true).
 type MySQLStats struct {
-	Calls, Errors uint64
-	Time          time.Duration
-	Databases     []DatabaseStats // in the order of the configuration
+	Calls     uint64 // sent, some of them twice
+	Errors    uint64 // that failed, or got no connection and so were not sent
+	Time      time.Duration
+	Databases []DatabaseStats // in the order of the configuration
 }
 
 // DatabaseStats says how a database is, and counts its SELECTs.
@@ -1333,6 +1469,9 @@ func (m *MySQL) Stats() (s MySQLStats) {
 	}
 	for _, p := range c.pools {
 		d := p.databaseStats()
+		for n := 2; slices.ContainsFunc(s.Databases, d.isNamesake); n++ {
+			d.Name = fmt.Sprintf("%s (%d)", p.name, n) // it has another port or account
+		}
 		s.Databases = append(s.Databases, d)
 		s.Calls += d.Selects[len(d.Selects)-1].Count
 		s.Errors += d.Errors
@@ -1340,6 +1479,8 @@ func (m *MySQL) Stats() (s MySQLStats) {
 	}
 	return s
 }
+
+func (d *DatabaseStats) isNamesake(other DatabaseStats) bool { return d.Name == other.Name }
 
 // databaseStats locks the mutex.
 func (p *pool) databaseStats() DatabaseStats {
@@ -1611,27 +1752,35 @@ const (
 	passing refusal = iota // asking again may help
 	full                   // the server has no connection left for us
 	denied                 // the account is not accepted
+	barred                 // the account or this host, for now
 	noTable
-	badTable // it lacks a column, or we may not read it
+	badTable // it lacks a column, is crashed, or we may not read it
 	noLetter // a column cannot hold a letter that was asked for
 	other
 )
 
 var refusals = map[uint16]refusal{
 	1040: full,     // ER_CON_COUNT_ERROR
+	1030: badTable, // ER_GET_ERRNO, of the storage engine
 	1044: denied,   // ER_DBACCESS_DENIED_ERROR
 	1045: denied,   // ER_ACCESS_DENIED_ERROR
 	1049: other,    // ER_BAD_DB_ERROR
 	1054: badTable, // ER_BAD_FIELD_ERROR
 	1064: badTable, // ER_PARSE_ERROR
+	1129: barred,   // ER_HOST_IS_BLOCKED
+	1130: barred,   // ER_HOST_NOT_PRIVILEGED
 	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR; see isMissing
 	1143: badTable, // ER_COLUMNACCESS_DENIED_ERROR
 	1146: noTable,  // ER_NO_SUCH_TABLE
+	1194: badTable, // ER_CRASHED_ON_USAGE
+	1195: badTable, // ER_CRASHED_ON_REPAIR
 	1203: full,     // ER_TOO_MANY_USER_CONNECTIONS
 	1226: full,     // ER_USER_LIMIT_REACHED, by MAX_USER_CONNECTIONS of the account
 	1267: noLetter, // ER_CANT_AGGREGATE_2COLLATIONS
 	1270: noLetter, // ER_CANT_AGGREGATE_3COLLATIONS
 	1271: noLetter, // ER_CANT_AGGREGATE_NCOLLATIONS
+	1356: badTable, // ER_VIEW_INVALID
+	1449: badTable, // ER_NO_SUCH_USER, the definer of a view
 	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
 	1820: denied,   // ER_MUST_CHANGE_PASSWORD
 	1862: denied,   // ER_MUST_CHANGE_PASSWORD_LOGIN
@@ -2003,7 +2152,8 @@ func (m *MySQL) Resolve(ctx context.Context, q Query) (Answer, error) {
 	defer cancel()
 	a, err := m.lookUp(ctx, q)
 	if err == nil && a.isError(q.Type) {
-		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes", q.Email, ErrTooLong, maxReply)
+		err = fmt.Errorf("the answer for %.100q: %w: more than %d bytes",
+			q.Email, ErrTooLong, maxReply)
 	}
 	if err != nil {
 		return Answer{}, fmt.Errorf("%w: %v: %w", ErrUnavailable, q.Type, err)
@@ -2569,7 +2719,7 @@ func noTableError(table string) error {
 		strings.ReplaceAll(table, "`", ""), ErrNoTable)
 }
 
-// Check connects to every database, which may take 16 seconds for each. Then it
+// Check connects to every database, which may take 15 seconds for each host. Then it
 // tries every SELECT of the seven questions there, asking for a mailbox that does
 // not exist. It calls say with each outcome: the database, what was asked for or
 // "connecting", how long it took, and the error or nil. The error that Check
@@ -2586,8 +2736,11 @@ func (m *MySQL) Check(
 		if _, tried := connected[p]; !tried {
 			start := time.Now()
 			err := p.await(ctx)
-			say(p.name, "connecting", time.Since(start), err)
 			connected[p] = err == nil
+			if err != nil {
+				err = p.describe(err)
+			}
+			say(p.name, "connecting", time.Since(start), err)
 		}
 		if !connected[p] {
 			return

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -731,6 +732,57 @@ func TestFailedReload(t *testing.T) {
 			return runtime.NumGoroutine() <= goroutines
 		})
 	}
+}
+
+// TestFailureIsShared: questions that waited while the configuration could not be read get the
+// same error, and do not read it one after the other. Reading may take seconds.
+func TestFailureIsShared(t *testing.T) {
+	const questions = 20
+	var reads atomic.Int64
+	release := make(chan struct{})
+	dir := controls(t, map[string]string{"host.mysql": "a host with blanks"})
+	m := &MySQL{Getenv: func(name string) string {
+		switch name {
+		case "CONTROLDIR", "ASSIGNDIR":
+			return dir
+		case "DEFAULT_DOMAIN": // once in each reading
+			reads.Add(1)
+			<-release
+		}
+		return ""
+	}}
+	failures := make(chan error, questions)
+	for range questions {
+		go func() {
+			_, err := m.Resolve(context.Background(), Query{Type: TypeUser, Email: "user@example.com"})
+			failures <- err
+		}()
+	}
+	eventually(t, "one reads and the others wait", func() bool {
+		stacks := make([]byte, 1<<20)
+		waiting := 0
+		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if strings.Contains(stack, "Mutex).lockSlow(") && strings.Contains(stack, "MySQL).current(") {
+				waiting++
+			}
+		}
+		return waiting == questions-1 && reads.Load() == 1
+	})
+	close(release)
+	for range questions {
+		err := <-failures
+		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "host.mysql:1: want ") {
+			t.Error(err)
+		}
+	}
+	if n := reads.Load(); n != 1 {
+		t.Errorf("%d readings for %d questions", n, questions)
+	}
+	writeFile(t, filepath.Join(dir, "host.mysql"), "localhost")
+	if _, err := m.current(); err != nil {
+		t.Errorf("after the file was put right: %v", err)
+	}
+	m.Close()
 }
 
 // TestReloadRace reloads and closes while others ask.

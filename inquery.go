@@ -36,8 +36,8 @@ import (
 	"unicode/utf8"
 )
 
-// Every error that a Directory returns wraps one of these. Only the first says
-// that there is no such address.
+// Every error that a Directory returns wraps at least one of these. Only the
+// first says that there is no such address.
 var (
 	ErrNotFound    = errors.New("no such address")    // that is certain
 	ErrUnavailable = errors.New("lookup unavailable") // now; ask again later
@@ -240,9 +240,13 @@ func parseRequest(b []byte) (r request, size int) {
 
 var nul = []byte{0}
 
-// A Secret is a text that fmt, log and encoding/json do not show: a password
-// hash, or an Answer, which may hold one. They call no methods of fields that
-// are not exported, but neither do they follow a *string in one.
+// A Secret is a text that must not be shown: a password hash, or an Answer,
+// which may hold one. fmt and log show an address or "(secret)" instead,
+// encoding/json shows {}, even inside structs of other packages. JSON does not
+// bring one back. Printers that follow pointers do show the text.
+//
+// Secrets, and so Answer and Passwd, cannot be compared with ==. Compare what
+// Reveal, Wire or Equal say.
 type Secret struct {
 	_    [0]func() // forbids ==, which would compare pointers
 	text *string   // nil: empty
@@ -262,6 +266,14 @@ func (s Secret) Reveal() string {
 		return ""
 	}
 	return *s.text
+}
+
+// String returns "(secret)", or nothing if the text is empty.
+func (s Secret) String() string {
+	if s.text == nil {
+		return ""
+	}
+	return "(secret)"
 }
 
 // An Answer is a reply as it travels: the code, and the data if it has any. The
@@ -285,8 +297,11 @@ func (a Answer) String() string {
 }
 
 // NewAnswer returns the answer with that code and no data. The code is a Status
-// for TypeUser, and 1 or 0 for TypeRelay.
+// for TypeUser, and 1 or 0 for TypeRelay. One that is no int32 becomes -1.
 func NewAnswer(code int) Answer {
+	if code != int(int32(code)) {
+		code = -1
+	}
 	return WireAnswer(string(binary.NativeEndian.AppendUint32(nil, uint32(int32(code)))))
 }
 
@@ -400,8 +415,11 @@ func (a Answer) Relay() (bool, error) {
 	return code == 1, nil
 }
 
-// A Passwd is a user's password entry. Its field Passwd is a password hash; if
-// there are SCRAM keys, they and a comma come before it.
+// A Passwd is a user's password entry. Its field Passwd is a password hash.
+// SCRAM keys and a comma may come before it. The keys may lack the two parts that
+// begin with a colon:
+//
+//	{SCRAM-SHA-256}iterations,salt,stored,server:hexsalted:salted,hash
 type Passwd struct {
 	Email             string // name@domain, the domain as it was asked for
 	Passwd            Secret
@@ -436,13 +454,19 @@ const (
 )
 
 // NewPasswd returns the answer with that entry. Only Gecos and a SCRAM password
-// may hold a colon, and nothing a NUL. An entry that would be read as another
-// becomes the answer that says "error".
+// may hold a colon, and nothing a NUL. UID and GID are in the range of uint32.
+// Any other entry, which might be read as another, becomes the answer that says
+// "error".
 func NewPasswd(p Passwd) Answer {
+	if !isID(p.UID) || !isID(p.GID) {
+		return errorAnswer(TypePasswd)
+	}
 	a, _ := newPasswd(p.Inactive, p.Email, p.Passwd.Reveal(), strconv.Itoa(p.UID),
 		strconv.Itoa(p.GID), p.Gecos, p.Dir, p.Shell)
 	return a
 }
+
+func isID(n int) bool { return int64(n) == int64(uint32(n)) }
 
 // newPasswd is NewPasswd for fields that are texts, except the last, inactive.
 func newPasswd(inactive bool, fields ...string) (Answer, error) {
@@ -583,7 +607,8 @@ func (a Answer) Limits() (Limits, error) {
 //
 // An absent address is ErrNotFound, except for Status, Relay, Alias and Domain,
 // which have a value for it. Every other error wraps ErrUnavailable, ErrInvalid
-// or ErrTooLong, and does not mean "no such user".
+// or ErrTooLong, and does not mean "no such user". Goroutines may share a
+// Directory.
 type Directory struct{ Resolver Resolver }
 
 // ask asks q and decodes the answer.
@@ -656,9 +681,10 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 	return ask(ctx, d, Query{Type: TypeDomain, Email: domain}, Answer.Text)
 }
 
-// A Client asks a running server, the Go or the C one, over FIFOs. The zero
-// Client goes by the environment. Under tcpclient(1), which sets TCPCLIENT and
-// TCPREMOTEIP, it asks one question over descriptors 6 and 7.
+// A Client asks a running server, the Go or the C one, over FIFOs. Goroutines
+// may share it. The zero Client goes by the environment. Under tcpclient(1),
+// which sets TCPCLIENT and TCPREMOTEIP, it asks one question over descriptors 6
+// and 7.
 //
 // For each question it makes a reply FIFO, and removes it, in FIFOTMPDIR, else
 // REPLYDIR, else /tmp. The server must have the right to write into it: by its
@@ -673,8 +699,10 @@ type Client struct {
 }
 
 // Resolve asks the server. The error wraps ErrUnavailable if nobody listens, if
-// the server says so, or if no answer comes in time. It wraps ErrTooLong or
-// ErrInvalid if the question cannot be sent or the answer cannot be read.
+// the server says so, or if no answer comes within Timeout or before ctx is
+// done. It wraps ErrTooLong or ErrInvalid if the question cannot be sent or the
+// answer cannot be read. What does not exist is an answer, see Absent. A
+// Directory that holds the Client decodes answers.
 func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if err := ended(ctx); err != nil {
 		return Answer{}, err
@@ -699,13 +727,14 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 }
 
 // Status returns the server's counters, in the text format of Prometheus. The C
-// server does not answer Status, Flush and Explain.
+// server does not answer Status, Flush and Explain. What is said here of the
+// three, inlookup(8) does. The Admin of another Server says what it likes.
 func (c *Client) Status(ctx context.Context) (string, error) {
 	return ask(ctx, Directory{c}, Query{Type: TypeStatus}, Answer.Text)
 }
 
-// Flush has the server forget what it knows about email, as Cache.Flush does. It
-// returns what the server says about that, for people.
+// Flush has the server forget what it knows about email, as Cache.Flush does; an
+// empty email flushes everything. It returns what the server says, for people.
 func (c *Client) Flush(ctx context.Context, email string) (string, error) {
 	return ask(ctx, Directory{c}, Query{Type: TypeFlush, Email: email}, Answer.Text)
 }
@@ -864,37 +893,4 @@ func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 // Inquery asks q as the C function of that name does, by FromEnv().Resolve.
 func Inquery(ctx context.Context, q Query) (Answer, error) {
 	return FromEnv().Resolve(ctx, q)
-}
-
-// environ reads the settings that client, server and MySQL share.
-type environ struct{ getenv func(string) string } // nil: os.Getenv
-
-// get returns a variable, or def if it is unset or empty.
-func (e environ) get(name, def string) string {
-	if e.getenv == nil {
-		return cmp.Or(os.Getenv(name), def)
-	}
-	return cmp.Or(e.getenv(name), def)
-}
-
-// control returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
-func (e environ) control(name string) string {
-	if filepath.IsAbs(name) {
-		return name
-	}
-	dir := e.get("CONTROLDIR", "control")
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(e.get("SYSCONFDIR", "/etc/indimail"), dir)
-	}
-	return filepath.Join(dir, name)
-}
-
-// value returns the first line of a control file, or def if there is none.
-func (e environ) value(name, def string) (string, error) {
-	b, err := os.ReadFile(e.control(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return def, nil
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return cmp.Or(strings.TrimSpace(line), def), err
 }

@@ -691,9 +691,9 @@ func FuzzPasswd(f *testing.F) {
 		entry := NewPasswd(want)
 		got, err := entry.Passwd()
 		text := fmt.Sprint(want.Email, want.Passwd.Reveal(), uid, ":", gid, want.Gecos, want.Dir, want.Shell)
-		if len(text) > 4095-9-7 {
+		if len(text) > 4095-9-7 || !isID(uid) || !isID(gid) {
 			if !errors.Is(err, ErrUnavailable) {
-				t.Errorf("an entry with %d bytes in its fields: %v", len(text), err)
+				t.Errorf("%d, %d, and %d bytes in the fields: %v", uid, gid, len(text), err)
 			}
 		} else if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%q\n got %+v, %v\nwant %+v", entry, got, err, want)

@@ -777,3 +777,113 @@ func TestClosedPool(t *testing.T) {
 		time.Sleep(2 * deadline)
 	})
 }
+
+// TestErrorOfMySQLKeepsTheConnection: a crashed table or a broken view costs no connection.
+func TestErrorOfMySQLKeepsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(fakeDriver)
+		d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
+			return nil, nil, mysqlError(1194)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		for range 100 {
+			if err := askFor(p, deadline, anySelect); errorNumber(err) != 1194 {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if opened, closed := d.opened.Load(), d.closed.Load(); opened > 1 || closed > 0 {
+			t.Errorf("%d opened, %d closed", opened, closed)
+		}
+	})
+}
+
+// TestRetryBesideARefusedLogin: the pause after it does not keep a retry from a connection that
+// is idle.
+func TestRetryBesideARefusedLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var refused, broken atomic.Bool
+		d := new(fakeDriver)
+		d.connect = func(context.Context) error {
+			if refused.Load() {
+				return mysqlError(1045)
+			}
+			return nil
+		}
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if text == "slow" {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if text == "broken" && broken.Swap(false) {
+				return nil, nil, errors.New("the connection broke")
+			}
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		for range 3 {
+			go askFor(p, deadline, "slow")
+		}
+		time.Sleep(time.Second)
+		refused.Store(true)
+		for range 5 {
+			go askFor(p, deadline, "slow")
+		}
+		time.Sleep(time.Second)
+		broken.Store(true)
+		start := time.Now()
+		if err := askFor(p, deadline, "broken"); err != nil || time.Since(start) > retryPause {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if n := d.tried.Load() - d.opened.Load(); n > 2 {
+			t.Errorf("%d refused logins beside connections that stand", n)
+		}
+	})
+}
+
+// TestWaitBeginsAnew: patience counts from when a call begins to wait for a connection, also for
+// a second time, and goes on counting when the first connection comes late.
+func TestWaitBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(10 * time.Second)
+		d.connect = func(context.Context) error { time.Sleep(900 * time.Millisecond); return nil }
+		p := newFakePool(d, nil)
+		defer p.close()
+		var all sync.WaitGroup
+		for range 2 * maxAlike {
+			all.Go(func() {
+				start := time.Now()
+				err := askFor(p, deadline, anySelect)
+				took := time.Since(start)
+				if errors.Is(err, errBusy) && took > 900*time.Millisecond+retryPause {
+					t.Errorf("refused after %v", took)
+				}
+			})
+		}
+		all.Wait()
+		time.Sleep(2 * deadline)
+	})
+}
+
+// TestLogOfAPoolThatFollows: the log hears how the database is after a reload while it was down,
+// and nothing from the pool that has gone.
+func TestLogOfAPoolThatFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b safeBuffer
+		d := slowly(time.Millisecond)
+		d.connect = func(context.Context) error { return mysqlError(1045) }
+		old := newFakePool(d, log.New(&b, "", 0))
+		askFor(old, deadline, anySelect)
+		well := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0))
+		c := &config{pools: []*pool{well}}
+		c.succeed([]*pool{old})
+		askFor(well, deadline, anySelect)
+		time.Sleep(2*deadline + time.Second)
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		if len(lines) != 2 || !strings.HasSuffix(lines[1], "answers again") {
+			t.Errorf("%q", lines)
+		}
+		well.close()
+	})
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -365,6 +367,10 @@ func TestNewPasswdRefuses(t *testing.T) {
 	good := inlookup.Passwd{Email: "user@example.com", Passwd: inlookup.NewSecret("hash"), UID: 1,
 		Gecos: "A: User", Dir: "/home/user", Shell: "5000000S"}
 	secret := inlookup.NewSecret
+	tooLarge := int64(math.MaxUint32) + 1
+	if strconv.IntSize < 64 {
+		tooLarge = -1 // no int is too large there
+	}
 	for what, spoil := range map[string]func(*inlookup.Passwd){
 		"a colon in Email":       func(p *inlookup.Passwd) { p.Email = "a:b@example.com" },
 		"a colon in Passwd":      func(p *inlookup.Passwd) { p.Passwd = secret("a:b") },
@@ -376,6 +382,10 @@ func TestNewPasswdRefuses(t *testing.T) {
 		"a colon alone":          func(p *inlookup.Passwd) { p.Shell = ":" },
 		"a NUL in Gecos":         func(p *inlookup.Passwd) { p.Gecos = "A\x00" },
 		"a NUL at the end":       func(p *inlookup.Passwd) { p.Shell = "\x00" },
+		"a UID below 0":          func(p *inlookup.Passwd) { p.UID = -1 },
+		"a GID below 0":          func(p *inlookup.Passwd) { p.GID = math.MinInt },
+		"a UID that C cuts off":  func(p *inlookup.Passwd) { p.UID = int(tooLarge) },
+		"a GID that C cuts off":  func(p *inlookup.Passwd) { p.GID = int(tooLarge) },
 		"what says no such user": func(p *inlookup.Passwd) { p.Email = "No such user x@example.com" },
 	} {
 		p := good
@@ -391,6 +401,55 @@ func TestNewPasswdRefuses(t *testing.T) {
 		if err != nil || got.Passwd.Reveal() != passwd || got.Gecos != good.Gecos {
 			t.Errorf("%v with %q, %v", got, got.Passwd.Reveal(), err)
 		}
+	}
+	good.UID = int(min(math.MaxUint32, int64(math.MaxInt)))
+	if got, err := inlookup.NewPasswd(good).Passwd(); err != nil || got.UID != good.UID {
+		t.Errorf("the largest UID: %v, %v", got, err)
+	}
+}
+
+// TestNewAnswerOfAnyCode: a code that the wire cannot carry does not become another one.
+func TestNewAnswerOfAnyCode(t *testing.T) {
+	for code, want := range map[int64]int{
+		0: 0, 1: 1, -1: -1, math.MaxInt32: math.MaxInt32, math.MinInt32: math.MinInt32,
+		1 << 32: -1, 1<<32 + 1: -1, math.MaxInt32 + 1: -1, math.MinInt32 - 1: -1, math.MinInt64: -1,
+	} {
+		if int64(int(code)) != code {
+			continue // no int on this machine
+		}
+		if got := inlookup.NewAnswer(int(code)).Code(); got != want {
+			t.Errorf("%d became %d, want %d", code, got, want)
+		}
+	}
+}
+
+// TestUnknownType: no Resolver is asked a type that no server knows.
+func TestUnknownType(t *testing.T) {
+	r := new(counter)
+	cache := &inlookup.Cache{Resolver: r}
+	for _, typ := range []inlookup.Type{0, 8, 'T', 255} {
+		a, err := inquire(cache, typ, "user@example.com")
+		if a.Wire() != "" || !errors.Is(err, inlookup.ErrInvalid) {
+			t.Errorf("%v: %v, %v", typ, a, err)
+		}
+	}
+	if n := r.asked.Load(); n > 0 {
+		t.Errorf("the Resolver was asked %d questions", n)
+	}
+}
+
+// TestErrorsSayTheKindFirst: as all other errors of the package do.
+func TestErrorsSayTheKindFirst(t *testing.T) {
+	_, err := inquire(new(inlookup.Cache), inlookup.TypeUser, "user@example.com")
+	if !errors.Is(err, inlookup.ErrInvalid) || !strings.HasPrefix(err.Error(), "invalid message: ") {
+		t.Errorf("without a Resolver: %v", err)
+	}
+	says := inlookup.ResolverFunc(func(context.Context, inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.NewAnswer(-1), nil
+	})
+	_, err = inquire(&inlookup.Cache{Resolver: says}, inlookup.TypeUser, "user@example.com")
+	if err == nil || !strings.Contains(err.Error(), "or one that says error") {
+		t.Errorf("an answer that says error, without one: %v", err)
 	}
 }
 

@@ -112,6 +112,11 @@ func TestSecret(t *testing.T) {
 	if (inlookup.Secret{}).Reveal() != "" || (inlookup.Answer{}).Wire() != "" {
 		t.Error("a zero value holds something")
 	}
+	said := fmt.Sprintf("%s, %v, %+v, %q", inlookup.NewSecret(hiddenHash), inlookup.NewSecret("x"),
+		struct{ Passwd inlookup.Secret }{inlookup.NewSecret(hiddenHash)}, inlookup.Secret{})
+	if said != `(secret), (secret), {Passwd:(secret)}, ""` {
+		t.Errorf("secrets are described as %s", said)
+	}
 	described := fmt.Sprint(inlookup.NewData(inlookup.TypeHost, "abc"))
 	if described != "code 4, 8 bytes" {
 		t.Errorf("%q", described)

@@ -845,3 +845,37 @@ func TestServeEndsBesideAnotherReader(t *testing.T) {
 	all.Wait()
 	syscall.Close(fd)
 }
+
+// TestRenewSaysItOnce: while a request FIFO cannot be made again the log says so once, and again
+// only after the FIFO was back.
+func TestRenewSaysItOnce(t *testing.T) {
+	dir := t.TempDir()
+	var b strings.Builder
+	s := &Server{Resolver: echo, Getenv: environment("INFIFODIR", dir), Log: log.New(&b, "", 0)}
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "infifo")
+	move := func(from, to string) {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for turn := range 3 {
+		move(path, path+".kept")
+		writeFile(t, path, "no FIFO")
+		for range 3 {
+			s.renew()
+		}
+		if n := strings.Count(b.String(), "cannot be made again"); n != turn+1 {
+			t.Errorf("said %d times after %d losses: %s", n, turn+1, b.String())
+		}
+		move(path+".kept", path)
+		s.renew()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Serve(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -83,7 +83,9 @@ func demoIn(ctx context.Context, dir string, mode demoFlag, w io.Writer) (err er
 	defer func() { err = errors.Join(err, stop()) }()
 
 	client := &inlookup.Client{Getenv: getenv}
-	d := demonstration{ctx: ctx, w: w, paint: paints(w), cache: a.cache, mysql: a.mysql, client: client}
+	d := demonstration{
+		ctx: ctx, w: w, paint: paints(w), cache: a.cache, mysql: a.mysql, client: client,
+	}
 	d.tour(db)
 	d.status()
 	if mode == "serve" {

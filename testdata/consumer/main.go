@@ -28,7 +28,8 @@ func (b *book) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, er
 	b.asked++
 	a, ok := b.pages[q]
 	if !ok {
-		return inlookup.Answer{}, fmt.Errorf("%w: nothing about %s here", inlookup.ErrUnavailable, q.Email)
+		return inlookup.Answer{}, fmt.Errorf("%w: nothing about %s here",
+			inlookup.ErrUnavailable, q.Email)
 	}
 	return a, nil
 }
@@ -49,7 +50,8 @@ const user = "user@example.com"
 
 func passwd(dir string) inlookup.Passwd {
 	return inlookup.Passwd{
-		Email: user, Passwd: inlookup.NewSecret("$5$hash"), UID: 1, Gecos: "A User", Dir: dir, Shell: "NOQUOTA",
+		Email: user, Passwd: inlookup.NewSecret("$5$hash"), UID: 1, Gecos: "A User",
+		Dir: dir, Shell: "NOQUOTA",
 	}
 }
 

@@ -170,7 +170,8 @@ func (s *skipped) say() {
 	if text == "" {
 		return
 	}
-	text = fmt.Sprintf("skipped in %s: %s\n", strings.TrimSuffix(filepath.Base(os.Args[0]), ".test"), text)
+	program := strings.TrimSuffix(filepath.Base(os.Args[0]), ".test")
+	text = fmt.Sprintf("skipped in %s: %s\n", program, text)
 	if f := goTestErrors(); f != nil {
 		defer f.Close()
 		io.WriteString(f, text)
