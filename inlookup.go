@@ -286,7 +286,7 @@ func (c *config) read() {
 	c.relayAge = 60 * max(-many, min(minutes, many))
 	c.readHostIP()
 	c.localDB, _ = c.readDatabase("MYSQL_", "host.mysql", database{
-		hosts: "localhost", user: "indimail", name: "indimail", from: "the default",
+		hosts: "localhost", user: "indimail", name: "indimail", from: byDefault,
 	})
 	c.centralDB, c.aliasTable = c.readDatabase("CNTRL_", "host.cntrl", c.localDB)
 	c.readStores()
@@ -778,6 +778,9 @@ func (c *config) openPools(keep []*pool) {
 		s.pool = open(c.stores[first].db)
 	}
 }
+
+// byDefault is what database.from says of an account that nothing names.
+const byDefault = "the default"
 
 // plain returns db without what is only for messages.
 func (db database) plain() database {
@@ -1726,6 +1729,9 @@ func (db database) hideText(err error) error {
 		return err
 	}
 	from := "the user of " + db.from
+	if db.from == byDefault {
+		from = "the default user"
+	}
 	text := strings.ReplaceAll(refused.Message, "'"+db.user+"'", from)
 	if refusalOf(err) == denied {
 		text = "access denied to " + from
@@ -1840,20 +1846,23 @@ func (p *pool) optional(ctx context.Context, table, text string, args ...any) ([
 // isMissing reports whether err says that a table is missing. To an account with
 // rights on single tables MySQL says "denied" (1142), as of a table that is
 // there. But information_schema lists a table on which the account has any
-// right. One without any counts as missing, never without a warning.
+// right. One without any counts as missing. What counts as missing gets a warning.
 func (p *pool) isMissing(ctx context.Context, table string, err error) bool {
 	var refused *mysql.MySQLError
-	if !errors.As(err, &refused) || refused.Number != 1142 {
-		return refusalOf(err) == noTable
-	}
-	const text = "SELECT 1 FROM information_schema.tables WHERE table_schema=? AND table_name=?"
-	names := append([]string{p.of.name}, strings.Split(strings.Trim(table, "`"), "`.`")...)
-	rows, err := p.query(ctx, text, names[len(names)-2], names[len(names)-1])
-	if err != nil || len(rows) > 0 {
+	denied := errors.As(err, &refused) && refused.Number == 1142
+	if !denied && refusalOf(err) != noTable {
 		return false
 	}
-	p.config.warnOnce("database %s: table %s is missing, or the account has no right on it: "+
-		"it counts as empty", p.name, table)
+	if denied {
+		const text = "SELECT 1 FROM information_schema.tables" +
+			" WHERE table_schema=? AND table_name=?"
+		names := append([]string{p.of.name}, strings.Split(strings.Trim(table, "`"), "`.`")...)
+		rows, err := p.query(ctx, text, names[len(names)-2], names[len(names)-1])
+		if err != nil || len(rows) > 0 {
+			return false
+		}
+	}
+	p.config.warnOnce("database %s: %v", p.name, noTableError(table))
 	return true
 }
 
@@ -2702,7 +2711,13 @@ type probe struct {
 }
 
 // ErrNoTable is what Check says of a table that is missing, and counts as empty.
-var ErrNoTable = errors.New("there is no such table: it counts as empty")
+var ErrNoTable = errors.New("it counts as empty")
+
+// noTableError says that a table, whose name may be quoted, counts as empty.
+func noTableError(table string) error {
+	return fmt.Errorf("table %s is missing, or the account has no right on it: %w",
+		strings.ReplaceAll(table, "`", ""), ErrNoTable)
+}
 
 // Check connects to every database, which may take 15 seconds for each host. Then it
 // tries every SELECT of the seven questions there, asking for a mailbox that does
@@ -2735,7 +2750,7 @@ func (m *MySQL) Check(
 			start := time.Now()
 			_, err := p.query(ctx, one.text, slices.Repeat([]any{"0"}, one.values)...)
 			if one.optional != "" && p.isMissing(ctx, one.optional, err) {
-				err = fmt.Errorf("%w: %s", ErrNoTable, one.optional)
+				err = noTableError(one.optional)
 			}
 			cancel()
 			say(p.name, one.what, time.Since(start), err)

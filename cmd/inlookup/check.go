@@ -132,9 +132,7 @@ func (c *checkup) files(warnings string, err error) {
 		}
 	}
 	control := filepath.Dir(inlookup.ControlFile(nil, "host.mysql"))
-	if _, err := os.Stat(control); err != nil && os.Getenv("CONTROLDIR") != "" {
-		c.say(warning, "CONTROLDIR", "%v: set it to the directory of the control files", err)
-	}
+	c.configured("CONTROLDIR", control, "the control files")
 	names := []string{
 		"host.mysql", "host.cntrl", "host.master", "mcdinfo", "hostip", "smtproutes", "qmtproutes",
 		"timeoutread",
@@ -146,9 +144,22 @@ func (c *checkup) files(warnings string, err error) {
 		}
 		notes = c.file(name, path, notes)
 	}
-	notes = c.file("assign", inlookup.AssignFile(nil), notes)
+	assign := inlookup.AssignFile(nil)
+	c.configured("ASSIGNDIR", filepath.Dir(assign), "the file assign")
+	notes = c.file("assign", assign, notes)
 	for _, n := range notes {
 		c.say(n.verdict, "environment", "%s", n.text)
+	}
+}
+
+// configured warns if a variable is set to a directory that is missing. Without
+// the variable the directory may be.
+func (c *checkup) configured(variable, dir, what string) {
+	if os.Getenv(variable) == "" {
+		return
+	}
+	if _, err := os.Stat(dir); err != nil {
+		c.say(warning, variable, "%v: set it to the directory of %s", err, what)
 	}
 }
 
@@ -240,8 +251,8 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 		subject := fmt.Sprintf("%s: %s, %v", database, what, took.Round(100*time.Microsecond))
 		switch {
 		case errors.Is(err, inlookup.ErrNoTable):
-			c.say(warning, "database", "%s: %v; IndiMail makes it when it first writes there",
-				subject, err)
+			c.say(warning, "database", "%s: %v; if it is there, GRANT SELECT on it, "+
+				"else IndiMail makes it when it first writes there", subject, err)
 		case err == nil && took > slow:
 			c.say(warning, "database", "%s: slow: the server gives up after 3 s, its clients "+
 				"after 4", subject)
@@ -330,14 +341,16 @@ func isCertificateError(err error) bool {
 // refusal is remedy for an error of MySQL.
 func refusal(number uint16) (v verdict, advice string) {
 	switch number {
-	case 1044, // ER_DBACCESS_DENIED_ERROR
-		1045, // ER_ACCESS_DENIED_ERROR
-		1142, // ER_TABLEACCESS_DENIED_ERROR
-		1143, // ER_COLUMNACCESS_DENIED_ERROR
+	case 1044: // ER_DBACCESS_DENIED_ERROR
+		return wrong, "fix the name of the database (MYSQL_DATABASE, or in mcdinfo), or GRANT " +
+			"SELECT on it"
+	case 1045, // ER_ACCESS_DENIED_ERROR
 		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-		return wrong, "fix user, password and database in host.mysql, host.cntrl, mcdinfo, or " +
-			"MYSQL_USER, MYSQL_PASSWD and MYSQL_DATABASE, or GRANT SELECT on the database; " +
-			"in one line they are host:user:password:port"
+		return wrong, "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
+			"which has host:user:password:socket-or-port)"
+	case 1142, // ER_TABLEACCESS_DENIED_ERROR
+		1143: // ER_COLUMNACCESS_DENIED_ERROR
+		return wrong, "GRANT SELECT on the table"
 	case 1820, // ER_MUST_CHANGE_PASSWORD
 		1862: // ER_MUST_CHANGE_PASSWORD_LOGIN
 		return wrong, "the password of the account has expired: give it a new one, that does not " +

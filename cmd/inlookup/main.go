@@ -411,11 +411,10 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		for _, fault := range problems(errors.Join(err, loadErr)) {
 			s.logger.Printf("loading recent users: %s", fault)
 		}
-		line := "%d users loaded in %v"
-		if n == 1 {
-			line = "%d user loaded in %v"
+		if err == nil { // else not all who logged in are known
+			s.logger.Printf("%d of %d users loaded in %v", n, len(emails),
+				time.Since(start).Round(time.Millisecond))
 		}
-		s.logger.Printf(line, n, time.Since(start).Round(time.Millisecond))
 	}()
 	return func() {
 		stop()

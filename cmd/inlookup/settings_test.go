@@ -229,7 +229,7 @@ func TestRemedy(t *testing.T) {
 		{x509.UnknownAuthorityError{Cert: selfMade}, wrong, "made its certificate itself"},
 		{&tls.CertificateVerificationError{UnverifiedCertificates: []*x509.Certificate{selfMade},
 			Err: x509.HostnameError{}}, wrong, "made its certificate itself"},
-		{fmt.Errorf("%w: relay", inlookup.ErrNoTable), warning, "nothing to do"},
+		{fmt.Errorf("table relay: %w", inlookup.ErrNoTable), warning, "nothing to do"},
 	} {
 		v, advice := remedy(fmt.Errorf("database d on h: %w", c.err))
 		if v != c.verdict || !strings.Contains(advice, c.advice) {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +161,19 @@ func (s *side) spread(p *program, name string) {
 	if all := p.newSpread(name); len(all.fifos) > 0 {
 		s.fifos = all
 		s.Resolver = all
+		s.name = "the server on " + all.name()
 	}
+}
+
+// name returns the FIFOs, as infifo.1 to .5.
+func (s *spread) name() string {
+	first, last := s.fifos[0].Infifo, s.fifos[len(s.fifos)-1].Infifo
+	end := filepath.Ext(last)
+	stem := strings.TrimSuffix(first, filepath.Ext(first))
+	if first == last || stem+end != last {
+		return first
+	}
+	return first + " to " + end
 }
 
 // Resolve asks the next FIFO.

@@ -49,6 +49,7 @@ type comparison struct {
 	addresses atomic.Int64
 	withoutIP atomic.Int64 // addresses without a question to relay
 	counts    [outcomes]atomic.Int64
+	said      [2]string // the last error of each side, as printed
 }
 
 // A side is one of the two sources: A or B.
@@ -587,7 +588,8 @@ func (c *comparison) print(outcome int, fault string, q inlookup.Query, r [2]rep
 	if outcome == known {
 		fmt.Fprintf(out, "  the C server %s\n", fault)
 	}
-	if len(r[0].fields) > 0 && len(r[0].fields) == len(r[1].fields) {
+	pairs := q.Type != inlookup.TypeAlias // whose one field may be long
+	if pairs && len(r[0].fields) > 0 && len(r[0].fields) == len(r[1].fields) {
 		for i, f := range r[0].fields {
 			if f != r[1].fields[i] {
 				fmt.Fprintf(out, "  %s\n", f.difference(r[1].fields[i]))
@@ -595,10 +597,25 @@ func (c *comparison) print(outcome int, fault string, q inlookup.Query, r [2]rep
 		}
 	} else {
 		for i, s := range c.sides {
-			fmt.Fprintf(out, "  %s: %s\n", s.letter, r[i].text())
+			fmt.Fprintf(out, "  %s: %s\n", s.letter, c.replyText(i, q, r[i]))
 		}
 	}
 	out.Flush() // the last Flush returns its error
+}
+
+// replyText is r.text, but never the same error twice in a row. Calls do not
+// overlap.
+func (c *comparison) replyText(side int, q inlookup.Query, r reply) string {
+	text := r.text()
+	if r.err == nil {
+		return text
+	}
+	fault := strings.TrimPrefix(text, q.Type.String()+": ")
+	if c.said[side] == fault {
+		return "the same error"
+	}
+	c.said[side] = fault
+	return text
 }
 
 // questions returns the number of questions asked.

@@ -427,6 +427,46 @@ func TestCompareErrors(t *testing.T) {
 	}
 }
 
+// Lines of aliases can be long, so each side has a line.
+func TestCompareAliasLines(t *testing.T) {
+	recorded, _ := goldenAnswers(t)
+	of := func(lines string) answers {
+		return recorded.with(answers{ofUser(inlookup.TypeAlias): inlookup.NewData(inlookup.TypeAlias, lines)})
+	}
+	status, stdout, _ := newDuel(t, of("&a@b\n/m\n"), of("&a@b\n")).compare(t, user+"\n")
+	if status != exitNo {
+		t.Errorf("exit %d", status)
+	}
+	has(t, stdout, "differs: alias lines of \"user@example.com\"\n"+
+		"  A: lines \"&a@b\" \"/m\"\n  B: lines \"&a@b\"\n")
+}
+
+// An error that each question gets is printed once.
+func TestCompareRepeatedError(t *testing.T) {
+	recorded, _ := goldenAnswers(t)
+	d := newDuel(t, recorded, fake(func(q inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.Answer{}, fmt.Errorf("%v: %w: database is away", q.Type, inlookup.ErrUnavailable)
+	}))
+	_, stdout, _ := d.compare(t, "user@example.com\n", "-p", "1")
+	count(t, stdout, map[string]int{"errors": 7})
+	if said := strings.Count(stdout, "database is away"); said != 1 {
+		t.Errorf("said %d times", said)
+	}
+	has(t, stdout, "  B: User Query: lookup unavailable: database is away\n", "  B: the same error\n")
+}
+
+// A server with several FIFOs is named with all of them.
+func TestCompareNames(t *testing.T) {
+	recorded, lines := goldenAnswers(t)
+	env := environment(t)
+	dir := env["INFIFODIR"]
+	serve(t, env, recorded)
+	startC(t, dir, 3, false)
+	s := setting{env: env, stdin: strings.NewReader(lines)}
+	_, stdout, _ := s.run(t, "-i=", "-compare", "c")
+	has(t, stdout, "A: the server on "+dir+"/infifo\nB: the server on "+dir+"/c.1 to .3\n")
+}
+
 var host25 = answers{
 	{Type: inlookup.TypeHost, Email: "user@example.com"}: inlookup.NewData(
 		inlookup.TypeHost, "example.com:192.0.2.25:25"),

@@ -143,7 +143,7 @@ func TestListenLimits(t *testing.T) {
 	hangingFIFO(t, env)
 	url, _ := exporting(t, env, "127.0.0.1:0")
 	r, body := get(t, url)
-	if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "no answer: ") {
+	if r.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "no answer in 1 s. ") {
 		t.Errorf("%s, %q", r.Status, body)
 	}
 	request, err := http.NewRequest("GET", url, nil)

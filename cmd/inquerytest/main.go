@@ -609,7 +609,7 @@ func (from source) advise(err error, q inlookup.Query) error {
 	case from.log != nil && from.log.Load() != nil:
 		return fmt.Errorf("%w: %s", err, *from.log.Load())
 	case isTimeout(err):
-		return fmt.Errorf("%w: %s", err, from.silence(q))
+		return &silenceError{from.silence(q), err}
 	}
 	return fmt.Errorf("%w: see the log of %s", err, from.name)
 }
@@ -637,21 +637,39 @@ func unsent(err error) error {
 	return err
 }
 
+// A silenceError is an error of time, in words of what may be its reason.
+type silenceError struct {
+	text string
+	err  error
+}
+
+func (e *silenceError) Error() string { return e.text }
+func (e *silenceError) Unwrap() error { return e.err }
+
 // silence returns why a server that read a question may not answer it. It gets
 // the right to write into the FIFO for the answer from the FIFO's group.
 func (from source) silence(q inlookup.Query) string {
-	why := from.name + " hangs"
-	if q.Type > inlookup.TypeDomain {
-		why += ", is the C program, which knows no -F, -s and -x"
-	}
+	text := fmt.Sprintf("no answer in %s s. ", replySeconds(from.getenv))
 	if overTCP(from.getenv) {
-		return why
+		return text + "Perhaps " + from.name + " hangs; its log says more"
 	}
 	dir := cmp.Or(from.getenv("FIFOTMPDIR"), from.getenv("REPLYDIR"), "/tmp")
-	return fmt.Sprintf("%s, or cannot write into a FIFO in %s of group %s and mode %s: "+
-		"set FIFOTMPDIR to the server's REPLYDIR, or to a directory with a group of the "+
-		"server (chgrp, chmod g+s), or ask as a user in such a group",
-		why, dir, replyGroup(dir), cmp.Or(from.getenv("FIFO_MODE"), "0660"))
+	text += fmt.Sprintf("Either %s answers only into its REPLYDIR, or has no right to write into "+
+		"this FIFO (in %s, group %s, mode %s): set FIFOTMPDIR to the server's REPLYDIR, or to a "+
+		"directory with a group of the server",
+		from.name, dir, replyGroup(dir), cmp.Or(from.getenv("FIFO_MODE"), "0660"))
+	if q.Type > inlookup.TypeDomain {
+		text += "; or it is the C program, which knows no -F, -s and -x"
+	}
+	return text + "; or it hangs. Its log says more"
+}
+
+// replySeconds returns how long a client waits for an answer, as its control
+// file says.
+func replySeconds(getenv func(string) string) string {
+	text, _ := os.ReadFile(inlookup.ControlFile(getenv, "timeoutread"))
+	n := strings.TrimLeft(leadingNumber(strings.TrimSpace(string(text))), "0")
+	return cmp.Or(n, "4")
 }
 
 // replyGroup returns the group of a FIFO for an answer that is made in dir. A

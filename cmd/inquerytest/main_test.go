@@ -469,11 +469,14 @@ func TestSilence(t *testing.T) {
 		if status != exitFault || strings.Contains(stderr, "log of") {
 			t.Errorf("%s: exit %d", args, status)
 		}
-		oneLine(t, stderr, "infifo hangs, ")
-		oneLine(t, stderr, "cannot write into a FIFO in "+dir+" of group "+replyGroup(dir)+
-			" and mode 0600: set FIFOTMPDIR to the server's REPLYDIR")
-		if args == "-s" {
-			oneLine(t, stderr, "is the C program, which knows no -F, -s and -x")
+		oneLine(t, stderr, ": no answer in 1 s. Either the server on "+env["INFIFODIR"]+
+			"/infifo answers only into its REPLYDIR, or has no right to write into this FIFO (in "+dir+
+			", group "+replyGroup(dir)+", mode 0600): set FIFOTMPDIR to the server's REPLYDIR, or to a "+
+			"directory with a group of the server; or it ")
+		oneLine(t, stderr, "; or it hangs. Its log says more")
+		const c = "; or it is the C program, which knows no -F, -s and -x; "
+		if isStatus := args == "-s"; isStatus != strings.Contains(stderr, c) || strings.Contains(stderr, "context") {
+			t.Errorf("%s: %s", args, stderr)
 		}
 	}
 	if os.Geteuid() == 0 {

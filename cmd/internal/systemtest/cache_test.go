@@ -143,17 +143,14 @@ func logins(t *testing.T, db *mariadb.DB) {
 }
 
 // loaded waits until the cache has been loaded that many times, each time with n
-// users, and until the server asks no more of itself.
-func (p *process) loaded(times, n int) {
+// users of all, and until the server asks no more of itself.
+func (p *process) loaded(times, n, all int) {
 	p.t.Helper()
 	p.startLines()
 	eventually(p.t, "recent users are loaded", func() bool {
 		return strings.Count(p.stderr.String(), " loaded in ") >= times
 	})
-	line := fmt.Sprintf("inlookup: %d users loaded in ", n)
-	if n == 1 {
-		line = "inlookup: 1 user loaded in "
-	}
+	line := fmt.Sprintf("inlookup: %d of %d users loaded in ", n, all)
 	if got := strings.Count(p.stderr.String(), line); got != times {
 		p.t.Errorf("%d times %q, want %d:\n%s", got, line, times, p.stderr.String())
 	}
@@ -173,7 +170,7 @@ func TestRecentUsersAreLoaded(t *testing.T) {
 		p := s.serve("-c", "3600", "-i", instances)
 		c := s.client()
 		for times := 1; times <= 2; times++ { // at the start, and after SIGHUP
-			p.loaded(times, len(recent))
+			p.loaded(times, len(recent), len(recent)+1) // one is no user
 			asked := count.questions()
 			all(t, c, "recent users", recent)
 			if n := asked(); n != 0 {
@@ -188,7 +185,7 @@ func TestRecentUsersAreLoaded(t *testing.T) {
 			}
 			p.signal(syscall.SIGHUP)
 		}
-		p.loaded(3, len(recent))
+		p.loaded(3, len(recent), len(recent)+1)
 		p.terminate()
 	}
 }
@@ -202,7 +199,7 @@ func TestCentralDatabaseIsNotAskedForLogins(t *testing.T) {
 	s := goldenSite(t, db)
 	s.env["CNTRL_DATABASE"] = "centre"
 	p := s.serve("-c", "3600")
-	p.loaded(1, 2) // duser's host would be in the central database
+	p.loaded(1, 2, 4) // duser's host would be in the central database
 	if log := p.stderr.String(); strings.Contains(log, "loading recent users") {
 		t.Error(log)
 	}
@@ -221,7 +218,7 @@ func TestLatestUsersAreKept(t *testing.T) {
 	t.Cleanup(func() { db.Exec("DELETE FROM lastauth") })
 	s := goldenSite(t, db)
 	s.env["MAX_BTREE_COUNT"] = "1"
-	s.serve("-c", "3600").loaded(1, 1)
+	s.serve("-c", "3600").loaded(1, 1, users)
 	kept := ""
 	for i := users - atATime; i < users; i++ {
 		email := fmt.Sprintf("login%d@recent.example", i)

@@ -33,14 +33,21 @@ mariadbd --no-defaults --skip-networking --user=mysql --datadir=/srv/data \
 database=$!
 trap 'kill $(cat /run/inlookup.pid) $database; wait' EXIT
 until [ -S /run/mysqld/mysqld.sock ]; do sleep 0.1; done
+unit() { # its user, and the variables that it sets; exec, so that $! is the program
+	env=$(sed -n 's/^Environment=//p' "/etc/systemd/system/$1.service")
+	shift
+	exec setpriv --reuid indimail --regid indimail --clear-groups env $env "$@"
+}
 systemctl() {
 	[ "$1" = enable ] || return 0
-	setpriv --reuid indimail --regid indimail --clear-groups \
-		env INFIFODIR=/run/indimail/inlookup /usr/local/lib/inlookup/inlookup &
+	install -d -m 2775 -o indimail -g indimail /run/indimail/inlookup /run/indimail/inquery
+	unit inlookup /usr/local/lib/inlookup/inlookup &
 	echo $! >/run/inlookup.pid
 	until [ -p /run/indimail/inlookup/infifo ]; do sleep 0.1; done
 }
 . "$2"
+cp cmd/inlookup/inlookup-metrics.service /etc/systemd/system
+(unit inlookup-metrics /usr/local/lib/inlookup/inquerytest -s)
 `
 
 func TestInstall(t *testing.T) {
@@ -77,10 +84,11 @@ func TestInstall(t *testing.T) {
 	if err != nil || strings.Contains(text, "\nwrong ") {
 		t.Errorf("%v\n%s", err, text)
 	}
-	for _, want := range []string{ // the last two are of -watch
+	for _, want := range []string{ // the two before the last are of -watch, the last of the metrics
 		"ok       database     indimail on localhost: users, ",
 		"user@example.com has all services enabled\n",
-		"\nquestions a second: ", "\ndatabase indimail on localhost: up\n",
+		"\nok       REPLYDIR ", "\nquestions a second: ",
+		"\ndatabase indimail on localhost: up\n", "\ninlookup_queries_total{",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)

@@ -22,6 +22,19 @@ func TestMetricsUnit(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		testmain.Skip(t, "systemd-analyze is not installed: apt-get install systemd")
 	}
+	server, err := os.ReadFile("../../inlookup/inlookup.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Replies go where the server answers. Its unit makes that directory anew at each start, so
+	// this one may see all of /run.
+	_, dir, _ := strings.Cut(string(server), " REPLYDIR=")
+	dir = strings.Fields(dir + " none")[0]
+	for _, want := range []string{"\nEnvironment=INFIFODIR=/run/indimail/inlookup FIFOTMPDIR=" + dir + "\n", "\nReadWritePaths=/run\n"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the unit has no %q", want)
+		}
+	}
 	s := newSite(t, nil)
 	unit := filepath.Join(s.dir, "inlookup-metrics.service")
 	here := strings.ReplaceAll(string(text), "/usr/local/lib/inlookup", bin)

@@ -233,7 +233,7 @@ func testMigrated(t *testing.T, s *service, p *process, db *mariadb.DB, cache bo
 	}
 	if cache {
 		eventually(t, "the recent user is loaded", func() bool {
-			return strings.Contains(p.stdout.String(), "1 user loaded in ")
+			return strings.Contains(p.stdout.String(), "1 of 1 users loaded in ")
 		})
 	}
 	counts := asked.counts()
