@@ -79,7 +79,7 @@ func TestHangDoesNotBarTheHost(t *testing.T) {
 	db := resolvingDB(t, "127.0.0.1 localhost\n127.0.0.2 mailhost.test\n", "",
 		"--max-connect-errors=100")
 	f := newForwarder(t, "127.0.0.1:0", db)
-	f.from = namedClient
+	f.from.Store(namedClient)
 	s := stormSite(t, f)
 	p := s.serve()
 	l := newLoad(s, 400)
@@ -109,7 +109,7 @@ func TestDeadNameServer(t *testing.T) {
 	db := resolvingDB(t, "127.0.0.1 localhost\n",
 		"nameserver "+nameServer+"\noptions timeout:5 attempts:1\n")
 	f := newForwarder(t, "127.0.0.1:0", db)
-	f.from = namedClient
+	f.from.Store(namedClient)
 	s := stormSite(t, f)
 	s.serve()
 	l := newLoad(s, 400)

@@ -27,7 +27,7 @@ type forwarder struct {
 	listener net.Listener
 	port     string
 	to       string
-	from     *net.TCPAddr // of connections to the database; nil: any
+	from     atomic.Pointer[net.TCPAddr] // of connections to the database; nil: any
 
 	greeting atomic.Int64 // nanoseconds for which the database's first word is held back
 	selects  atomic.Int64 // nanoseconds for which each SELECT is held back
@@ -109,8 +109,8 @@ func (f *forwarder) isSilent(client net.Conn) bool {
 func (f *forwarder) forward(client net.Conn) {
 	defer client.Close()
 	dialer := net.Dialer{}
-	if f.from != nil {
-		dialer.LocalAddr = f.from
+	if from := f.from.Load(); from != nil {
+		dialer.LocalAddr = from
 	}
 	server, err := dialer.Dial("tcp", f.to)
 	if err != nil {
