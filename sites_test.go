@@ -260,7 +260,7 @@ func TestAccessDenied(t *testing.T) {
 		env   []string
 		want  []string // of each pool
 	}{
-		{nil, nil, []string{"the default" + without}},
+		{nil, nil, []string{"the default user" + without}},
 		{nil, []string{"MYSQL_USER", secret}, []string{"MYSQL_USER" + without}},
 		{nil, []string{"MYSQL_USER", "u", "MYSQL_PASSWD", secret}, []string{"MYSQL_USER"}},
 		{map[string]string{"host.mysql": "\nh:" + secret}, nil, []string{"@host.mysql:2" + without}},
@@ -275,7 +275,7 @@ func TestAccessDenied(t *testing.T) {
 			[]string{"@host.mysql:1", "@host.cntrl:1"}},
 		{map[string]string{"mcdinfo": "domain d.example 0\nserver s\nmdahost 192.0.2.1\nport 1\n" +
 			"use_ssl 0\ndatabase d\nuser " + secret + "\npass p\n"}, nil,
-			[]string{"the default" + without, "@mcdinfo:7"}},
+			[]string{"the default user" + without, "@mcdinfo:7"}},
 	} {
 		dir := controls(t, c.files)
 		m := configured(t, dir, c.env...)
@@ -286,7 +286,8 @@ func TestAccessDenied(t *testing.T) {
 				if errorNumber(err) != number || strings.Contains(err.Error(), secret) {
 					t.Errorf("%d: %v", number, err)
 				}
-				_, text, _ := strings.Cut(err.Error(), "access denied to the user of ")
+				_, text, _ := strings.Cut(err.Error(), "access denied to ")
+				text = strings.TrimPrefix(text, "the user of ")
 				text = strings.ReplaceAll(text, dir+"/", "@")
 				if number == 1044 {
 					got = append(got, text)
