@@ -50,7 +50,7 @@ func TestServiceAsSvctoolMakesIt(t *testing.T) {
 		eventually(t, "the log has "+want, func() bool { return strings.Contains(current(), want) })
 	}
 	eventually(t, "the log has a line of standard error", func() bool {
-		return strings.Contains(current(), "1 user loaded in ")
+		return strings.Contains(current(), " users loaded in ")
 	})
 	askAll(t, s) // the second time from memory
 	eventually(t, "the log has a hit", func() bool {
