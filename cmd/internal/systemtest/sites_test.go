@@ -345,6 +345,9 @@ func TestDbinfoSignals(t *testing.T) {
 			return status == inlookup.StatusActive && err == nil
 		})
 	}
+	eventually(t, "the last line", func() bool { // it comes after what it says
+		return strings.Contains(p.stderr.String(), "inlookup: SIGINT: control files read")
+	})
 	contains(t, "the log", p.stderr.String(), `^inlookup: /\S+/host.master: table dbinfo counts, not `+path,
 		"^inlookup: SIGHUP: control files read", "^inlookup: SIGINT: control files read")
 	status, lines := s.check()
