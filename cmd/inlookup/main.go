@@ -250,7 +250,7 @@ func serve(o options, out, errOut *lineWriter, logger *log.Logger) error {
 	// Most of the heap is the cache, which lives long. The collector runs when
 	// the heap has grown by a fifth, not when it has doubled. So a million users
 	// take less than 200 bytes each beyond key and answer.
-	debug.SetGCPercent(20)
+	debug.SetGCPercent(usualGC)
 
 	for _, w := range slices.Concat(o.warnings, settingWarnings()) {
 		logger.Printf("warning: %s", w)
@@ -391,6 +391,10 @@ func (s *service) reload(reconnect bool) {
 // preloadTime limits a preload.
 const preloadTime = 5 * time.Minute
 
+// By how many percent the heap grows until the collector runs. A preload fills
+// it, and would spend half of its time on collecting little.
+const usualGC, preloadGC = 20, 60
+
 // preload loads the users who logged in lately into the cache, in the
 // background. cancel stops it and waits for its end.
 func (s *service) preload(ctx context.Context) (cancel func()) {
@@ -403,7 +407,9 @@ func (s *service) preload(ctx context.Context) (cancel func()) {
 		defer close(done)
 		start := time.Now()
 		emails, err := s.mysql.Recent(ctx, s.recent)
+		debug.SetGCPercent(preloadGC)
 		n, loadErr := s.cache.Preload(ctx, emails)
+		debug.SetGCPercent(usualGC)
 		debug.FreeOSMemory() // emails may have been as large as the cache
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return // before another preload, or the end
