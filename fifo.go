@@ -423,7 +423,7 @@ type ServerStats struct {
 	Started       time.Time
 	Queries       [TypeDomain + 1]uint64 // by Type; [0] unused
 	Refused       uint64                 // bytes that were no request
-	Undeliverable uint64                 // replies without FIFO, reader or room, or outside ReplyDir
+	Undeliverable uint64                 // replies with no FIFO, reader or room, or not in ReplyDir
 	Unopened      uint64                 // replies not opened for lack of descriptors or rights
 	Busy          uint64                 // refused because too many questions waited
 	Unavailable   uint64                 // answered with an error
