@@ -28,7 +28,7 @@ func TestRemovedFIFOIsMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the log says that it is made again", func() bool {
-		return exists(path) && strings.Contains(p.stderr.String(), path)
+		return strings.Contains(p.stderr.String(), path+" was removed or replaced: made again")
 	})
 	if info, err := os.Lstat(path); err != nil || info.Mode() != fs.ModeNamedPipe|0o660 {
 		t.Errorf("%v, %v", info, err)
