@@ -60,18 +60,31 @@ func TestDemo(t *testing.T) {
 			`inlookup_database_errors_total{database="indimail on localhost"} `, "  (while MariaDB was away)\n")},
 	} {
 		startMariaDB = test.start
-		out := demonstrate(t)
-		if errors.Is(started, mariadb.ErrNotInstalled) {
-			testmain.Missing(t, started)
-		}
-		if started != nil {
-			t.Fatal(started)
-		}
-		out = differs.ReplaceAllString(out, "#")
-		for _, line := range append(seven, test.lines...) {
-			if !strings.Contains(out, line) {
-				t.Errorf("%s: no %q in:\n%s", test.name, line, out)
+		var out string
+		lacks := func() (lines []string) {
+			out = demonstrate(t)
+			if errors.Is(started, mariadb.ErrNotInstalled) {
+				testmain.Missing(t, started)
 			}
+			if started != nil {
+				t.Fatal(started)
+			}
+			out = differs.ReplaceAllString(out, "#")
+			for _, line := range append(seven, test.lines...) {
+				if !strings.Contains(out, line) {
+					lines = append(lines, line)
+				}
+			}
+			return lines
+		}
+		// Memory keeps for a second. A busy machine may ask again later than that.
+		lines := lacks()
+		for tries := 1; len(lines) > 0 && tries < 3; tries++ {
+			t.Logf("%s: tried again, because there is no %q", test.name, lines)
+			lines = lacks()
+		}
+		if len(lines) > 0 {
+			t.Errorf("%s: no %q in:\n%s", test.name, lines, out)
 		}
 		if strings.Contains(out, "NotARealHash") {
 			t.Errorf("%s: a password hash is printed", test.name)

@@ -121,7 +121,8 @@ func (c *cServer) count(counts map[string]int, path string) {
 
 // clusterEnv returns the environment of a cluster with one distributed domain,
 // which has an alias.
-func clusterEnv(t *testing.T) map[string]string {
+// timeoutread is how many seconds a client waits.
+func clusterEnv(t *testing.T, timeoutread string) map[string]string {
 	t.Helper()
 	env := environment(t)
 	control := t.TempDir()
@@ -135,7 +136,7 @@ func clusterEnv(t *testing.T) map[string]string {
 	for name, text := range map[string]string{
 		"mcdinfo":     "domain local.example 0\n" + store + "domain dist.example 1\n" + store,
 		"assign":      "+alias.example-:alias.example:1:1:" + domains + "/alias.example:-::\n.\n",
-		"timeoutread": "1",
+		"timeoutread": timeoutread,
 	} {
 		if err := os.WriteFile(filepath.Join(control, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -151,7 +152,11 @@ func TestCompareCluster(t *testing.T) {
 	for _, served := range []bool{false, true} {
 		t.Run(fmt.Sprintf("served before %v", served), func(t *testing.T) {
 			t.Parallel()
-			env := clusterEnv(t)
+			timeout := "60"
+			if served {
+				timeout = "1" // which each death costs
+			}
+			env := clusterEnv(t, timeout)
 			serve(t, env, answers{})
 			const processes = 3
 			c := startC(t, env["INFIFODIR"], processes, served, "dist.example", "alias.example")
@@ -191,7 +196,7 @@ func TestCompareCluster(t *testing.T) {
 // Of a server that is gone for good, each question is an error, without a wait
 // for each.
 func TestCompareClusterGone(t *testing.T) {
-	env := clusterEnv(t)
+	env := clusterEnv(t, "1")
 	serve(t, env, answers{})
 	c := startC(t, env["INFIFODIR"], 1, false, "dist.example")
 	s := setting{env: env}.program(nil, nil).newSpread("c")

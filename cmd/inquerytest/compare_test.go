@@ -639,7 +639,7 @@ func TestCompareMariaDB(t *testing.T) {
 	if regexp.MustCompile(`\$[56]\$|changedch|UserHash`).MatchString(stdout + stderr) {
 		t.Errorf("a hash was printed:\n%s%s", stdout, stderr)
 	}
-	status, stdout, _ = s.run(t, "-i=", "-compare", "mysql", "-c", "60")
+	status, stdout, _ = s.run(t, "-i=", "-compare", "mysql", "-c", "300")
 	count(t, stdout, map[string]int{"addresses": 1})
 	if status != exitNo {
 		t.Errorf("exit %d", status)

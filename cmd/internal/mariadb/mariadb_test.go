@@ -41,13 +41,20 @@ func run(t *testing.T, dir string) *DB {
 	return db
 }
 
+// Limits for one connection of users: to a server that lives, and to one that is not
+// to answer.
+const (
+	alive = 30 * time.Second
+	dead  = time.Second
+)
+
 // users asks, as the user indimail, how many users there are.
-func users(network, addr string) (n int, err error) {
+func users(network, addr string, limit time.Duration) (n int, err error) {
 	config := mysql.NewConfig()
 	config.Net, config.Addr, config.DBName = network, addr, "indimail"
 	config.User, config.Passwd = "indimail", "secret"
 	config.Logger = &mysql.NopLogger{}
-	config.Timeout, config.ReadTimeout = time.Second, time.Second
+	config.Timeout, config.ReadTimeout = limit, limit
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return 0, err
@@ -64,7 +71,7 @@ func (db *DB) tcp() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(d
 func check(t *testing.T, db *DB) {
 	t.Helper()
 	for network, addr := range map[string]string{"tcp": db.tcp(), "unix": db.Socket} {
-		if n, err := users(network, addr); n != 3 || err != nil {
+		if n, err := users(network, addr, alive); n != 3 || err != nil {
 			t.Errorf("over %s: %d users, %v; want the sample's 3", network, n, err)
 		}
 	}
@@ -76,7 +83,7 @@ func gone(t *testing.T, db *DB) {
 	if err := syscall.Kill(db.PID(), 0); err != syscall.ESRCH {
 		t.Errorf("process %d after its end: %v", db.PID(), err)
 	}
-	if n, err := users("tcp", db.tcp()); err == nil {
+	if n, err := users("tcp", db.tcp(), dead); err == nil {
 		t.Errorf("%d users from a server that is gone", n)
 	}
 }
@@ -186,7 +193,7 @@ func testPause(t *testing.T, db *DB) {
 	if err := db.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := users("tcp", db.tcp()); err == nil {
+	if n, err := users("tcp", db.tcp(), dead); err == nil {
 		t.Errorf("%d users from a paused server", n)
 	}
 	if err := db.Continue(); err != nil {
@@ -285,12 +292,13 @@ func TestParentKilled(t *testing.T) {
 	if addr == "" {
 		t.Fatalf("the other process: %v\n%s", cmd.Wait(), printed)
 	}
-	if _, err := users("tcp", addr); err == nil || !strings.Contains(err.Error(), "doesn't exist") {
+	_, err = users("tcp", addr, alive)
+	if err == nil || !strings.Contains(err.Error(), "doesn't exist") {
 		t.Errorf("the other process's MariaDB: %v, want an answer, that it has no such table", err)
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			return // nobody listens
