@@ -376,6 +376,16 @@ func (l *load) closed(callers int, length time.Duration, q func() inlookup.Query
 	return judge(fates)
 }
 
+// serves expects that 20 questions a second are all answered.
+func (l *load) serves(when string) {
+	l.t.Helper()
+	oneOfThree(l.t, func(c *complaint) {
+		if v := l.steady(20, time.Second, oneSelect); len(v.refused)+len(v.lost) > 0 {
+			c.addf("%s: %v", when, v)
+		}
+	})
+}
+
 // A complaint collects what was wrong with one try of a scenario.
 type complaint []string
 
@@ -385,7 +395,7 @@ func (c *complaint) addf(format string, args ...any) {
 
 // oneOfThree tries a scenario up to three times. One try without a complaint is
 // enough: what these tests look for happens each time, a busy machine does not.
-func oneOfThree(t *testing.T, scenario func(c *complaint)) {
+func oneOfThree(t testing.TB, scenario func(c *complaint)) {
 	t.Helper()
 	const tries = 3
 	for i := range tries {

@@ -85,9 +85,14 @@ func TestPreloadInBulk(t *testing.T) {
 		group.Wait()
 		alone := l.steady(50, 3*time.Second, stranger)
 		n, _ := strconv.Atoi(m[1])
+		p.terminate()
 		took, err := time.ParseDuration(m[2])
-		if err != nil || n != users {
-			t.Fatalf("%q, want %d users: %v", m[0], users, err)
+		if err != nil {
+			t.Fatalf("%q: %v", m[0], err)
+		}
+		if n != users { // a SELECT may have failed, and is not asked again
+			c.addf("%q, want %d users", m[0], users)
+			return
 		}
 		rows := float64(n) / took.Seconds()
 		t.Logf("%d users loaded in %v: %.0f rows a second; without a cache 16 clients have"+
@@ -99,6 +104,5 @@ func TestPreloadInBulk(t *testing.T) {
 		if len(beside.refused)+len(beside.lost) > 0 {
 			c.addf("live questions beside a preload: %v", beside)
 		}
-		p.terminate()
 	})
 }

@@ -561,10 +561,18 @@ func (s *soak) fateOfAll(t *testing.T) {
 	if s.fates[soakRight].Load() < 100 || s.fates[soakUnavailable].Load() == 0 {
 		t.Errorf("this test tests little: %v", s)
 	}
-	for _, r := range s.rows {
-		if a, err := s.observer.Resolve(t.Context(), r.query); !a.Equal(r.answer) || err != nil {
-			t.Errorf("when all is over: %v of %s: %q, %v", r.query.Type, r.query.Email, a, err)
-		}
+	for _, r := range s.rows { // the last fault may just have gone
+		within(t, recover, "when all is over, an answer", func() bool {
+			a, err := s.observer.Resolve(t.Context(), r.query)
+			right := a.Equal(r.answer) && err == nil
+			if !right {
+				t.Logf("when all is over: %v of %s: %q, %v", r.query.Type, r.query.Email, a, err)
+			}
+			if !right && err == nil {
+				t.Fatal("a wrong answer")
+			}
+			return right
+		})
 	}
 }
 
