@@ -139,8 +139,7 @@ func TestLikeDomainsAreNone(t *testing.T) {
 func TestStrangeNeighbour(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	mysql := s.resolver()
-	d := inlookup.Directory{Resolver: mysql}
+	d := inlookup.Directory{Resolver: patient{s.resolver()}}
 	var askers sync.WaitGroup
 	for i := range 64 {
 		askers.Go(func() {
@@ -203,7 +202,7 @@ func TestEachGetsItsOwnAnswer(t *testing.T) {
 		mustExec(t, db, tables+rows, "")
 		s := newSite(t, db)
 		s.env["MYSQL_TABLE"], s.env["MYSQL_INACTIVE_TABLE"] = "many_active", "many_inactive"
-		mysql := s.resolver()
+		mysql := patient{s.resolver()}
 		var clients sync.WaitGroup
 		for question, answer := range want {
 			clients.Go(func() {

@@ -72,7 +72,8 @@ func TestEqualQuestionsAreAskedOnce(t *testing.T) {
 func TestHitsAskNothing(t *testing.T) {
 	db := database(t)
 	s := goldenSite(t, db)
-	s.serve("-i", "2").startLines() // after which it asks no more of itself
+	s.env["CACHE_NEGATIVE_TTL"] = "1h" // longer than a slow machine takes
+	s.serve("-i", "2").startLines()    // after which it asks no more of itself
 	all(t, s.client(), "misses", known)
 	count := newCounter(t, db)
 	asked, hits := count.questions(), s.counts()["cache_hits_total"]
@@ -304,7 +305,8 @@ func TestExplainChangesNothing(t *testing.T) {
 	explain("1", "user@alias.example.org", place...)
 	explain("2", "user@example.com", "cache: +never.*")
 	show(t, s.client(), "3 missing@example.com")
-	explain("3", "missing@example.com", "cache: +hit", "time left: +(20s|1.*s)", "absent: +true")
+	explain("3", "missing@example.com",
+		"cache: +hit", "time left: +(20s|1?[0-9.]+m?s)", "absent: +true")
 	explain("3", "duser@dist.example.net", "distributed: +true", "mail store: +192.0.2.26")
 	explain("3", "missing@dist.example.net", "database: +none.*")
 	explain("3", "us\ter@example.com", "database: +none.*")
@@ -405,7 +407,9 @@ func TestCacheHasBounds(t *testing.T) {
 	if got := none.text(inlookup.Query{Type: inlookup.TypeExplain, Email: "life@example.com", IP: "3"}); !strings.Contains(got, "cache:       none\n") {
 		t.Errorf("USE_BTREE=0: %s", got)
 	}
-	within(t, 2*time.Second, "CACHE_TTL ends a life", func() bool { return show(t, brief, asked) == value("new") })
+	eventually(t, "CACHE_TTL ends a life", func() bool {
+		return show(t, brief, asked) == value("new")
+	})
 
 	for _, q := range []string{"3 user@example.com", asked, "3 over@example.com"} { // the user's is the one not used for longest
 		show(t, two, q)
@@ -422,7 +426,10 @@ func TestCacheHasBounds(t *testing.T) {
 		t.Error(got)
 	}
 	addUser(t, db, "newcomer", "example.com", "hash")
-	within(t, 2*time.Second, "CACHE_NEGATIVE_TTL ends a life", func() bool { return show(t, negative, "1 newcomer@example.com") == "active" })
+	// Without it the life would be 20 s.
+	within(t, 10*time.Second, "CACHE_NEGATIVE_TTL ends a life", func() bool {
+		return show(t, negative, "1 newcomer@example.com") == "active"
+	})
 }
 
 // While all turns are taken by questions that MariaDB keeps waiting, what needs no MariaDB is answered.
@@ -433,29 +440,39 @@ func TestHitsDoNotWaitForMisses(t *testing.T) {
 	if got := show(t, s.client(), "1 over@example.com"); got != "over quota" {
 		t.Fatal(got)
 	}
-	unlock := lockTables(t, db, "indimail", "indibak", "valias")
-	for i := range 200 {
-		r := newReply(t, s.env["FIFOTMPDIR"])
-		send(t, s.fifo("infifo"), frame(inlookup.TypeUser, fmt.Sprintf("waits%d@example.com", i), r.path, ""))
-	}
-	c := s.client()
-	for _, test := range []struct {
-		q    inlookup.Query
-		want int // code
-	}{
-		{inlookup.Query{Type: inlookup.TypeUser, Email: "over@example.com"}, 3},
-		{inlookup.Query{Type: inlookup.TypeStatus}, 0},
-		{inlookup.Query{Type: inlookup.TypeFlush, Email: "other.example"}, 0},
-		{inlookup.Query{Type: inlookup.TypeExplain, Email: "over@example.com", IP: "1"}, 0},
-	} {
-		start := time.Now()
-		a, err := c.Resolve(context.Background(), test.q)
-		if took := time.Since(start); err != nil || test.want != 0 && a.Code() != test.want || took > 2*time.Second {
-			t.Errorf("%v: code %d, %v after %v", test.q, a.Code(), err, took)
+	asked := 0
+	oneOfThree(t, func(complaints *complaint) {
+		unlock := lockTables(t, db, "indimail", "indibak", "valias")
+		for range 200 {
+			r := newReply(t, s.env["FIFOTMPDIR"])
+			asked++
+			email := fmt.Sprintf("waits%d@example.com", asked)
+			send(t, s.fifo("infifo"), frame(inlookup.TypeUser, email, r.path, ""))
 		}
-	}
-	unlock()
-	eventually(t, "nobody waits", func() bool { return s.counts()["waiting"] <= 1 }) // the question for it
+		c := s.client()
+		for _, test := range []struct {
+			q    inlookup.Query
+			want int // code
+		}{
+			{inlookup.Query{Type: inlookup.TypeUser, Email: "over@example.com"}, 3},
+			{inlookup.Query{Type: inlookup.TypeStatus}, 0},
+			{inlookup.Query{Type: inlookup.TypeFlush, Email: "other.example"}, 0},
+			{inlookup.Query{Type: inlookup.TypeExplain, Email: "over@example.com", IP: "1"}, 0},
+		} {
+			start := time.Now()
+			a, err := c.Resolve(context.Background(), test.q)
+			if err != nil || test.want != 0 && a.Code() != test.want {
+				t.Errorf("%v: code %d, %v", test.q, a.Code(), err)
+			}
+			if took := time.Since(start); took > 2*time.Second {
+				complaints.addf("%v: answered after %v", test.q, took)
+			}
+		}
+		unlock()
+		eventually(t, "nobody waits", func() bool { // except the question for it
+			return s.counts()["waiting"] <= 1
+		})
+	})
 }
 
 // With CACHE_TTL=0 nothing is kept: the next question is asked again, and while

@@ -314,8 +314,8 @@ type gate struct {
 	to      string
 	weather atomic.Pointer[weather]
 
-	mu     sync.Mutex // guards what follows
-	open   net.Listener
+	mu     sync.Mutex   // guards what follows
+	open   net.Listener // nil: closed
 	conns  []net.Conn
 	number int
 	said   [][]byte // by the database, over each connection
@@ -342,10 +342,12 @@ func (g *gate) came() int {
 
 func (g *gate) reopen() {
 	g.t.Helper()
-	l, err := net.Listen("tcp", g.addr)
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	var l net.Listener
+	eventually(g.t, "the gate's port is free again", func() (free bool) {
+		var err error
+		l, err = net.Listen("tcp", g.addr)
+		return err == nil
+	})
 	g.mu.Lock()
 	g.open, g.addr = l, l.Addr().String()
 	g.mu.Unlock()
@@ -356,7 +358,11 @@ func (g *gate) reopen() {
 func (g *gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.open == nil {
+		return
+	}
 	g.open.Close()
+	g.open = nil
 	for _, c := range g.conns {
 		c.Close()
 	}
@@ -375,6 +381,12 @@ func (g *gate) serve(l net.Listener) {
 			continue
 		}
 		g.mu.Lock()
+		if g.open != l { // closed since it was accepted
+			g.mu.Unlock()
+			client.Close()
+			server.Close()
+			continue
+		}
 		n := g.number
 		g.number++
 		g.conns, g.said = append(g.conns, client, server), append(g.said, nil)

@@ -25,7 +25,10 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/testmain"
 )
 
-const patience = 20 * time.Second // for what must happen at some time
+const (
+	patience   = time.Minute      // for what must happen at some time
+	answerTime = 20 * time.Second // for an answer, whose client mostly waits 4 s
+)
 
 // operations says that the tests of operations run too, by the build tag ops.
 var operations bool

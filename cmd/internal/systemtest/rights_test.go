@@ -243,6 +243,17 @@ func (s *site) askAll(path string) {
 	eventually(s.t, "nobody waits", func() bool { return s.counts()["waiting"] == 0 })
 }
 
+// eventualCount waits until a counter of the server has come that far, and
+// returns it: of equal questions about the server the last may be counted first.
+func (s *site) eventualCount(name string, least int) (n int) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprint(name, " ", least), func() bool {
+		n = int(s.counts()[name])
+		return n >= least
+	})
+	return n
+}
+
 // setMode gives the FIFO of a reply a mode and an owner.
 func (r *reply) setMode(t *testing.T, mode fs.FileMode, uid int) {
 	t.Helper()
@@ -285,8 +296,9 @@ func TestRootLendsNoRights(t *testing.T) {
 		}
 		os.Remove(r.path)
 	}
-	if n := s.counts()["undeliverable_total"]; int(n) != refused {
-		t.Errorf("%v replies are counted as undeliverable, want %d", n, refused)
+	n := s.eventualCount("undeliverable_total", refused)
+	if n != refused {
+		t.Errorf("%d replies are counted as undeliverable, want %d", n, refused)
 	}
 }
 
@@ -306,13 +318,14 @@ func TestNobodysServerAnswersItsOwn(t *testing.T) {
 	}
 	foreign := newReply(t, s.env["FIFOTMPDIR"])
 	foreign.setMode(t, 0o600, 0)
-	before := s.counts()["replies_unopened_total"]
+	want := int(s.counts()["replies_unopened_total"]) + 2*len(everyQuery)
 	s.askAll(foreign.path)
+	n := s.eventualCount("replies_unopened_total", want)
+	if n != want {
+		t.Errorf("%d replies counted as unopened, want %d", n, want)
+	}
 	if got, _ := foreign.drain(); len(got) > 0 {
 		t.Error("an answer into a FIFO of root's")
-	}
-	if n := s.counts()["replies_unopened_total"] - before; int(n) != 2*len(everyQuery) {
-		t.Errorf("%v replies counted as unopened, want %d", n, 2*len(everyQuery))
 	}
 	p.terminate()
 }
@@ -328,10 +341,6 @@ func TestGroupsThatCanUseTheServer(t *testing.T) {
 	if err := errors.Join(os.Mkdir(tmp, 0o755), os.Chmod(tmp, 0o777|os.ModeSticky)); err != nil {
 		t.Fatal(err)
 	}
-	s.control("timeoutread", "1\n") // an answer that does not come need not be waited for longer
-	if err := os.Chmod(filepath.Join(s.env["CONTROLDIR"], "timeoutread"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	var server *process
 	serve := func(mode string, groups ...uint32) {
 		t.Helper()
@@ -345,6 +354,15 @@ func TestGroupsThatCanUseTheServer(t *testing.T) {
 	ask := func(what string, want int, fifotmpdir string, groups ...uint32) {
 		t.Helper()
 		s.env["FIFOTMPDIR"] = fifotmpdir
+		seconds := "30\n"
+		if want != 0 { // an answer that does not come need not be waited for
+			seconds = "1\n"
+		}
+		s.control("timeoutread", seconds)
+		timeoutRead := filepath.Join(s.env["CONTROLDIR"], "timeoutread")
+		if err := os.Chmod(timeoutRead, 0o644); err != nil {
+			t.Fatal(err)
+		}
 		p := s.commandAs(qmail, groups, "inquerytest", "-q", "7", "example.com")
 		if got := p.wait(); got != want {
 			t.Errorf("%s: exit %d, want %d: %q", what, got, want, p.stderr.String())

@@ -81,7 +81,7 @@ func TestDeafManagerIsAWarning(t *testing.T) {
 	}
 	defer fill.Close()
 	for err == nil {
-		fill.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		fill.SetWriteDeadline(time.Now().Add(time.Second))
 		_, err = fill.Write([]byte("full"))
 	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {

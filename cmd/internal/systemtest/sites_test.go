@@ -569,8 +569,12 @@ func TestAccessDeniedSource(t *testing.T) {
 		s.configure(test.settings, strings.NewReplacer())
 		p := s.serve()
 		all(t, s.directory().Resolver, "denied", answers{"1 user@example.com": "unavailable"})
+		want := regexp.MustCompile("(?m)" + test.want)
+		eventually(t, "a line with "+test.want, func() bool {
+			return want.MatchString(p.stderr.String())
+		})
+		contains(t, "the log", p.stderr.String())
 		_, lines := s.check()
-		contains(t, "the log", p.stderr.String(), test.want)
 		contains(t, "-t", lines, test.want)
 	}
 }
