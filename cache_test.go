@@ -767,6 +767,25 @@ func checkCoalescing(t *testing.T, fault error) {
 	}
 }
 
+// TestAnswerThatCameInTime: between the look into the memory and the load another question may
+// have brought the answer. Then it costs no load, and is a hit.
+func TestAnswerThatCameInTime(t *testing.T) {
+	f := new(fake)
+	c := &Cache{Resolver: f}
+	q := Query{Type: TypeUser, Email: "user@example.com"}
+	want := resolve(t, c, q.Type, q.Email)
+	before := c.Stats()
+	flight, late := c.join(c.key(q), q)
+	within(t, "the answer is there", flight.done)
+	if !flight.answer.Equal(want) || flight.err != nil || late != nil {
+		t.Errorf("%v, %v, late %v", flight.answer, flight.err, late != nil)
+	}
+	before.Hits++
+	if s := c.Stats(); s != before || f.calls() != 1 {
+		t.Errorf("%+v, want %+v; %d loads", s, before, f.calls())
+	}
+}
+
 func TestLoadTimeout(t *testing.T) {
 	for _, timeout := range []time.Duration{0, 100 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {

@@ -119,3 +119,40 @@ func TestServeUnreadable(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 }
+
+// TestRequestCutByTheBuffer: a client can have the pipe hold more than one read takes. A request
+// that is cut at the end of a read is answered with the next.
+func TestRequestCutByTheBuffer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "infifo")
+	mkfifo(t, path, 0o660)
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	const setPipeSize = 1031 // F_SETPIPE_SZ
+	_, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), setPipeSize, pipeMax)
+	if errno != 0 {
+		skip(t, errno)
+	}
+	frame := Query{Type: TypeUser, Email: strings.Repeat("u", 1000)}.frame(t, "/nowhere")
+	if readSize%len(frame) == 0 {
+		t.Fatalf("no frame of %d bytes is cut", len(frame))
+	}
+	n := 2*readSize/len(frame) + 1
+	for range n {
+		if _, err := syscall.Write(fd, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &Server{Resolver: echo, Getenv: environment("INFIFODIR", filepath.Dir(path))}
+	_, stop := serve(t, s)
+	eventually(t, "all is read", func() bool {
+		now := s.Stats()
+		return now.Refused > 0 || now.Queries[TypeUser] == uint64(n)
+	})
+	stop()
+	if now := s.Stats(); now.Refused > 0 || now.Queries[TypeUser] != uint64(n) {
+		t.Errorf("%d of %d requests, %d bytes refused", now.Queries[TypeUser], n, now.Refused)
+	}
+}

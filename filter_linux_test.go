@@ -22,6 +22,9 @@ var chowns = map[string][]uint32{
 	"arm64": {54, 55},
 }
 
+// The system call fchmod.
+var fchmod = map[string][]uint32{"amd64": {91}, "arm64": {52}}
+
 // forbid makes these system calls fail with EPERM, in all threads of this process.
 func forbid(calls []uint32) error {
 	const load, jumpIfEqual, ret = 0x20, 0x15, 0x06 // BPF_LD|BPF_W|BPF_ABS and so on
@@ -105,5 +108,30 @@ func TestFilterOfTheUnit(t *testing.T) {
 	}
 	if got != "u@d <nil> <nil>\n" {
 		t.Errorf("%s", got)
+	}
+}
+
+// unmarkedChild is the child of TestReplyFIFOThatCannotBeGivenAway.
+func unmarkedChild() {
+	if err := forbid(fchmod[runtime.GOARCH]); err != nil {
+		fmt.Println("cannot filter:", err)
+		return
+	}
+	_, err := makeReplyFIFO(os.Getenv("FIFOTMPDIR"), 0o660)
+	fmt.Println(errors.Is(err, syscall.EPERM), err)
+}
+
+// TestReplyFIFOThatCannotBeGivenAway: it is an error, and leaves no FIFO.
+func TestReplyFIFOThatCannotBeGivenAway(t *testing.T) {
+	if fchmod[runtime.GOARCH] == nil {
+		skip(t, "no numbers of system calls for", runtime.GOARCH)
+	}
+	dir := t.TempDir()
+	got := child(t, "unmarked", nil, "FIFOTMPDIR="+dir)
+	if strings.HasPrefix(got, "cannot filter") {
+		skip(t, got)
+	}
+	if left := names(t, dir); !strings.HasPrefix(got, "true give away "+dir) || len(left) > 0 {
+		t.Errorf("%s, left: %q", got, left)
 	}
 }

@@ -3,3 +3,4 @@
 package inlookup
 
 func filteredChild() {}
+func unmarkedChild() {}

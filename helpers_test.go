@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		fmt.Printf("%T", FromEnv())
 	case "filtered":
 		filteredChild()
+	case "unmarked":
+		unmarkedChild()
 	}
 	os.Exit(0)
 }
