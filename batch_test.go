@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -117,6 +119,49 @@ func TestPreloadInBatches(t *testing.T) {
 	n, err = cache.Preload(context.Background(), people(1600))
 	if n != 0 || err != nil {
 		t.Errorf("again: %d, %v", n, err)
+	}
+}
+
+// TestPreloadAsksInOrder: a database reads the rows of neighbours together, so a part of the
+// addresses is asked for in alphabetical order. Of more than the cache holds, the first half of
+// what fits is there in any case.
+func TestPreloadAsksInOrder(t *testing.T) {
+	shuffled := people(3000)
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(shuffled), func(i, j int) {
+		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+	})
+	given := slices.Clone(shuffled)
+	for _, test := range []struct {
+		cache *inlookup.Cache
+		part  int
+	}{
+		{&inlookup.Cache{}, 3000},
+		{&inlookup.Cache{MaxEntries: 1600}, 700},
+		{&inlookup.Cache{Size: 1 << 20}, 896},
+	} {
+		r := new(crowd)
+		cache := test.cache
+		cache.Resolver = r
+		if _, err := cache.Preload(context.Background(), shuffled); err != nil {
+			t.Error(err)
+		}
+		var asked []string
+		for _, batch := range r.batches {
+			for _, q := range batch {
+				asked = append(asked, q.Email)
+			}
+		}
+		for i, part := range slices.Collect(slices.Chunk(shuffled, test.part)) {
+			want := slices.Sorted(slices.Values(part))
+			got := asked[min(len(asked), i*test.part):]
+			got = got[:min(len(got), len(part))]
+			if i == 0 && len(got) < len(part) || !slices.Equal(got, want[:len(got)]) {
+				t.Errorf("%+v: part %d of %d: %d in another order", cache.Stats(), i, test.part, len(got))
+			}
+		}
+	}
+	if !slices.Equal(shuffled, given) {
+		t.Error("Preload changed the caller's addresses")
 	}
 }
 

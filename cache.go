@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -562,9 +563,17 @@ func (c *Cache) drop(n *node[entry]) {
 	c.tree.delete(n)
 }
 
-// exceeds reports whether the entries of a kind take more than their part of
-// the room. An eighth is for "absent", but at least one entry if there are two.
+// exceeds reports whether the entries of a kind take more than their room.
 func (c *Cache) exceeds(k kind) bool {
+	u := c.usage(k)
+	room := c.room(k)
+	return u.Bytes > room.Bytes || c.MaxEntries > 0 && u.Entries > room.Entries
+}
+
+// room returns the most that entries of a kind may take. An eighth is for
+// "absent", but at least one entry if there are two. Entries is a limit only if
+// MaxEntries is.
+func (c *Cache) room(k kind) Usage {
 	size := max(0, cmp.Or(c.Size, 256<<20))
 	room := Usage{Entries: c.MaxEntries / 8, Bytes: size / 8}
 	if room.Entries == 0 && c.MaxEntries > 1 {
@@ -573,8 +582,7 @@ func (c *Cache) exceeds(k kind) bool {
 	if k == present {
 		room = Usage{Entries: c.MaxEntries - room.Entries, Bytes: size - room.Bytes}
 	}
-	u := c.usage(k)
-	return u.Bytes > room.Bytes || c.MaxEntries > 0 && u.Entries > room.Entries
+	return room
 }
 
 // Flush forgets what is known about an address; about a domain, if email has no
@@ -644,11 +652,12 @@ type preload struct {
 var errFull = errors.New("the cache is full")
 
 // Preload asks for the password entries of these addresses, until ctx is done
-// or the cache is full. The addresses most likely to be asked for come first.
-// The entries never evict others, and are evicted before others, the last ones
-// first. A flush holds for them as for the answers to clients. Preload returns
-// how many entries it added, and the error that ended it early. That is the
-// error of ctx, or of a load after many in a row have failed.
+// or the cache is full. The addresses most likely to be asked for come first;
+// see preloadPart for how far the order holds. The entries never evict others,
+// and are evicted before others, the last ones first. A flush holds for them as
+// for the answers to clients. Preload returns how many entries it added, and the
+// error that ended it early. That is the error of ctx, or of a load after many in
+// a row have failed.
 //
 // If Resolver is a BatchResolver it is asked in batches. A batch is thrown away
 // and asked again if a flush came meanwhile. What it leaves open is asked one
@@ -659,6 +668,10 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	}
 	if c.life(present) < 0 {
 		return 0, nil
+	}
+	emails = slices.Clone(emails)
+	for part := range slices.Chunk(emails, c.preloadPart()) {
+		slices.Sort(part)
 	}
 	p := &preload{c: c}
 	ctx, p.end = context.WithCancelCause(ctx)
@@ -689,6 +702,20 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 		err = nil
 	}
 	return int(p.added.Load()), err
+}
+
+// preloadPart returns how many addresses at a time Preload puts in alphabetical
+// order before it asks. Neighbours lie on the same pages of a database's table,
+// so it reads a page once for a part, and not for each user: a third of the time.
+// A part fills less than half of the cache, as an entry has some 400 bytes. So if
+// not all addresses fit, at least the first half of what does keeps its order.
+func (c *Cache) preloadPart() int {
+	room := c.room(present)
+	part := room.Bytes / 1024
+	if c.MaxEntries > 0 {
+		part = min(part, int64(room.Entries/2))
+	}
+	return int(max(1, part))
 }
 
 // load loads these entries, as a batch if it can, and the rest one by one.
