@@ -922,10 +922,10 @@ func TestLogOfAPoolThatFollows(t *testing.T) {
 // TestAbandonedSelectIsNotAskedAgain: nobody waits for it, so a connection that fails ends it.
 func TestAbandonedSelectIsNotAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		var asked atomic.Int32
 		d := new(fakeDriver)
 		d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
-			asked++
+			asked.Add(1)
 			time.Sleep(time.Second)
 			return nil, nil, errors.New("the connection broke")
 		}
@@ -936,8 +936,8 @@ func TestAbandonedSelectIsNotAskedAgain(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if asked != 1 {
-			t.Errorf("asked %d times", asked)
+		if n := asked.Load(); n != 1 {
+			t.Errorf("asked %d times", n)
 		}
 		checkIdle(t, p)
 	})
@@ -1048,24 +1048,25 @@ func TestRetryOnAStaleConnection(t *testing.T) {
 // the retry gets a new one at once, and meets none of the others.
 func TestRetryBesideIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var old atomic.Int32 // connections that are broken
 		d := slowly(time.Millisecond)
 		slow := d.query
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if d.opened.Load() == old.Load() {
+				return nil, nil, errors.New("the connection broke")
+			}
+			return slow(ctx, text)
+		}
 		p := newFakePool(d, nil)
 		defer p.close()
 		for i := range 4 {
 			go askFor(p, deadline, fmt.Sprint(i))
 		}
 		time.Sleep(time.Second)
-		old := d.opened.Load()
-		if old < 2 {
-			t.Fatalf("%d connections", old)
+		if n := d.opened.Load(); n < 2 {
+			t.Fatalf("%d connections", n)
 		}
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			if d.opened.Load() == old {
-				return nil, nil, errors.New("the connection broke")
-			}
-			return slow(ctx, text)
-		}
+		old.Store(d.opened.Load())
 		start := time.Now()
 		if err := askFor(p, deadline, anySelect); err != nil || time.Since(start) >= retryPause {
 			t.Errorf("%v after %v", err, time.Since(start))
