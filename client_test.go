@@ -309,8 +309,16 @@ func TestNoServer(t *testing.T) {
 	if b, err := os.ReadFile(file); string(b) != "precious" || err != nil {
 		t.Errorf("the file holds %q, %v", b, err)
 	}
-	c, _ := newClient(t, dir, "FIFOTMPDIR", filepath.Join(dir, "nowhere"))
+	// With instances the error tells of one of them, not of NAME, which is not there.
+	instance := filepath.Join(dir, "infifo.1")
+	mkfifo(t, instance, 0o600)
+	c, _ := newClient(t, dir)
 	a, err := c.Resolve(context.Background(), q)
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), instance) {
+		t.Errorf("an instance without a reader: %q, %v", a, err)
+	}
+	c, _ = newClient(t, dir, "FIFOTMPDIR", filepath.Join(dir, "nowhere"))
+	a, err = c.Resolve(context.Background(), q)
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("no FIFOTMPDIR: %q, %v", a, err)
 	}

@@ -186,6 +186,24 @@ func TestConnectTriesAllHosts(t *testing.T) {
 	}
 }
 
+// An unready connection refuses every statement, as a Galera node does that is not ready.
+type unready struct{ fakeConn }
+
+func (c unready) ExecContext(
+	context.Context, string, []driver.NamedValue,
+) (driver.Result, error) {
+	return nil, mysqlError(1047)
+}
+
+// TestConnectionThatRefusesIsClosed: a server that is not ready must not collect connections.
+func TestConnectionThatRefusesIsClosed(t *testing.T) {
+	d := new(fakeDriver)
+	err := setSession(context.Background(), unready{fakeConn{d, 1}})
+	if errorNumber(err) != 1047 || d.closed.Load() != 1 {
+		t.Errorf("%v, closed %d times", err, d.closed.Load())
+	}
+}
+
 // certificate returns a certificate signed by parent, or by itself.
 func certificate(t *testing.T, name string, parent *tls.Certificate) *tls.Certificate {
 	t.Helper()

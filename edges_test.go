@@ -521,8 +521,11 @@ func TestContextThatIsDoneAsksNobody(t *testing.T) {
 func TestQuestionsAboutTheServer(t *testing.T) {
 	s := &inlookup.Server{Resolver: yes}
 	s.Admin = func(_ context.Context, q inlookup.Query) (string, error) {
-		if q.Email == "fault" {
+		switch q.Email {
+		case "fault":
 			return "", errors.New("a fault")
+		case "long":
+			return strings.Repeat("x", 1<<20), nil
 		}
 		return fmt.Sprintf("%v of %q %q", q.Type, q.Email, q.IP), nil
 	}
@@ -540,6 +543,11 @@ func TestQuestionsAboutTheServer(t *testing.T) {
 	check(`Status Query of "" ""`)(c.Status(ctx))
 	check(`Flush Query of "user@d" ""`)(c.Flush(ctx, "user@d"))
 	check(`Explain Query of "user@d" "3"`)(c.Explain(ctx, inlookup.TypePasswd, "user@d"))
+	// Of a text that is too long comes what fits.
+	text, err := c.Explain(ctx, inlookup.TypeUser, "long")
+	if err != nil || len(text) < 4096 || strings.Trim(text, "x") != "" {
+		t.Errorf("%d bytes of a long text, %v", len(text), err)
+	}
 	for _, ask := range []func() (string, error){
 		func() (string, error) { return c.Flush(ctx, "fault") },
 		func() (string, error) { return c.Explain(ctx, inlookup.TypeUser, "fault") },

@@ -529,6 +529,36 @@ func TestSlowGreeting(t *testing.T) {
 	}
 }
 
+// TestSlowGreetingAfterARestart: the next long attempt follows when the first has ended.
+func TestSlowGreetingAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var restarted atomic.Bool
+		d := slowly(time.Millisecond)
+		d.connect = func(ctx context.Context) error {
+			select {
+			case <-time.After(5 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		d.stale = func(n int32) bool { return restarted.Load() && n == 1 }
+		p := newFakePool(d, nil)
+		defer p.close()
+		for _, after := range []bool{false, true} {
+			restarted.Store(after)
+			start := time.Now()
+			for askFor(p, deadline, anySelect) != nil {
+				if time.Since(start) > time.Minute {
+					t.Fatalf("not reached, restarted: %v", after)
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			time.Sleep(longAttempt) // the other attempts end
+		}
+	})
+}
+
 // TestRefusedLogins: one login a second, whatever the load. MySQL locks an account or a host
 // after some. Errors come at once, the log has one line, and no text that may hold a password.
 func TestRefusedLogins(t *testing.T) {
@@ -886,5 +916,229 @@ func TestLogOfAPoolThatFollows(t *testing.T) {
 			t.Errorf("%q", lines)
 		}
 		well.close()
+	})
+}
+
+// TestAbandonedSelectIsNotAskedAgain: nobody waits for it, so a connection that fails ends it.
+func TestAbandonedSelectIsNotAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		d := new(fakeDriver)
+		d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
+			asked.Add(1)
+			time.Sleep(time.Second)
+			return nil, nil, errors.New("the connection broke")
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		err := askFor(p, 10*time.Millisecond, anySelect)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if n := asked.Load(); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		checkIdle(t, p)
+	})
+}
+
+// TestPauseEndsWithTheLastConnection: a login that was refused while connections stood keeps
+// nobody waiting when they are gone.
+func TestPauseEndsWithTheLastConnection(t *testing.T) {
+	for _, number := range []uint16{1045, 1129} {
+		synctest.Test(t, func(t *testing.T) {
+			var refused, stale atomic.Bool
+			d := slowly(100 * time.Millisecond)
+			d.connect = func(context.Context) error {
+				if refused.Load() {
+					return mysqlError(number)
+				}
+				return nil
+			}
+			d.stale = func(n int32) bool { return stale.Load() && n == 1 }
+			p := newFakePool(d, nil)
+			defer p.close()
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Fatal(err)
+			}
+			refused.Store(true)
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() { askFor(p, deadline, anySelect) })
+			}
+			all.Wait()
+			if tried, opened := d.tried.Load(), d.opened.Load(); tried < 2 || opened != 1 {
+				t.Errorf("%d: %d logins, %d connections", number, tried, opened)
+			}
+			refused.Store(false)
+			stale.Store(true)
+			if err := askFor(p, deadline, anySelect); err != nil {
+				t.Errorf("%d: %v", number, err)
+			}
+		})
+	}
+}
+
+// TestTimeoutSparesConnectionsThatAnswer: only those that were not used since the SELECT began are
+// closed with its connection.
+func TestTimeoutSparesConnectionsThatAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Millisecond)
+		slow := d.query
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if text == "locked" {
+				return hangs(ctx, text)
+			}
+			return slow(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		go askFor(p, time.Second, "locked")
+		time.Sleep(2 * time.Second)
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(tryTime)
+		if opened, closed := d.opened.Load(), d.closed.Load(); opened != 2 || closed != 1 {
+			t.Errorf("%d opened, %d closed", opened, closed)
+		}
+	})
+}
+
+// TestRetryOnAStaleConnection: also of a retry a connection that was found closed is no try.
+func TestRetryOnAStaleConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var restarted, broken atomic.Bool
+		d := slowly(time.Millisecond)
+		slow := d.query
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if broken.Swap(false) {
+				restarted.Store(true)
+				return nil, nil, errors.New("the connection broke")
+			}
+			return slow(ctx, text)
+		}
+		d.connect = func(context.Context) error {
+			if restarted.Load() { // until the idle connections have been tried
+				time.Sleep(2 * retryPause)
+			}
+			return nil
+		}
+		d.stale = func(n int32) bool { return restarted.Load() && n <= 4 }
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range 4 {
+			go askFor(p, deadline, fmt.Sprint(i))
+		}
+		time.Sleep(1500 * time.Millisecond) // no timer of the pool is due
+		if n := d.opened.Load(); n != 4 {
+			t.Fatalf("%d connections", n)
+		}
+		broken.Store(true)
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second) // the attempts end
+		checkIdle(t, p)
+	})
+}
+
+// TestRetryBesideIdleConnections: what broke one connection may have broken those that are idle. So
+// the retry gets a new one at once, and meets none of the others.
+func TestRetryBesideIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var old atomic.Int32 // connections that are broken
+		d := slowly(time.Millisecond)
+		slow := d.query
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if d.opened.Load() == old.Load() {
+				return nil, nil, errors.New("the connection broke")
+			}
+			return slow(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range 4 {
+			go askFor(p, deadline, fmt.Sprint(i))
+		}
+		time.Sleep(time.Second)
+		if n := d.opened.Load(); n < 2 {
+			t.Fatalf("%d connections", n)
+		}
+		old.Store(d.opened.Load())
+		start := time.Now()
+		if err := askFor(p, deadline, anySelect); err != nil || time.Since(start) >= retryPause {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// TestCheckOfAFullPool: the connection that it makes beside those that there are is not kept.
+func TestCheckOfAFullPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Second)
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range maxConns {
+			go askFor(p, deadline, fmt.Sprint(i%2))
+		}
+		synctest.Wait()
+		if n := d.opened.Load(); n != maxConns {
+			t.Fatalf("%d connections", n)
+		}
+		if err := p.await(context.Background()); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if open := d.opened.Load() - d.closed.Load(); open != maxConns {
+			t.Errorf("%d connections", open)
+		}
+		time.Sleep(time.Second)
+	})
+}
+
+// TestAttemptsThatFailTogether: of two attempts under way neither says more than the other. So
+// both are the first failure, which is told to nobody.
+func TestAttemptsThatFailTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const both = longestPause + 100*time.Millisecond
+		start := time.Now()
+		d := slowly(time.Millisecond)
+		d.connect = func(context.Context) error {
+			if d.tried.Load() <= 2 {
+				time.Sleep(both - time.Since(start))
+				return errors.New("connection reset")
+			}
+			time.Sleep(time.Millisecond)
+			return nil
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		time.Sleep(time.Second) // the attempts end
+	})
+}
+
+// TestRetiredPoolStopsConnecting: a reload has taken the database out, so nobody asks any more
+// whether it is back.
+func TestRetiredPoolStopsConnecting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Millisecond)
+		d.connect = func(context.Context) error { return errors.New("connection refused") }
+		p := newFakePool(d, nil)
+		if err := askFor(p, deadline, anySelect); err == nil {
+			t.Fatal("an answer")
+		}
+		p.retire()
+		time.Sleep(2*deadline + time.Second)
+		tried := d.tried.Load()
+		time.Sleep(time.Minute)
+		if n := d.tried.Load() - tried; n > 0 {
+			t.Errorf("%d attempts after it was retired", n)
+		}
+		p.close()
 	})
 }
