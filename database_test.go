@@ -33,7 +33,8 @@ type fakeDriver struct {
 	connect func(ctx context.Context) error // nil: always works
 	stale   func(number int32) bool         // the connection is closed; nil: none is
 	query   func(ctx context.Context, text string) (columns []string, rows [][]driver.Value, err error)
-	tried   atomic.Int32 // attempts to connect
+	args    func(args []driver.NamedValue) // gets those of the next query; nil: nobody does
+	tried   atomic.Int32                   // attempts to connect
 	opened  atomic.Int32
 	closed  atomic.Int32
 }
@@ -67,8 +68,11 @@ func (c fakeConn) ResetSession(context.Context) error {
 }
 
 func (c fakeConn) QueryContext(
-	ctx context.Context, text string, _ []driver.NamedValue,
+	ctx context.Context, text string, args []driver.NamedValue,
 ) (driver.Rows, error) {
+	if c.d.args != nil {
+		c.d.args(args)
+	}
 	columns, rows, err := c.d.query(ctx, text)
 	return &fakeRows{columns, rows}, err
 }
