@@ -666,6 +666,8 @@ func TestDistributed(t *testing.T) {
 		{"others", []tableRow{own.with("pw_name", "üser"), all.with("pw_domain", "d")}, hosts, ""},
 		{"no host", []tableRow{own}, hosts[:1], "error"},
 		{"no store", []tableRow{own}, []tableRow{{"host": "mail2", "ipaddr": "192.0.2.99"}}, "error"},
+		{"store of another domain", []tableRow{own},
+			[]tableRow{{"host": "mail2", "ipaddr": "192.0.2.25"}}, "error"},
 		{"NULL", []tableRow{own.without("host")}, hosts, "error"},
 	} {
 		tabs := newTables(t, m)
