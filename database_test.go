@@ -33,7 +33,8 @@ type fakeDriver struct {
 	connect func(ctx context.Context) error // nil: always works
 	stale   func(number int32) bool         // the connection is closed; nil: none is
 	query   func(ctx context.Context, text string) (columns []string, rows [][]driver.Value, err error)
-	tried   atomic.Int32 // attempts to connect
+	args    func(args []driver.NamedValue) // gets those of the next query; nil: nobody does
+	tried   atomic.Int32                   // attempts to connect
 	opened  atomic.Int32
 	closed  atomic.Int32
 }
@@ -67,8 +68,11 @@ func (c fakeConn) ResetSession(context.Context) error {
 }
 
 func (c fakeConn) QueryContext(
-	ctx context.Context, text string, _ []driver.NamedValue,
+	ctx context.Context, text string, args []driver.NamedValue,
 ) (driver.Rows, error) {
+	if c.d.args != nil {
+		c.d.args(args)
+	}
 	columns, rows, err := c.d.query(ctx, text)
 	return &fakeRows{columns, rows}, err
 }
@@ -666,6 +670,8 @@ func TestDistributed(t *testing.T) {
 		{"others", []tableRow{own.with("pw_name", "üser"), all.with("pw_domain", "d")}, hosts, ""},
 		{"no host", []tableRow{own}, hosts[:1], "error"},
 		{"no store", []tableRow{own}, []tableRow{{"host": "mail2", "ipaddr": "192.0.2.99"}}, "error"},
+		{"store of another domain", []tableRow{own},
+			[]tableRow{{"host": "mail2", "ipaddr": "192.0.2.25"}}, "error"},
 		{"NULL", []tableRow{own.without("host")}, hosts, "error"},
 	} {
 		tabs := newTables(t, m)

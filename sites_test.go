@@ -227,6 +227,34 @@ func TestDeniedTable(t *testing.T) {
 	}
 }
 
+// TestDeniedTableOfAnotherDatabase: whether it is there is asked of that database. One of the same
+// name in our own says nothing about it.
+func TestDeniedTableOfAnotherDatabase(t *testing.T) {
+	for database, missing := range map[string]bool{"other": false, "indimail": true} {
+		m := configured(t, t.TempDir(), "RELAY_TABLE", "other.logins")
+		c := currentConfig(t, m)
+		listed := false
+		d := new(fakeDriver)
+		d.args = func(args []driver.NamedValue) {
+			listed = args[0].Value == database && args[1].Value == "logins"
+		}
+		d.query = func(_ context.Context, text string) ([]string, [][]driver.Value, error) {
+			if !strings.Contains(text, "information_schema") {
+				return nil, nil, mysqlError(1142)
+			}
+			if !listed {
+				return []string{"1"}, nil, nil
+			}
+			return []string{"1"}, [][]driver.Value{{"1"}}, nil
+		}
+		d.use(c.local)
+		_, err := c.local.optional(context.Background(), c.relayTable(), c.relaySQL(), "ip", "u@d")
+		if (err == nil) != missing || err != nil && errorNumber(err) != 1142 {
+			t.Errorf("in database %s: %v", database, err)
+		}
+	}
+}
+
 // TestCheckMissing: Check says which tables are missing.
 func TestCheckMissing(t *testing.T) {
 	dir := controls(t, map[string]string{"mcdinfo": mcdinfo, "host.cntrl": "central.example"})
