@@ -62,10 +62,10 @@ func given(name string) (is bool) {
 const sweep = `
 cat
 for i in 1 2 3 4 5 6 7 8 9 10; do
-	{
+	kill -9 $({
 		ls -l /proc/[0-9]*/exe /proc/[0-9]*/cwd | grep -- "-> $0/"
 		grep -las "^$0/" /proc/[0-9]*/cmdline
-	} 2>/dev/null | sed 's|.*/proc/\([0-9]*\)/.*|\1|' | xargs kill -9 2>/dev/null
+	} 2>/dev/null | sed 's|.*/proc/\([0-9]*\)/.*|\1|') 2>/dev/null
 	rm -rf "$0" && exit
 	sleep 1
 	chmod -R u+rwX "$0"
@@ -152,13 +152,18 @@ func (s *skipped) add(name, why string) {
 	}
 }
 
-// String is one line.
+// String is one line. Of many tests with the same reason it names the first: so
+// the reasons stay in sight.
 func (s *skipped) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var parts []string
 	for _, why := range s.whys {
-		parts = append(parts, strings.Join(s.names[why], " ")+": "+why)
+		names := strings.Join(s.names[why], " ")
+		if n := len(s.names[why]); n > 6 {
+			names = fmt.Sprintf("%s and %d more", strings.Join(s.names[why][:3], " "), n-3)
+		}
+		parts = append(parts, names+": "+why)
 	}
 	return strings.Join(parts, "; ")
 }

@@ -6,6 +6,7 @@ package testmain
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -108,5 +109,18 @@ func TestSkipsAreSaid(t *testing.T) {
 		if err != nil || strings.Count(string(out), line) != 1 {
 			t.Errorf("go test %q: %v\n%swant one line %q", packages, err, out, line)
 		}
+	}
+}
+
+// Each reason is said once, with the first of its tests if they are many.
+func TestManySkipsAreCounted(t *testing.T) {
+	var s skipped
+	for i := range 120 {
+		s.add(fmt.Sprint("Test", i), "no database")
+	}
+	s.add("TestRights", "no root")
+	const want = "Test0 Test1 Test2 and 117 more: no database; TestRights: no root"
+	if got := s.String(); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
