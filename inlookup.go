@@ -2674,7 +2674,8 @@ func (m *MySQL) Recent(ctx context.Context, age time.Duration) ([]string, error)
 	seen := make(map[string]bool)
 	for _, p := range c.userPools() {
 		limited, cancel := context.WithTimeout(ctx, time.Minute)
-		since := max(0, time.Now().Add(-age).Unix()) // in MySQL no time is earlier
+		// No TIMESTAMP is earlier than 1. FROM_UNIXTIME(0) is NULL in MariaDB 11.7.
+		since := max(1, time.Now().Add(-age).Unix())
 		rows, err := p.ask(limited, time.Minute, newCall(time.Minute, text, []any{since}))
 		cancel()
 		if err != nil {
