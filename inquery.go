@@ -687,11 +687,12 @@ func (d Directory) Domain(ctx context.Context, domain string) (string, error) {
 // and 7.
 //
 // For each question it makes a reply FIFO, and removes it, in FIFOTMPDIR, else
-// REPLYDIR, else /tmp. The server must have the right to write into it: by its
-// group, if the mode is the usual 0660, or as root. A directory with g+s gives
-// its group to the FIFO. Nobody can guess the name. But anyone who can list the
-// directory and ask the server can have an answer sent to it. A directory that
-// only server and client can search prevents that.
+// REPLYDIR, else /tmp. A server with a REPLYDIR answers only there. It must have
+// the right to write into the FIFO: by its group, if the mode is the usual 0660,
+// or as root. Else no answer comes, and the server's log says why. A directory
+// with g+s gives its group to the FIFO. Nobody can guess the name. But anyone who
+// can list the directory and ask the server can have an answer sent to it. A
+// directory that only server and client can search prevents that.
 type Client struct {
 	Infifo  string              // the request FIFO, as in RequestFIFOs
 	Timeout time.Duration       // for one question; 0: control file timeoutread, else 4 s
