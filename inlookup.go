@@ -998,7 +998,6 @@ func (p *pool) push(s *call) {
 	s.since = time.Now()
 	if !s.failed.IsZero() {
 		p.retries = append(p.retries, s)
-		p.wakeIn(retryPause)
 		return
 	}
 	l := p.lanes[s.text]
@@ -1110,6 +1109,9 @@ func (p *pool) dispatch() {
 			c.busy = true
 			go p.serve(c, s)
 		}
+	}
+	if len(p.retries) > 0 {
+		p.wakeIn(retryPause) // any connection will do then, see popRetry
 	}
 	if p.closed || p.retired {
 		p.dropIdle(time.Now())

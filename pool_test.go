@@ -1074,6 +1074,43 @@ func TestRetryBesideIdleConnections(t *testing.T) {
 	})
 }
 
+// TestRetryJustBeforeTidy: a retry gets any connection after retryPause, also if the pool has
+// something else to do before that.
+func TestRetryJustBeforeTidy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken, hung atomic.Bool
+		d := slowly(time.Millisecond)
+		slow := d.query
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if broken.Swap(false) {
+				hung.Store(true)
+				return nil, nil, errors.New("the connection broke")
+			}
+			return slow(ctx, text)
+		}
+		d.connect = func(ctx context.Context) error {
+			if hung.Load() {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		p := newFakePool(d, nil)
+		for i := range 4 {
+			go askFor(p, deadline, fmt.Sprint(i))
+		}
+		time.Sleep(longestPause) // when the first attempt would count as slow
+		time.Sleep(tidyEvery - retryPause/2)
+		broken.Store(true)
+		start := time.Now()
+		if err := askFor(p, deadline, anySelect); err != nil || time.Since(start) > 2*retryPause {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		p.close()
+		time.Sleep(longAttempt) // the end of the attempts
+	})
+}
+
 // TestCheckOfAFullPool: the connection that it makes beside those that there are is not kept.
 func TestCheckOfAFullPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
