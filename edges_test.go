@@ -455,8 +455,7 @@ func TestSlashesOfReplyDir(t *testing.T) {
 // user can read what is asked.
 func TestOwnerOfTheFIFO(t *testing.T) {
 	if os.Geteuid() != 0 {
-		fmt.Printf("skipped: %s: not root\n", t.Name())
-		t.Skip("not root")
+		inlookup.Skip(t, "not root")
 	}
 	const nobody = 65534
 	for uid, warned := range map[int]bool{0: false, nobody: true} {

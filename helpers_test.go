@@ -73,6 +73,8 @@ func skip(t testing.TB, why ...any) {
 	t.Skip(text)
 }
 
+var Skip = skip // for package inlookup_test
+
 // goTestErrors returns the standard error of go test, if that hides ours, as it
 // does of several packages. A file it cannot be: go test would write over what
 // others append. cmd/internal/testmain, which cannot be used here, does the same.
