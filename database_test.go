@@ -190,6 +190,29 @@ func TestConnectTriesAllHosts(t *testing.T) {
 	}
 }
 
+// TestLastGoodHostIsTriedFirst: each time, and the others only if it fails, in their order.
+func TestLastGoodHostIsTriedFirst(t *testing.T) {
+	p := newPool(database{hosts: "a, b, c"}, &config{})
+	defer p.close()
+	d := new(fakeDriver)
+	var good, tried string
+	p.open = func(ctx context.Context, host string) (driver.Conn, error) {
+		tried += host
+		if host != good {
+			return nil, errors.New("connection refused")
+		}
+		return d.Connect(ctx)
+	}
+	for _, c := range []struct{ good, tried string }{
+		{"b", "ab"}, {"b", "b"}, {"b", "b"}, {"c", "bc"}, {"c", "c"}, {"b", "cab"}, {"b", "b"},
+	} {
+		good, tried = c.good, ""
+		if _, err := p.dial(time.Second); err != nil || tried != c.tried {
+			t.Errorf("%s is good: tried %q, want %q: %v", good, tried, c.tried, err)
+		}
+	}
+}
+
 // An unready connection refuses every statement, as a Galera node does that is not ready.
 type unready struct{ fakeConn }
 

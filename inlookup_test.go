@@ -463,7 +463,7 @@ func TestRoutes(t *testing.T) {
 		"Name.example:relay.example:26\nnoport.example:relay.example\nempty.example:relay.example:\n" +
 		"v6.example:[2001:db8::1]:2626\nv6no.example:[2001:db8::1]\nv6bare.example:2001:db8::1\n" +
 		"norelay.example::27\nauth.example:relay.example:28 user pass#word\n" +
-		"authno.example:relay.example user:pass 99\ncut.example:r:29#:30\nno colon here\n" +
+		"authno.example:relay.example user:97pass 99\ncut.example:r:29#:30\nno colon here\n" +
 		"bad.example:relay:x\n" +
 		"long.example:relay.example:2527:3600:120\nlong6.example:[2001:db8::1]:2528:3600:120 u p e\n" +
 		"nopen.example:relay.example:2529:\ndef.example:relay.example::3600:120\n" +

@@ -270,6 +270,8 @@ var decodeTexts = []decodeCase{
 	{TypeHost, NewAnswer(-1), ErrUnavailable},
 	{TypeHost, WireAnswer(wireInt(7) + "d:h:2\x00"), ErrInvalid},
 	{TypeHost, WireAnswer(wireInt(7) + "d:h:255\x00"), ErrInvalid},
+	{TypeHost, WireAnswer(wireInt(0) + "d:h:25\x00"), ErrInvalid},
+	{TypeHost, WireAnswer(wireInt(-1) + "d:h:25\x00"), ErrInvalid},
 	{TypeAlias, NewData(TypeAlias, ""), []string(nil)},
 	{TypeAlias, NewData(TypeAlias, "&a@b\n"), []string{"&a@b"}},
 	{TypeAlias, NewData(TypeAlias, "&a@b\n|c d\n"), []string{"&a@b", "|c d"}},

@@ -767,6 +767,30 @@ func TestOldConnectionsAreReplaced(t *testing.T) {
 	}
 }
 
+// TestOneNewConnectionForAnOldOne: also while the old one goes on with a SELECT that takes long.
+func TestOneNewConnectionForAnOldOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Minute)
+		p := newFakePool(d, nil)
+		defer p.close()
+		if err := p.await(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(connLife - 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		_, err := p.ask(ctx, time.Minute, newCall(2*time.Minute, anySelect, nil))
+		if n := d.opened.Load(); err != nil || n != 2 {
+			t.Errorf("%v, %d connections", err, n)
+		}
+		time.Sleep(time.Second)
+		if n := d.closed.Load(); n != 1 {
+			t.Errorf("%d closed", n)
+		}
+		checkIdle(t, p)
+	})
+}
+
 // TestClosedPool: what waits is told, and no connection and no goroutine stays. A retired pool
 // first answers the questions that have begun.
 func TestClosedPool(t *testing.T) {

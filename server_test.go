@@ -500,6 +500,23 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// TestQuestionWhoseTraceFailsIsAnsweredOnce: with an error, and nobody looks it up.
+func TestQuestionWhoseTraceFailsIsAnsweredOnce(t *testing.T) {
+	f := new(fake)
+	s := &Server{Resolver: f}
+	s.Trace = func(string, string, Query, bool) { panic("Trace") }
+	s.Tracing.Store(true)
+	dir, stop := serve(t, s)
+	in := newReply(t)
+	q := Query{Type: TypeUser, Email: "user@example.com"}
+	post(t, filepath.Join(dir, "infifo"), q.frame(t, in.path))
+	got := in.readN(t, headerSize)
+	stop()
+	if got += in.read(); got != errorAnswer(q.Type).Wire() || f.calls() != 0 {
+		t.Errorf("%q, looked up %d times", got, f.calls())
+	}
+}
+
 // --- The request FIFOs of a server.
 
 // TestRenew: a request FIFO that was removed or replaced is made again, and what was written to
