@@ -271,13 +271,19 @@ func TestPreloadBatchBesideClients(t *testing.T) {
 	})
 }
 
-// TestPreloadBatchEnds: the end of a context ends it.
+// TestPreloadBatchEnds: the end of a context ends it, and nobody of a batch that fails with it is
+// asked about alone.
 func TestPreloadBatchEnds(t *testing.T) {
-	r := new(crowd)
-	ctx, cancel := context.WithCancel(context.Background())
-	r.during = cancel
-	n, err := (&inlookup.Cache{Resolver: r}).Preload(ctx, people(100_000))
-	if !errors.Is(err, context.Canceled) || len(r.batches) > 2 || n > 1000 {
-		t.Errorf("%d, %v, %d batches", n, err, len(r.batches))
+	for _, fails := range []bool{false, true} {
+		r := new(crowd)
+		ctx, cancel := context.WithCancel(context.Background())
+		r.during = cancel
+		if fails {
+			r.result = func([]inlookup.Answer) ([]inlookup.Answer, error) { return nil, ctx.Err() }
+		}
+		n, err := (&inlookup.Cache{Resolver: r}).Preload(ctx, people(100_000))
+		if !errors.Is(err, context.Canceled) || len(r.batches) > 2 || n > 1000 || len(r.alone) > 0 {
+			t.Errorf("%d, %v, %d batches, %d alone", n, err, len(r.batches), len(r.alone))
+		}
 	}
 }
