@@ -2779,7 +2779,8 @@ func (m *MySQL) Check(
 	return nil
 }
 
-// DistributedDomains returns the domains whose users are on several mail stores.
+// DistributedDomains returns the domains whose users are on several mail stores,
+// each once.
 func (m *MySQL) DistributedDomains() ([]string, error) {
 	c, err := m.current()
 	if err != nil {
@@ -2787,7 +2788,7 @@ func (m *MySQL) DistributedDomains() ([]string, error) {
 	}
 	var domains []string
 	for _, s := range c.stores {
-		if s.distributed {
+		if s.distributed && !slices.Contains(domains, s.domain) {
 			domains = append(domains, s.domain)
 		}
 	}

@@ -311,6 +311,10 @@ func TestPools(t *testing.T) {
 	if got := databases(t, m); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+	distributed, err := m.DistributedDomains()
+	if err != nil || !slices.Equal(distributed, []string{"dist.example.net"}) {
+		t.Errorf("distributed: %q, %v", distributed, err)
+	}
 	old := slices.Clone(currentConfig(t, m).pools)
 	writeFile(t, filepath.Join(dir, "host.mysql"), "db9.example:u:p")
 	if err := m.Reload(false); err != nil {

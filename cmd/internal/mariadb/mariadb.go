@@ -168,7 +168,32 @@ func (db *DB) Restart(ctx context.Context) error {
 
 // Pause stops mariadbd without ending it. The kernel still accepts connections,
 // but nothing answers.
-func (db *DB) Pause() error { return db.signal(syscall.SIGSTOP) }
+func (db *DB) Pause() error {
+	if err := db.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	end := time.Now().Add(patience)
+	for !db.isPaused() { // threads stop one after the other
+		if time.Now().After(end) {
+			return errors.New("mariadb: SIGSTOP does not stop all threads")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// isPaused reports whether all threads have stopped, as far as /proc shows them.
+func (db *DB) isPaused() bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", db.PID()))
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		_, state, _ := strings.Cut(string(text), ") ") // behind the name: proc(5)
+		if err == nil && !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
+}
 
 // Continue ends Pause.
 func (db *DB) Continue() error { return db.signal(syscall.SIGCONT) }
