@@ -34,6 +34,7 @@ type fakeDriver struct {
 	stale   func(number int32) bool         // the connection is closed; nil: none is
 	query   func(ctx context.Context, text string) (columns []string, rows [][]driver.Value, err error)
 	args    func(args []driver.NamedValue) // gets those of the next query; nil: nobody does
+	close   func()                         // closes a connection; nil: at once
 	tried   atomic.Int32                   // attempts to connect
 	opened  atomic.Int32
 	closed  atomic.Int32
@@ -58,7 +59,14 @@ type fakeConn struct {
 
 func (c fakeConn) Prepare(string) (driver.Stmt, error) { return nil, errors.New("not prepared") }
 func (c fakeConn) Begin() (driver.Tx, error)           { return nil, errors.New("no transactions") }
-func (c fakeConn) Close() error                        { c.d.closed.Add(1); return nil }
+
+func (c fakeConn) Close() error {
+	if c.d.close != nil {
+		c.d.close()
+	}
+	c.d.closed.Add(1)
+	return nil
+}
 
 func (c fakeConn) ResetSession(context.Context) error {
 	if c.d.stale != nil && c.d.stale(c.number) {

@@ -1203,3 +1203,138 @@ func TestRetiredPoolStopsConnecting(t *testing.T) {
 		p.close()
 	})
 }
+
+// TestTwoAttemptsAtATime: however many questions wait, no more logins than two are under way.
+func TestTwoAttemptsAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Second)
+		var attempts, most atomic.Int32
+		d.connect = func(context.Context) error {
+			most.Store(max(most.Load(), attempts.Add(1)))
+			time.Sleep(50 * time.Millisecond)
+			attempts.Add(-1)
+			return nil
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		for i := range maxConns {
+			go askFor(p, deadline, fmt.Sprint("SELECT ", i))
+		}
+		time.Sleep(deadline)
+		if d.opened.Load() != maxConns || most.Load() != 2 {
+			t.Errorf("%d connections, %d attempts at a time", d.opened.Load(), most.Load())
+		}
+	})
+}
+
+// TestCloseThatHangsHoldsUpNobody: closing a connection may wait for the network.
+func TestCloseThatHangsHoldsUpNobody(t *testing.T) {
+	asked := 0
+	d := new(fakeDriver)
+	d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+		if asked++; asked == 1 {
+			return nil, nil, errors.New("the connection broke")
+		}
+		return one(ctx, text)
+	}
+	network := make(chan struct{})
+	d.close = func() { <-network }
+	p := newFakePool(d, nil)
+	defer p.close()
+	defer close(network)
+	var err error
+	answered := make(chan struct{})
+	go func() {
+		_, err = p.query(context.Background(), anySelect)
+		close(answered)
+	}()
+	within(t, "the retry", answered)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckEndsWithItsContext: also while a server takes its time to accept a connection.
+func TestCheckEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(fakeDriver)
+		d.connect = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		p := newFakePool(d, nil)
+		defer p.close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := p.await(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// TestQuestionThatGaveUpIsNotSent: its SELECT leaves the queue, also before there is a connection.
+func TestQuestionThatGaveUpIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int32
+		d := new(fakeDriver)
+		d.connect = func(context.Context) error { time.Sleep(time.Second); return nil }
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			asked.Add(1)
+			return one(ctx, text)
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		err := askFor(p, time.Second/2, anySelect)
+		if n := p.databaseStats().Waiting; !errors.Is(err, context.DeadlineExceeded) || n != 0 {
+			t.Errorf("%v, and %d wait", err, n)
+		}
+		time.Sleep(time.Second)
+		if d.opened.Load() != 1 || asked.Load() != 0 {
+			t.Errorf("%d connections, asked %d times", d.opened.Load(), asked.Load())
+		}
+	})
+}
+
+// TestRetryIsForgottenWhenTheDatabaseIsDown: it gets one error, and waits no more.
+func TestRetryIsForgottenWhenTheDatabaseIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := new(fakeDriver)
+		d.connect = func(context.Context) error {
+			if d.tried.Load() > 1 {
+				return mysqlError(1040) // too many connections
+			}
+			return nil
+		}
+		d.query = func(context.Context, string) ([]string, [][]driver.Value, error) {
+			return nil, nil, errors.New("the connection broke")
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		err := askFor(p, deadline, anySelect)
+		if n := p.databaseStats().Waiting; errorNumber(err) != 1040 || n != 0 {
+			t.Errorf("%v, and %d wait", err, n)
+		}
+	})
+}
+
+// TestCloseEndsAttempts: a server that takes its time to accept a connection is not waited for.
+func TestCloseEndsAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var under atomic.Int32
+		d := new(fakeDriver)
+		d.connect = func(ctx context.Context) error {
+			under.Add(1)
+			defer under.Add(-1)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		p := newFakePool(d, nil)
+		go askFor(p, deadline, anySelect)
+		synctest.Wait()
+		before := under.Load()
+		p.close()
+		synctest.Wait()
+		if before != 1 || under.Load() != 0 {
+			t.Errorf("%d attempts under way, %d after the end", before, under.Load())
+		}
+	})
+}
