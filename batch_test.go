@@ -1,6 +1,7 @@
 package inlookup_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -285,5 +286,32 @@ func TestPreloadBatchEnds(t *testing.T) {
 		if !errors.Is(err, context.Canceled) || len(r.batches) > 2 || n > 1000 || len(r.alone) > 0 {
 			t.Errorf("%d, %v, %d batches, %d alone", n, err, len(r.batches), len(r.alone))
 		}
+	}
+}
+
+// A sleeper is a BatchResolver that answers no batch before its context ends.
+type sleeper struct{ crowd }
+
+func (s *sleeper) ResolveMany(ctx context.Context, _ []inlookup.Query) ([]inlookup.Answer, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestPreloadBatchHasATimeLimit: the one of a question. Then it is asked one by one.
+func TestPreloadBatchHasATimeLimit(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			r := new(sleeper)
+			cache := &inlookup.Cache{Resolver: r, LoadTimeout: timeout}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			start := time.Now()
+			n, err := cache.Preload(ctx, people(3))
+			took := time.Since(start)
+			want := cmp.Or(timeout, 2800*time.Millisecond)
+			if n != 3 || err != nil || took != want || len(r.alone) != 3 {
+				t.Errorf("%d after %v, %v; alone %d", n, took, err, len(r.alone))
+			}
+		})
 	}
 }

@@ -1220,6 +1220,22 @@ func TestPreloadIsALoad(t *testing.T) {
 	}
 }
 
+// TestPreloadBesideAQuestion: what a client has asked for already is not asked for once more.
+func TestPreloadBesideAQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{delay: time.Second}
+		c := &Cache{Resolver: f}
+		go c.Resolve(context.Background(), Query{Type: TypePasswd, Email: userAt(0)})
+		synctest.Wait()
+		n, err := c.Preload(context.Background(), usersUpTo(2))
+		synctest.Wait()
+		if n != 1 || err != nil || f.calls() != 2 || c.entries() != [2]int{2, 0} {
+			t.Errorf("%d preloaded, %v, %d questions, %v", n, err, f.calls(), c.entries())
+		}
+		consistent(t, c)
+	})
+}
+
 // TestPreloadedLife: a preloaded entry is as old as the question to the Resolver.
 func TestPreloadedLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

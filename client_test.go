@@ -468,15 +468,21 @@ func TestClientTimeout(t *testing.T) {
 func TestInquery(t *testing.T) {
 	dir, _ := serve(t, &Server{Resolver: echo})
 	env := []string{"QUERY_CACHE=1", "INFIFODIR=" + dir, "FIFOTMPDIR=" + t.TempDir()}
-	got := child(t, "inquery", nil, env...)
 	want := fmt.Sprintf("*inlookup.Client true %q <nil>", NewData(TypeDomain, "example.com"))
-	if got != want {
-		t.Errorf("got %s\nwant %s", got, want)
+	// Only together do the two variables of tcpclient mean its descriptors.
+	for _, more := range []string{"", "TCPCLIENT=1", "TCPREMOTEIP=192.0.2.1"} {
+		if got := child(t, "inquery", nil, append(env, more)...); got != want {
+			t.Errorf("%s: got %s\nwant %s", more, got, want)
+		}
 	}
-	if got := child(t, "kind", nil); got != "*inlookup.MySQL" {
-		t.Errorf("without QUERY_CACHE: %s", got)
+	for setting, want := range map[string]string{
+		"": "*inlookup.MySQL", "QUERY_CACHE=": "*inlookup.Client", "QUERY_CACHE=0": "*inlookup.Client",
+	} {
+		if got := child(t, "kind", nil, setting); got != want {
+			t.Errorf("%q: %s", setting, got)
+		}
 	}
-	got = child(t, "inquery", nil, "CONTROLDIR="+controls(t, nil), "ASSIGNDIR="+t.TempDir())
+	got := child(t, "inquery", nil, "CONTROLDIR="+controls(t, nil), "ASSIGNDIR="+t.TempDir())
 	want = fmt.Sprintf("*inlookup.MySQL true %q <nil>", NewData(TypeDomain, "example.com"))
 	if got != want {
 		t.Errorf("got %s\nwant %s", got, want)
@@ -517,6 +523,31 @@ func TestTCP(t *testing.T) {
 		t.Errorf("a second question: %s", second)
 	}
 	within(t, "the server has answered", done)
+	for _, f := range slices.Concat(files[2:], []*os.File{requests, replies}) {
+		f.Close()
+	}
+}
+
+// TestTCPTimeout: a server that accepts the request and says nothing is not waited for.
+func TestTCPTimeout(t *testing.T) {
+	requests, toServer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	toClient, replies, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(time.Minute, func() { replies.Close() }).Stop() // if the client waits
+	files := []*os.File{null, null, null, toClient, toServer}
+	got := child(t, "impatient", files, "TCPCLIENT=1", "TCPREMOTEIP=192.0.2.1")
+	if !strings.HasPrefix(got, "true ") || !strings.Contains(got, "no answer") {
+		t.Errorf("without an answer: %s", got)
+	}
 	for _, f := range slices.Concat(files[2:], []*os.File{requests, replies}) {
 		f.Close()
 	}

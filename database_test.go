@@ -343,6 +343,25 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestCiphersOfOldServers: those of old MySQL servers are offered too, and no weaker ones.
+func TestCiphersOfOldServers(t *testing.T) {
+	config, err := tlsConfig(environ{environment()}, "db.example", t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for suite, want := range map[uint16]bool{
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256: true,
+		tls.TLS_RSA_WITH_AES_128_GCM_SHA256:       true,
+		tls.TLS_RSA_WITH_AES_256_CBC_SHA:          true,
+		tls.TLS_RSA_WITH_RC4_128_SHA:              false,
+		tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA:         false,
+	} {
+		if slices.Contains(config.CipherSuites, suite) != want {
+			t.Errorf("%s: want %t", tls.CipherSuiteName(suite), want)
+		}
+	}
+}
+
 // --- What rows mean.
 
 // A tableRow has its values by column. A column that is missing is NULL.
@@ -605,6 +624,17 @@ func TestAliasRows(t *testing.T) {
 	}
 }
 
+// TestAliasDomainInCapitals: the real domain gets small letters.
+func TestAliasDomainInCapitals(t *testing.T) {
+	m := configured(t, controls(t, map[string]string{"host.cntrl": "localhost"}))
+	tabs := newTables(t, m)
+	tabs.rows["aliasdomain"] = []tableRow{{"alias": "Alias.example", "domain": "Example.com"}}
+	got, err := Directory{m}.Domain(context.Background(), "alias.example")
+	if got != "example.com" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestLimitRows: the record of the address as asked, else of the address in the real domain, else
 // of the real domain, else the defaults.
 func TestLimitRows(t *testing.T) {
@@ -794,6 +824,16 @@ func TestTableNames(t *testing.T) {
 	if got := c.table("T", ""); got != "`a``b`" {
 		t.Error(got)
 	}
+	m = configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}), "CNTRL_TABLE", "hosts")
+	tabs = newTables(t, m)
+	tabs.missing["hostcntrl"] = true
+	tabs.rows["hosts"] = []tableRow{
+		{"pw_name": "user", "pw_domain": "dist.example.net", "host": "mail1"}}
+	tabs.rows["host_table"] = []tableRow{{"host": "mail1", "ipaddr": "192.0.2.26"}}
+	route, err := Directory{m}.Host(context.Background(), "user@dist.example.net")
+	if err != nil {
+		t.Errorf("%q, %v", route, err)
+	}
 }
 
 // TestUserError: an error names the database, and is never "absent".
@@ -861,6 +901,15 @@ func TestCheck(t *testing.T) {
 	}
 	if worked["distributed users"] != 1 || worked["ports"] != 1 {
 		t.Errorf("worked %v, failed %v", worked, failed)
+	}
+	m = configured(t, t.TempDir()) // no cluster, so none of its tables
+	newTables(t, m)
+	clear(worked)
+	if err := m.Check(context.Background(), say); err != nil {
+		t.Fatal(err)
+	}
+	if len(worked) != 6 || worked["aliases"] != 1 {
+		t.Errorf("without a cluster: %v", worked)
 	}
 }
 

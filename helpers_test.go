@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,6 +33,10 @@ func TestMain(m *testing.M) {
 		a, err1 := Inquery(context.Background(), q)
 		b, err2 := Inquery(context.Background(), q)
 		fmt.Printf("%q %v\n%q %v", a.Wire(), err1, b.Wire(), err2)
+	case "impatient":
+		c := &Client{Timeout: 50 * time.Millisecond}
+		_, err := c.Resolve(context.Background(), Query{Type: TypeUser, Email: "u@d"})
+		fmt.Printf("%t %v", errors.Is(err, ErrUnavailable), err)
 	case "two clients":
 		twoClients()
 	case "kind":

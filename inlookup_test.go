@@ -492,6 +492,9 @@ func TestRoutes(t *testing.T) {
 			"text.example": "2534", "badpen.example": "2535"}},
 		{"for all others", map[string]string{"smtproutes": "a.example:r:1\n:r:2\nb.example:r:3\n"}, nil,
 			map[string]string{"a.example": "1", "b.example": "2", "c.example": "2"}},
+		{"lines without a colon", map[string]string{
+			"smtproutes": "a.example\na.example:r:1\nb.example\n:r:2\n"}, nil,
+			map[string]string{"a.example": "1", "b.example": "2"}},
 		{"qmtp file", map[string]string{
 			"smtproutes": routes, "qmtproutes": "a.example:r:1\nb.example:r\n"}, nil,
 			map[string]string{"a.example": "1", "b.example": "209", "example.com": "209"}},
@@ -738,6 +741,52 @@ func TestFailedReload(t *testing.T) {
 	}
 }
 
+// waitForConfig returns how many questions wait while another reads the configuration.
+func waitForConfig() (waiting int) {
+	stacks := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		if strings.Contains(stack, "Mutex).lockSlow(") && strings.Contains(stack, "MySQL).current(") {
+			waiting++
+		}
+	}
+	return waiting
+}
+
+// TestConfigurationIsReadOnce: questions that waited for it do not read it again.
+func TestConfigurationIsReadOnce(t *testing.T) {
+	const questions = 20
+	var reads atomic.Int64
+	release := make(chan struct{})
+	dir := t.TempDir()
+	m := &MySQL{Getenv: func(name string) string {
+		switch name {
+		case "CONTROLDIR", "ASSIGNDIR":
+			return dir
+		case "DEFAULT_DOMAIN": // once in each reading
+			reads.Add(1)
+			<-release
+		}
+		return ""
+	}}
+	defer m.Close()
+	var all sync.WaitGroup
+	for range questions {
+		all.Go(func() {
+			if _, err := m.DistributedDomains(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventually(t, "one reads and the others wait", func() bool {
+		return waitForConfig() == questions-1 && reads.Load() == 1
+	})
+	close(release)
+	all.Wait()
+	if n := reads.Load(); n != 1 {
+		t.Errorf("%d readings for %d questions", n, questions)
+	}
+}
+
 // TestFailureIsShared: questions that waited while the configuration could not be read get the
 // same error, and do not read it one after the other. Reading may take seconds.
 func TestFailureIsShared(t *testing.T) {
@@ -763,14 +812,7 @@ func TestFailureIsShared(t *testing.T) {
 		}()
 	}
 	eventually(t, "one reads and the others wait", func() bool {
-		stacks := make([]byte, 1<<20)
-		waiting := 0
-		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-			if strings.Contains(stack, "Mutex).lockSlow(") && strings.Contains(stack, "MySQL).current(") {
-				waiting++
-			}
-		}
-		return waiting == questions-1 && reads.Load() == 1
+		return waitForConfig() == questions-1 && reads.Load() == 1
 	})
 	close(release)
 	for range questions {
@@ -891,6 +933,24 @@ func TestLinkReader(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || len(l.reads) > 0 {
 		t.Errorf("%v, %d reads under way", err, len(l.reads))
 	}
+}
+
+// TestLinkReadIsShared: one that is under way is in the table, where the next question finds it.
+func TestLinkReadIsShared(t *testing.T) {
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	l := new(linkReader)
+	dir := t.TempDir()
+	reads := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.reads)
+	}
+	eventually(t, "a question leaves before its read has ended", func() bool {
+		l.read(gone, dir)
+		return reads() == 1
+	})
+	eventually(t, "the read ends", func() bool { return reads() == 0 })
 }
 
 func TestHungLink(t *testing.T) {
