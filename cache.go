@@ -652,12 +652,12 @@ type preload struct {
 var errFull = errors.New("the cache is full")
 
 // Preload asks for the password entries of these addresses, until ctx is done
-// or the cache is full. The addresses most likely to be asked for come first;
-// see preloadPart for how far the order holds. The entries never evict others,
-// and are evicted before others, the last ones first. A flush holds for them as
-// for the answers to clients. Preload returns how many entries it added, and the
-// error that ended it early. That is the error of ctx, or of a load after many in
-// a row have failed.
+// or the cache is full. The addresses most likely to be asked for come first. It
+// asks for parts of them in alphabetical order, one address for each KiB of room.
+// The entries never evict others, and are evicted before others, the last ones
+// first. A flush holds for them as for the answers to clients. Preload returns
+// how many entries it added, and the error that ended it early. That is the error
+// of ctx, or of a load after many in a row have failed.
 //
 // If Resolver is a BatchResolver it is asked in batches. A batch is thrown away
 // and asked again if a flush came meanwhile. What it leaves open is asked one
@@ -704,11 +704,11 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	return int(p.added.Load()), err
 }
 
-// preloadPart returns how many addresses at a time Preload puts in alphabetical
-// order before it asks. Neighbours lie on the same pages of a database's table,
-// so it reads a page once for a part, and not for each user: a third of the time.
-// A part fills less than half of the cache, as an entry has some 400 bytes. So if
-// not all addresses fit, at least the first half of what does keeps its order.
+// preloadPart returns how many addresses are a part. Neighbours lie on the same
+// pages of a database's table, so it reads a page once for a part, and not for
+// each user: a third of the time. An entry has some 400 bytes, so a part fills
+// less than half of the cache. If not all addresses fit, at least the first half
+// of what does goes by the order given.
 func (c *Cache) preloadPart() int {
 	room := c.room(present)
 	part := room.Bytes / 1024

@@ -18,8 +18,8 @@ import (
 	"github.com/inlookup/inlookup/cmd/internal/mariadb"
 )
 
-// A thousand clients ask the same at the same time: one SELECT. A slow machine may
-// take longer to ask than a SELECT may last. So this is tried until it does not.
+// A thousand clients ask the same at the same time: one SELECT. On a slow machine it
+// may end before all have asked, or last too long. So this is tried until it does not.
 func TestEqualQuestionsAreAskedOnce(t *testing.T) {
 	db := database(t)
 	s := newSite(t, db)
@@ -61,10 +61,10 @@ func TestEqualQuestionsAreAskedOnce(t *testing.T) {
 		now := s.counts()
 		shared := now["cache_coalesced_total"] - stats["cache_coalesced_total"]
 		hits := now["cache_hits_total"] - stats["cache_hits_total"]
-		if shared < 10 || shared+hits != clients-1 {
+		if shared+hits != clients-1 {
 			t.Errorf("%v shared and %v hits, want %d together", shared, hits, clients-1)
 		}
-		return true
+		return shared >= 10 // else the server was as slow as the SELECT
 	})
 }
 
