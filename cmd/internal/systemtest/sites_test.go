@@ -284,6 +284,20 @@ func TestDbinfo(t *testing.T) {
 	}
 }
 
+// A master without table dbinfo knows of no cluster: without a file there is none, and the local
+// database answers.
+func TestDbinfoMissing(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	s := newSite(t, db)
+	s.control("host.master", "localhost:indimail:secret:"+db.Socket+"\n")
+	l := s.lookup()
+	if got := l.store(t, "example.com"); got != "127.0.0.1" {
+		t.Errorf("%s\n%s", got, l.log)
+	}
+	contains(t, "the log", l.log.String(), `^warning: /\S+/host.master: .*mcdinfo counts`)
+}
+
 // Users of a distributed domain are found by the rows, and odd rows harm only their own domain.
 func TestDbinfoRows(t *testing.T) {
 	t.Parallel()
