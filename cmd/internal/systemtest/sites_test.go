@@ -288,8 +288,9 @@ func TestDbinfo(t *testing.T) {
 // database answers.
 func TestDbinfoMissing(t *testing.T) {
 	t.Parallel()
-	db := database(t)
+	db := part(t, "tableless")
 	s := newSite(t, db)
+	s.env["MASTER_DATABASE"] = "tableless"
 	s.control("host.master", "localhost:indimail:secret:"+db.Socket+"\n")
 	l := s.lookup()
 	if got := l.store(t, "example.com"); got != "127.0.0.1" {
