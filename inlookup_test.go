@@ -752,13 +752,12 @@ func waitForConfig() (waiting int) {
 	return waiting
 }
 
-// TestConfigurationIsReadOnce: questions that waited for it do not read it again.
-func TestConfigurationIsReadOnce(t *testing.T) {
-	const questions = 20
-	var reads atomic.Int64
-	release := make(chan struct{})
-	dir := t.TempDir()
-	m := &MySQL{Getenv: func(name string) string {
+// slowConfig returns a MySQL that reads its configuration in dir, but not before release is
+// closed, and counts how often.
+func slowConfig(dir string) (m *MySQL, reads *atomic.Int64, release chan struct{}) {
+	reads = new(atomic.Int64)
+	release = make(chan struct{})
+	return &MySQL{Getenv: func(name string) string {
 		switch name {
 		case "CONTROLDIR", "ASSIGNDIR":
 			return dir
@@ -767,7 +766,13 @@ func TestConfigurationIsReadOnce(t *testing.T) {
 			<-release
 		}
 		return ""
-	}}
+	}}, reads, release
+}
+
+// TestConfigurationIsReadOnce: questions that waited for it do not read it again.
+func TestConfigurationIsReadOnce(t *testing.T) {
+	const questions = 20
+	m, reads, release := slowConfig(t.TempDir())
 	defer m.Close()
 	var all sync.WaitGroup
 	for range questions {
@@ -791,19 +796,8 @@ func TestConfigurationIsReadOnce(t *testing.T) {
 // same error, and do not read it one after the other. Reading may take seconds.
 func TestFailureIsShared(t *testing.T) {
 	const questions = 20
-	var reads atomic.Int64
-	release := make(chan struct{})
 	dir := controls(t, map[string]string{"host.mysql": "a host with blanks"})
-	m := &MySQL{Getenv: func(name string) string {
-		switch name {
-		case "CONTROLDIR", "ASSIGNDIR":
-			return dir
-		case "DEFAULT_DOMAIN": // once in each reading
-			reads.Add(1)
-			<-release
-		}
-		return ""
-	}}
+	m, reads, release := slowConfig(dir)
 	failures := make(chan error, questions)
 	for range questions {
 		go func() {
