@@ -489,17 +489,20 @@ func TestInquery(t *testing.T) {
 	}
 }
 
+func newPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, w
+}
+
 // TestTCP asks over descriptors 6 and 7, as under tcpclient, a server as under tcpserver. The
 // connection is for one question.
 func TestTCP(t *testing.T) {
-	requests, toServer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	toClient, replies, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	requests, toServer := newPipe(t)
+	toClient, replies := newPipe(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -530,14 +533,8 @@ func TestTCP(t *testing.T) {
 
 // TestTCPTimeout: a server that accepts the request and says nothing is not waited for.
 func TestTCPTimeout(t *testing.T) {
-	requests, toServer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	toClient, replies, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	requests, toServer := newPipe(t)
+	toClient, replies := newPipe(t)
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
@@ -579,14 +576,8 @@ func twoClients() {
 // TestTCPConnectionIsOfTheProcess: a second Client of the process writes nothing into what has
 // become descriptor 7.
 func TestTCPConnectionIsOfTheProcess(t *testing.T) {
-	requests, toServer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	toClient, replies, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	requests, toServer := newPipe(t)
+	toClient, replies := newPipe(t)
 	go (&Server{Resolver: echo}).ServeConn(context.Background(), requests, replies)
 	null, err := os.Open(os.DevNull)
 	if err != nil {
