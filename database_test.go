@@ -321,6 +321,8 @@ func TestTLS(t *testing.T) {
 		{"name checked", named, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "1"}, true},
 		{"name missing", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "1"}, false},
 		{"not checked", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "0"}, true},
+		{"another 0", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "00\r"}, true},
+		{"a word", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "yes"}, false},
 		{"the system's roots", named, 0, nil, false},
 		{"TLS 1.2", named, tls.VersionTLS12, []string{"MYSQL_OPT_SSL_CA", path}, true},
 		{"TLS 1.1", named, tls.VersionTLS11, []string{"MYSQL_OPT_SSL_CA", path}, false},

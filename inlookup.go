@@ -309,21 +309,35 @@ func (e environ) get(name, def string) string {
 	return cmp.Or(e.getenv(name), def)
 }
 
-// control returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
+// control returns the path of a control file, by CONTROLDIR and SYSCONFDIR. A
+// name that begins with a slash or a dot is a path. The path is not cleaned:
+// table dbinfo has that of mcdinfo letter by letter as the C programs make it.
 func (e environ) control(name string) string {
-	if filepath.IsAbs(name) {
+	if strings.HasPrefix(name, "/") || strings.HasPrefix(name, ".") {
 		return name
 	}
 	dir := e.get("CONTROLDIR", "control")
 	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(e.get("SYSCONFDIR", "/etc/indimail"), dir)
+		dir = e.get("SYSCONFDIR", "/etc/indimail") + "/" + dir
 	}
-	return filepath.Join(dir, name)
+	return dir + "/" + name
+}
+
+// readFile reads a file. In its place may be a FIFO, which must not hang: one
+// that nobody writes to is empty, as for the C programs.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	f.SetReadDeadline(time.Now().Add(deadline)) // only a FIFO can have one
+	return io.ReadAll(f)
 }
 
 // value returns the first line of a control file, or def if there is none.
 func (e environ) value(name, def string) (string, error) {
-	b, err := os.ReadFile(e.control(name))
+	b, err := readFile(e.control(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return def, nil
 	}
@@ -421,7 +435,7 @@ func (c *config) variable(name string) line { return line{c.get(name, ""), name}
 // lines returns the lines of a file, none if it is missing. A # begins a
 // comment anywhere in a line, or with wholeLine only at its beginning.
 func (c *config) lines(path string, wholeLine bool) []line {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.errs = append(c.errs, err)
 	}
@@ -461,6 +475,7 @@ func (c *config) readDatabase(prefix, file string, base database) (db database, 
 	db.port = cmp.Or(port, base.port)
 	db.name = c.get(prefix+"DATABASE", base.name)
 	from := c.variable(prefix + "HOST")
+	from.text = strings.TrimSpace(from.text) // as in a line of the file
 	path := c.control(file)
 	if from.text == "" {
 		if lines := c.lines(path, true); len(lines) > 0 {
@@ -511,7 +526,7 @@ func (c *config) setFields(db *database, from line) {
 // cutHosts cuts text at the first colon that is not within brackets. Brackets
 // hold an IPv6 address. Alone it needs none.
 func cutHosts(text string) (hosts, rest string) {
-	if net.ParseIP(text) != nil {
+	if ip := net.ParseIP(text); ip != nil && !ip.IsUnspecified() { // "::" is empty fields
 		return text, ""
 	}
 	inBrackets := false
@@ -560,15 +575,14 @@ func (c *config) readStores() {
 // lines with all storeKeys follow.
 func (c *config) mcdinfo(path string) (entries []mcdEntry) {
 	for _, l := range c.lines(path, false) {
-		fields := strings.Fields(l.text)
+		fields := append(strings.Fields(l.text), "", "") // name and flag may be missing
 		key := fields[0]
-		value := strings.Join(fields[1:], " ")
+		value := strings.TrimSpace(l.text[len(key):]) // a password may hold blanks
 		if key == "domain" {
-			name, flag, _ := strings.Cut(value, " ")
-			if name == "" {
+			if fields[1] == "" {
 				c.warnf("%s: a domain without a name", l.where)
 			}
-			entries = append(entries, c.newEntry(name, line{flag, l.where}))
+			entries = append(entries, c.newEntry(fields[1], line{fields[2], l.where}))
 			continue
 		}
 		if value == "" || !slices.Contains(storeKeys, key) {
@@ -616,7 +630,7 @@ func (c *config) dbinfo(path string) (entries []mcdEntry) {
 		}
 		e := c.newEntry(r[1].String, line{r[2].String, "table dbinfo on " + db.hosts})
 		for i, key := range storeKeys { // in the order of dbinfoSQL
-			if text := r[i+3].String; text != "" {
+			if text := r[i+3].String; text != "" || key == "pass" { // it may be empty
 				e.values[key] = line{text, e.where}
 			}
 		}
@@ -727,9 +741,7 @@ func (c *config) readRoutes() {
 	if protocol == "qmtp" {
 		c.distPort = qmtpPort
 	}
-	if f, err := os.Open(path); err == nil {
-		f.Close()
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.warnf("%s: skipped: %v", path, err)
 		return
 	}
@@ -1684,7 +1696,7 @@ func tlsConfig(env environ, host string, warn func(string, ...any)) (*tls.Config
 	if path == "" {
 		return cfg, nil
 	}
-	pem, err := os.ReadFile(path)
+	pem, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: %w", err)
 	}
@@ -1693,7 +1705,8 @@ func tlsConfig(env environ, host string, warn func(string, ...any)) (*tls.Config
 		return nil, fmt.Errorf("MYSQL_OPT_SSL_CA: no certificates in %s", path)
 	}
 	cfg.RootCAs = roots
-	if env.get("MYSQL_OPT_SSL_VERIFY_SERVER_CERT", "0") != "0" {
+	verify, isNumber := leadingNumber(env.get("MYSQL_OPT_SSL_VERIFY_SERVER_CERT", "0"), 10)
+	if verify != 0 || !isNumber {
 		return cfg, nil
 	}
 	cfg.InsecureSkipVerify = true // replaced by what follows
@@ -1769,6 +1782,7 @@ var refusals = map[uint16]refusal{
 	1049: other,    // ER_BAD_DB_ERROR
 	1054: badTable, // ER_BAD_FIELD_ERROR
 	1064: badTable, // ER_PARSE_ERROR
+	1109: noTable,  // ER_UNKNOWN_TABLE, in information_schema
 	1129: barred,   // ER_HOST_IS_BLOCKED
 	1130: barred,   // ER_HOST_NOT_PRIVILEGED
 	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR; see isMissing
@@ -1848,21 +1862,30 @@ func (p *pool) optional(ctx context.Context, table, text string, args ...any) ([
 // isMissing reports whether err says that a table is missing. To an account with
 // rights on single tables MySQL says "denied" (1142), as of a table that is
 // there. But information_schema lists a table on which the account has any
-// right. One without any counts as missing. What counts as missing gets a warning.
+// right. One without any counts as missing. So does one whose own database is
+// unknown (1049). What counts as missing gets a warning.
 func (p *pool) isMissing(ctx context.Context, table string, err error) bool {
 	var refused *mysql.MySQLError
-	denied := errors.As(err, &refused) && refused.Number == 1142
-	if !denied && refusalOf(err) != noTable {
+	if !errors.As(err, &refused) {
 		return false
 	}
-	if denied {
+	names := append([]string{p.of.name}, strings.Split(strings.Trim(table, "`"), "`.`")...)
+	schema, name := names[len(names)-2], names[len(names)-1]
+	switch {
+	case refusalOf(err) == noTable:
+	case refused.Number == 1142:
 		const text = "SELECT 1 FROM information_schema.tables" +
 			" WHERE table_schema=? AND table_name=?"
-		names := append([]string{p.of.name}, strings.Split(strings.Trim(table, "`"), "`.`")...)
-		rows, err := p.query(ctx, text, names[len(names)-2], names[len(names)-1])
+		rows, err := p.query(ctx, text, schema, name)
 		if err != nil || len(rows) > 0 {
 			return false
 		}
+	case refused.Number == 1049 && schema != p.of.name: // else the connection's own
+		if !strings.Contains(refused.Message, "'"+schema+"'") {
+			return false
+		}
+	default:
+		return false
 	}
 	p.config.warnOnce("database %s: %v", p.name, noTableError(table))
 	return true
@@ -1920,7 +1943,8 @@ func (c *config) relayTable() string { return c.table("RELAY_TABLE", "relay") }
 func (c *config) table(variable, def string) string {
 	names := strings.Split(c.get(variable, def), ".")
 	for i, name := range names {
-		names[i] = "`" + strings.ReplaceAll(strings.Trim(name, "`"), "`", "``") + "`"
+		name = strings.Trim(strings.TrimSpace(name), "`")
+		names[i] = "`" + strings.ReplaceAll(name, "`", "``") + "`"
 	}
 	return strings.Join(names, ".")
 }

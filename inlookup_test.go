@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +101,14 @@ func TestDatabases(t *testing.T) {
 			[]string{"a.example,b.example 3306  u p indimail false"}},
 		{"IPv6", file("[::1],[::2]:u:p:3306"), nil, []string{"[::1],[::2] 3306  u p indimail false"}},
 		{"IPv6 alone", file("::1"), nil, []string{"::1   indimail  indimail false"}},
+		{"two colons", file("::"), nil, []string{"localhost   indimail  indimail false"}},
+		{"blanks around MYSQL_HOST", nil, []string{"MYSQL_HOST", " h:u\r\n"},
+			[]string{"h   u  indimail false"}},
+		{"MYSQL_HOST of blanks", file("h:u"), []string{"MYSQL_HOST", " \r"},
+			[]string{"h   u  indimail false"}},
+		{"blanks within a password of mcdinfo", map[string]string{"mcdinfo": "domain\td\t0\n" +
+			"server s\nmdahost m\nport\t1\nuse_ssl 0\ndatabase d\nuser u\npass \t p  q\tr \n"}, nil,
+			[]string{"localhost   indimail  indimail false", "s 1  u p  q\tr d false"}},
 		{"variables", nil, append(variables, "MYSQL_HOST", "eh"), []string{"eh 33 /es eu ep ed false"}},
 		{"a field of the file overrides a variable", file("h:u:p:44"), variables,
 			[]string{"h 44  u p ed false"}},
@@ -297,6 +306,39 @@ func TestMCDFILE(t *testing.T) {
 		c := currentConfig(t, configured(t, dir, "MCDFILE", name))
 		if len(c.stores) != 4 {
 			t.Errorf("%s: %s", name, storeList(c))
+		}
+	}
+	t.Chdir(dir)
+	c := currentConfig(t, configured(t, t.TempDir(), "MCDFILE", "./other"))
+	if len(c.stores) != 4 {
+		t.Errorf("./other is a path: %s", storeList(c))
+	}
+}
+
+// TestFIFOsInPlaceOfFiles: one that nobody writes to is an empty file, and hangs nobody.
+func TestFIFOsInPlaceOfFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo", "assign", "hostip",
+		"smtproutes", "qmtproutes", "timeoutread"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := &MySQL{Getenv: environment("CONTROLDIR", dir, "ASSIGNDIR", dir)}
+	done := make(chan error, 2)
+	go func() { done <- errors.Join(m.Reload(false), m.Close()) }()
+	go func() {
+		_, err := environ{m.Getenv}.value("timeoutread", "4")
+		done <- err
+	}()
+	for range 2 {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("a FIFO hangs")
 		}
 	}
 }
@@ -622,6 +664,24 @@ func TestWarnings(t *testing.T) {
 		}
 		if got := strings.Join(lines, " "); got != c.lines {
 			t.Errorf("%s %q: warnings of lines %s, want %s", c.file, c.content, got, c.lines)
+		}
+	}
+}
+
+// TestUnreadableRoutes: they are skipped with a warning.
+func TestUnreadableRoutes(t *testing.T) {
+	for _, name := range []string{"smtproutes", "qmtproutes"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, name)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		m := configured(t, dir)
+		m.Log = log.New(&b, "", 0)
+		err := m.Reload(false)
+		if s := b.String(); err != nil || !strings.HasPrefix(s, "warning: "+path+": skipped: ") {
+			t.Errorf("%s: %v, log %q", name, err, s)
 		}
 	}
 }

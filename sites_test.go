@@ -161,6 +161,7 @@ func TestTableOfDatabase(t *testing.T) {
 	for name, want := range map[string]string{
 		"": "`indimail`", "users": "`users`", "central.users": "`central`.`users`",
 		"`central`.`users`": "`central`.`users`", "a`; DROP TABLE b": "`a``; DROP TABLE b`",
+		" users\r": "`users`", "`central` . users ": "`central`.`users`",
 	} {
 		c := &config{environ: environ{environment("MYSQL_TABLE", name)}}
 		if got := c.table("MYSQL_TABLE", "indimail"); got != want {
@@ -251,6 +252,24 @@ func TestDeniedTableOfAnotherDatabase(t *testing.T) {
 		_, err := c.local.optional(context.Background(), c.relayTable(), c.relaySQL(), "ip", "u@d")
 		if (err == nil) != missing || err != nil && errorNumber(err) != 1142 {
 			t.Errorf("in database %s: %v", database, err)
+		}
+	}
+}
+
+// TestTableOfMissingDatabase: MySQL says that the database is unknown. If that is the one of the
+// connection, it is no missing table.
+func TestTableOfMissingDatabase(t *testing.T) {
+	for database, missing := range map[string]bool{"other": true, "indimail": false} {
+		m := configured(t, t.TempDir(), "RELAY_TABLE", "other.logins")
+		c := currentConfig(t, m)
+		d := &fakeDriver{query: func(context.Context, string) ([]string, [][]driver.Value, error) {
+			text := "Unknown database '" + database + "'"
+			return nil, nil, &mysql.MySQLError{Number: 1049, Message: text}
+		}}
+		d.use(c.local)
+		_, err := c.local.optional(context.Background(), c.relayTable(), c.relaySQL(), "ip", "u@d")
+		if (err == nil) != missing || err != nil && errorNumber(err) != 1049 {
+			t.Errorf("database %s: %v", database, err)
 		}
 	}
 }

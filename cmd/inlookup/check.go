@@ -179,14 +179,19 @@ func (c *checkup) file(name, path string, notes []note) (others []note) {
 	if len(others) < len(notes) {
 		return others
 	}
-	text, err := os.ReadFile(path)
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.say(ok, name, "absent (%s)", path)
 		return others
 	}
-	var info fs.FileInfo
+	if err == nil && info.Mode().Type() == fs.ModeNamedPipe { // reading it could hang
+		c.say(warning, name, "%s: it is a FIFO, and counts as empty if nobody writes: put a "+
+			"file there", path)
+		return others
+	}
+	var text []byte
 	if err == nil {
-		info, err = os.Stat(path)
+		text, err = os.ReadFile(path)
 	}
 	if err != nil {
 		c.say(wrong, name, "%v", err)
@@ -284,9 +289,12 @@ func remedy(err error) (v verdict, advice string) {
 		return wrong, "the server made its certificate itself (MariaDB 11.4 does so when it has " +
 			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
 			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
+	case isCAError(err):
+		return wrong, "name a file with the certificate of the server's CA (PEM), which the " +
+			"server's user can read"
 	case isCertificateError(err):
 		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its " +
-			"certificate does"
+			"certificate does; MYSQL_OPT_SSL_VERIFY_SERVER_CERT=0 with that CA takes any name"
 	case errors.As(err, &alert) && alert.Op == "remote error":
 		return wrong, "the server broke off the TLS handshake: it has no cipher or version that " +
 			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
@@ -331,6 +339,11 @@ func isSelfMade(err error) bool {
 	return len(cert.RawIssuer) > 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject)
 }
 
+// isCAError reports whether the file of MYSQL_OPT_SSL_CA is of no use.
+func isCAError(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA: ")
+}
+
 func isCertificateError(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) ||
 		errors.As(err, new(x509.UnknownAuthorityError)) ||
@@ -347,7 +360,8 @@ func refusal(number uint16) (v verdict, advice string) {
 	case 1045, // ER_ACCESS_DENIED_ERROR
 		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
 		return wrong, "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
-			"which has host:user:password:socket-or-port)"
+			"which has host:user:password:socket-or-port); an account that requires TLS needs " +
+			"ssl as the fifth field"
 	case 1142, // ER_TABLEACCESS_DENIED_ERROR
 		1143: // ER_COLUMNACCESS_DENIED_ERROR
 		return wrong, "GRANT SELECT on the table"
@@ -368,9 +382,16 @@ func refusal(number uint16) (v verdict, advice string) {
 			"mysql_native_password or caching_sha2_password, or load the one it has"
 	case 1130: // ER_HOST_NOT_PRIVILEGED
 		return wrong, "let the user in from this machine, with CREATE USER and GRANT SELECT"
-	case 1049: // ER_BAD_DB_ERROR
+	case 1049, // ER_BAD_DB_ERROR
+		1102: // ER_WRONG_DB_NAME
 		return wrong, "create the database, or fix its name in MYSQL_DATABASE or mcdinfo"
-	case 1146: // ER_NO_SUCH_TABLE
+	case 1356, // ER_VIEW_INVALID
+		1449: // ER_NO_SUCH_USER
+		return wrong, "the table is a view: make what it selects from, or CREATE OR REPLACE VIEW " +
+			"with a definer that exists and may read it"
+	case 1103, // ER_WRONG_TABLE_NAME
+		1109, // ER_UNKNOWN_TABLE
+		1146: // ER_NO_SUCH_TABLE
 		return wrong, "create the table, or fix its name in MYSQL_TABLE, " +
 			"MYSQL_INACTIVE_TABLE or CNTRL_TABLE"
 	case 1054: // ER_BAD_FIELD_ERROR

@@ -123,7 +123,7 @@ func parse(args []string) (o options, err error) {
 	flags.BoolVar(&o.test, "t", false, "")
 	flags.BoolVar(&o.version, "V", false, "")
 	flags.Var(&o.demo, "demo", "")
-	if err = flags.Parse(args); err != nil {
+	if err = flags.Parse(o.dropWords(args)); err != nil {
 		return o, err
 	}
 	o.instances = int(instances)
@@ -135,6 +135,28 @@ func parse(args []string) (o options, err error) {
 		err = errors.New("-t and -demo exclude each other")
 	}
 	return o, err
+}
+
+// dropWords leaves out words behind the number of -c or -i, with a warning. The
+// run file has the shell split a variable such as "5 # FIFOs".
+func (o *options) dropWords(args []string) (kept []string) {
+	option := -2 // index of the last option if it is -c or -i
+	for i, arg := range args {
+		isValue := i == option+1
+		isOption := !isValue && strings.HasPrefix(arg, "-")
+		switch {
+		case isOption && (arg == "-c" || arg == "-i"):
+			option = i
+		case isOption:
+			option = -2
+		case !isValue && option >= 0:
+			o.warnings = append(o.warnings, fmt.Sprintf("%s: %q behind its number is ignored",
+				args[option], arg))
+			continue
+		}
+		kept = append(kept, arg)
+	}
+	return kept
 }
 
 // number returns a function that reads an option, which other text than a

@@ -7,7 +7,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -226,8 +225,7 @@ type route struct {
 // readRoutes reads the control files. Without them no port counts as misread.
 func readRoutes(getenv func(string) string) (routes []route) {
 	for _, name := range []string{"smtproutes", "qmtproutes"} {
-		text, _ := os.ReadFile(inlookup.ControlFile(getenv, name))
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(controlText(getenv, name)) {
 			line, _, _ = strings.Cut(line, "#")
 			_, rest, _ := strings.Cut(line, ":")
 			words := strings.Fields(rest) // a user name and a password may follow

@@ -667,9 +667,20 @@ func (from source) silence(q inlookup.Query) string {
 // replySeconds returns how long a client waits for an answer, as its control
 // file says.
 func replySeconds(getenv func(string) string) string {
-	text, _ := os.ReadFile(inlookup.ControlFile(getenv, "timeoutread"))
-	n := strings.TrimLeft(leadingNumber(strings.TrimSpace(string(text))), "0")
+	text := controlText(getenv, "timeoutread")
+	n := strings.TrimLeft(leadingNumber(strings.TrimSpace(text)), "0")
 	return cmp.Or(n, "4")
+}
+
+// controlText returns the text of a control file, "" if there is none. It does
+// not read a FIFO, which could hang.
+func controlText(getenv func(string) string, name string) string {
+	path := inlookup.ControlFile(getenv, name)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	text, _ := os.ReadFile(path)
+	return string(text)
 }
 
 // replyGroup returns the group of a FIFO for an answer that is made in dir. A

@@ -222,6 +222,33 @@ func TestMCDFILENamesAnotherFile(t *testing.T) {
 	}
 }
 
+// A FIFO in place of a file hangs neither the server nor -t, which warns of it.
+func TestFIFOsInPlaceOfFiles(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, database(t))
+	files := []string{"host.mysql", "host.cntrl", "host.master", "mcdinfo", "hostip", "smtproutes",
+		"qmtproutes", "timeoutread", "assign"}
+	for _, name := range files {
+		dir := s.env["CONTROLDIR"]
+		if name == "assign" {
+			dir = s.env["ASSIGNDIR"]
+		}
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.serve()
+	all(t, s.client(), "FIFOs", found)
+	status, lines := s.check()
+	if status != 0 {
+		t.Errorf("-t exits %d", status)
+	}
+	for _, name := range files {
+		// The line of host.master may be about dbinfo, which other tests make.
+		contains(t, "-t", lines, "^warning +"+name+" .*(it is a FIFO|dbinfo)")
+	}
+}
+
 const assignLine = "+example.com-:example.com:0:0:@DIR@:-::\n"
 
 func TestOddLinesOfAssignAreSkipped(t *testing.T) {

@@ -253,7 +253,7 @@ func TestWrongSettingsAreErrors(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo", "smtproutes", "../users/assign"} {
+	for _, name := range []string{"host.mysql", "host.cntrl", "mcdinfo", "../users/assign"} {
 		s := newSite(t, nil)
 		path := filepath.Join(s.env["CONTROLDIR"], name)
 		if err := os.Mkdir(path, 0o755); err != nil { // so that root cannot read it either

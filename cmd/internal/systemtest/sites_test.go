@@ -101,6 +101,8 @@ func TestOptionsThatDoNotFit(t *testing.T) {
 		{[]string{"-c", "-1"}, "infifo", `warning: -c got "-1": want a number`},
 		{[]string{"-c", "3600s"}, "infifo", ""},
 		{[]string{"-c", "99999999999999999999"}, "infifo", ""},
+		{[]string{"-v", "-c", "3600", "#", "an", "hour", "-i", "2"}, "infifo.2",
+			`warning: -c: "hour" behind its number is ignored`},
 	} {
 		s := newSite(t, db)
 		p := s.start("inlookup", test.args...)
@@ -237,6 +239,7 @@ func TestDbinfo(t *testing.T) {
 		{"an older table", true, -time.Hour, true, "", fromFile, "", ""},
 		{"as new as the file", true, 0, true, "", fromFile, "", ""},
 		{"no file", false, 0, true, "", fromTable, "", `table dbinfo counts`},
+		{"a slash behind CONTROLDIR", true, time.Hour, true, "//", fromTable, "", `table dbinfo counts`},
 		{"no rows", true, time.Hour, false, "", fromFile, "", ""},
 		{"rows of another file", true, time.Hour, true, "/other/mcdinfo", fromFile, "", ""},
 		{"rows of a file in capitals", true, time.Hour, true, "MCDINFO", fromFile, "", ""},
@@ -263,6 +266,9 @@ func TestDbinfo(t *testing.T) {
 		name := path
 		switch test.other {
 		case "":
+		case "//":
+			s.env["CONTROLDIR"] += "/"
+			name = s.env["CONTROLDIR"] + "/mcdinfo"
 		case "MCDINFO":
 			name = strings.ToUpper(path)
 		default:
@@ -310,7 +316,12 @@ func TestDbinfoRows(t *testing.T) {
 	insertDbinfo(t, db, path, "dist.example.net", "192.0.2.26", now)
 	insertDbinfo(t, db, path, "bad.example.net", "", now)
 	insertDbinfo(t, db, path, "example.com", "192.0.2.25", now)
+	insertDbinfo(t, db, path, "open.example.net", "192.0.2.30", now)
+	mustExec(t, db, "UPDATE dbinfo SET passwd='' WHERE domain='open.example.net'", "")
 	l := s.lookup()
+	if got := l.store(t, "open.example.net"); got != "192.0.2.30" {
+		t.Errorf("a row without password: %q", got)
+	}
 	all(t, l.Directory.Resolver, "distributed", answers{"4 duser@dist.example.net": "dist.example.net:192.0.2.26:2526"})
 	all(t, l.Directory.Resolver, "at one store", answers{"4 user@example.com": "example.com:192.0.2.25:25"})
 	all(t, l.Directory.Resolver, "a row without mdahost", answers{"1 user@bad.example.net": "unavailable"})
