@@ -253,6 +253,7 @@ func (m *MySQL) current() (*config, error) {
 
 func (c *config) logf(format string, args ...any) {
 	if c.log != nil {
+		defer rescue(new(error)) // the Writer's: it costs the line
 		c.log.Printf(format, args...)
 	}
 }
