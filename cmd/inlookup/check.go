@@ -274,28 +274,14 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 // to do about it.
 func remedy(err error) (v verdict, advice string) {
 	var refused *mysql.MySQLError
-	var alert *net.OpError
+	if advice := tlsAdvice(err); advice != "" {
+		return wrong, advice
+	}
 	switch {
 	case errors.Is(err, inlookup.ErrNoTable):
 		return warning, "nothing to do if nobody needs it"
 	case errors.As(err, &refused):
 		return refusal(refused.Number)
-	case isSelfMade(err):
-		return wrong, "the server made its certificate itself (MariaDB 11.4 does so when it has " +
-			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
-			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
-	case isCertificateError(err):
-		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its " +
-			"certificate does"
-	case errors.As(err, &alert) && alert.Op == "remote error":
-		return wrong, "the server broke off the TLS handshake: it has no cipher or version that " +
-			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
-			"for Go knows no DHE"
-	case isCAFileError(err):
-		return wrong, "name a file with the certificates of the server's CA, which the user of " +
-			"inlookup can read"
-	case errors.Is(err, mysql.ErrNoTLS):
-		return wrong, "turn on TLS in MySQL, or remove ssl from the control file"
 	case isAuthError(err):
 		return wrong, "give the account another authentication plug-in, such as " +
 			"mysql_native_password or caching_sha2_password"
@@ -308,10 +294,39 @@ func remedy(err error) (v verdict, advice string) {
 	return temporary, "is MySQL running there, and are host, port and socket right?"
 }
 
-// isCAFileError reports whether the file of certificates cannot be used. There
-// may be no error.
-func isCAFileError(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA: ")
+// tlsAdvice is remedy for TLS. It returns no advice for other errors, or none.
+func tlsAdvice(err error) string {
+	var alert *net.OpError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case err == nil:
+		return ""
+	case strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA: "):
+		return "name a file with the certificates of the server's CA, which the user of " +
+			"inlookup can read"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "give the server a certificate that has not expired, or set the clock of this " +
+			"machine right"
+	case isSelfMade(err):
+		return "the server made its certificate itself (MariaDB 11.4 does so when it has " +
+			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
+			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
+	case errors.As(err, new(x509.HostnameError)):
+		return "name the host as its certificate does; or name the file of its CA in " +
+			"MYSQL_OPT_SSL_CA and unset MYSQL_OPT_SSL_VERIFY_SERVER_CERT: then the name does " +
+			"not count"
+	case isCertificateError(err):
+		return "name the file of its CA in MYSQL_OPT_SSL_CA"
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return "the server broke off the TLS handshake: it has no cipher or version that " +
+			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
+			"for Go knows no DHE"
+	case strings.Contains(err.Error(), "tls: "):
+		return "let the server offer TLS 1.2 or later (tls_version)"
+	case errors.Is(err, mysql.ErrNoTLS):
+		return "turn on TLS in MySQL, or remove ssl from the control file"
+	}
+	return ""
 }
 
 // isAuthError reports whether the driver does not know, or refuses, how the
@@ -343,8 +358,7 @@ func isSelfMade(err error) bool {
 func isCertificateError(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) ||
 		errors.As(err, new(x509.UnknownAuthorityError)) ||
-		errors.As(err, new(x509.CertificateInvalidError)) ||
-		errors.As(err, new(x509.HostnameError))
+		errors.As(err, new(x509.CertificateInvalidError))
 }
 
 const fixAccount = "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
