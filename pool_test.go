@@ -930,6 +930,7 @@ func TestLogOfAPoolThatFollows(t *testing.T) {
 		d.connect = func(context.Context) error { return mysqlError(1045) }
 		old := newFakePool(d, log.New(&b, "", 0))
 		askFor(old, deadline, anySelect)
+		synctest.Wait() // until it has logged that
 		well := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0))
 		c := &config{pools: []*pool{well}}
 		c.succeed([]*pool{old})
