@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -175,7 +176,7 @@ func TestPreloadBatchFails(t *testing.T) {
 		"a panic":  func([]inlookup.Answer) ([]inlookup.Answer, error) { panic("within a batch") },
 		"answers that say error": func(a []inlookup.Answer) ([]inlookup.Answer, error) {
 			for i := range a {
-				a[i] = inlookup.NewAnswer(-i % 2)
+				a[i] = inlookup.NewAnswer(i%3 - 1)
 			}
 			return a, nil
 		},
@@ -185,6 +186,37 @@ func TestPreloadBatchFails(t *testing.T) {
 		n, err := cache.Preload(context.Background(), people(30))
 		if n != 30 || err != nil || len(r.alone) != 30 || len(r.batches) != 1 {
 			t.Errorf("%s: %d, %v, %d batches, %d alone", what, n, err, len(r.batches), len(r.alone))
+		}
+	}
+}
+
+// TestPreloadBatchReordered: what a BatchResolver does to the questions changes no entry.
+func TestPreloadBatchReordered(t *testing.T) {
+	r := new(crowd)
+	r.during = func() { slices.Reverse(r.batches[0]) }
+	cache := &inlookup.Cache{Resolver: r}
+	n, err := cache.Preload(context.Background(), people(30))
+	if n != 30 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, email := range people(30) {
+		gecos(t, cache, email)
+	}
+}
+
+// TestPreloadGoexit: a Resolver that ends its goroutine ends the preload, with an error.
+func TestPreloadGoexit(t *testing.T) {
+	exit := func([]inlookup.Answer) ([]inlookup.Answer, error) { runtime.Goexit(); return nil, nil }
+	for _, r := range []inlookup.Resolver{
+		&crowd{result: exit},
+		inlookup.ResolverFunc(func(context.Context, inlookup.Query) (inlookup.Answer, error) {
+			runtime.Goexit()
+			return inlookup.Answer{}, nil
+		}),
+	} {
+		n, err := (&inlookup.Cache{Resolver: r}).Preload(context.Background(), people(30))
+		if n != 0 || !errors.Is(err, inlookup.ErrUnavailable) {
+			t.Errorf("%T: %d, %v", r, n, err)
 		}
 	}
 }

@@ -51,10 +51,10 @@ import (
 // A Server, a Cache and a Directory give it addresses in lower case. What does
 // not exist has an answer too, see Absent; the error ErrNotFound means the
 // same. Any other error means that there is no answer now, and clients will ask
-// again. A panic counts as an error that wraps ErrUnavailable. A zero Answer,
-// or one that says "error", needs an error beside it: with a nil error it is
-// ErrInvalid. Resolve must return soon after ctx is done. Many goroutines call
-// it at once.
+// again. A panic counts as an error that wraps ErrUnavailable. A zero Answer, one
+// without the data that its code announces, or one that says "error", needs an
+// error beside it: with a nil error it is ErrInvalid. Resolve must return soon
+// after ctx is done. Many goroutines call it at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
@@ -67,8 +67,8 @@ func (f ResolverFunc) Resolve(ctx context.Context, q Query) (Answer, error) { re
 
 var (
 	errNoResolver = fmt.Errorf("%w: the field Resolver is nil", ErrInvalid)
-	errNoAnswer   = fmt.Errorf("%w: %w: the Resolver returns no answer, or one that says error "+
-		"(see NewPasswd, NewData), and no error", ErrUnavailable, ErrInvalid)
+	errNoAnswer   = fmt.Errorf("%w: %w: the Resolver returns no answer to this type, or one that "+
+		"says error (see NewPasswd, NewData), and no error", ErrUnavailable, ErrInvalid)
 )
 
 // askResolver asks r, which may be nil, or panic. If ctx is done, or no server
@@ -88,7 +88,7 @@ func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error)
 	if errors.Is(err, ErrNotFound) {
 		return Absent(q), nil
 	}
-	if err == nil && a.isError(q.Type) {
+	if err == nil && !a.answers(q.Type) {
 		err = errNoAnswer
 	}
 	return a, err
@@ -120,10 +120,10 @@ type BatchResolver interface {
 	ResolveMany(ctx context.Context, questions []Query) ([]Answer, error)
 }
 
-// askMany asks r, which may panic.
+// askMany asks r, which may panic, or put the questions in another order.
 func askMany(ctx context.Context, r BatchResolver, batch []Query) (answers []Answer, err error) {
 	defer rescue(&err)
-	return r.ResolveMany(ctx, batch)
+	return r.ResolveMany(ctx, slices.Clone(batch))
 }
 
 var errPanic = errors.New("panic")
@@ -169,11 +169,26 @@ type Cache struct {
 	Stale time.Duration
 
 	mu      sync.Mutex // guards what follows
-	tree    tree[entry]
-	rings   [2]ring[entry] // by kind; most recently used first
+	*memory            // nil until the first lock
 	flights map[string]*flight
 	flushes atomic.Uint64 // calls of Flush; it grows under mu
 	stats   CacheStats
+}
+
+// A memory holds the entries. With a verb that does not fit, such as %s, fmt
+// follows one pointer of a value. So a second one lies between Cache and entries,
+// whose answers are not Secrets.
+type memory struct {
+	tree  tree[entry]
+	rings [2]ring[entry] // by kind; most recently used first
+}
+
+// lock locks the mutex.
+func (c *Cache) lock() {
+	c.mu.Lock()
+	if c.memory == nil {
+		c.memory = new(memory)
+	}
 }
 
 // A kind is what an entry says, and the ring it hangs on.
@@ -315,7 +330,7 @@ func (c *Cache) peek(key *[]byte, t Type, email []byte) (wire string, ok bool) {
 		return "", false
 	}
 	*key = c.appendKey((*key)[:0], t, email)
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	n := c.tree.find(*key)
 	if n == nil {
@@ -346,14 +361,15 @@ const (
 
 var (
 	errLoads = fmt.Errorf("%w: too many questions wait", ErrUnavailable)
-	errEnded = fmt.Errorf("%w: the Resolver has ended its goroutine", ErrUnavailable)
+	errEnded = fmt.Errorf("%w: the Resolver, Admin or Trace has ended its goroutine",
+		ErrUnavailable)
 )
 
 // Resolve answers from memory, or with what Resolver says. If Resolver is
 // unavailable or slow it may answer with an expired answer; see Stale. Each
 // entry finds out for itself whether Resolver is, because one database may be
-// gone and another not. At most 4096 questions to Resolver are under way;
-// beyond that an answer that is not in memory is unavailable.
+// gone and another not. At most 4096 questions whose answers it keeps are under
+// way to Resolver; beyond that an answer that is not in memory is unavailable.
 func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if err := ended(ctx); err != nil {
 		return Answer{}, err
@@ -373,7 +389,7 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 		case <-f.done:
 			return f.answer, f.err
 		case <-late:
-			c.mu.Lock()
+			c.lock()
 			a, err := c.staleOr(f.key, q.Type, ErrUnavailable)
 			c.mu.Unlock()
 			if err == nil {
@@ -388,7 +404,7 @@ func (c *Cache) Resolve(ctx context.Context, q Query) (Answer, error) {
 // join returns the flight that brings the answer, and begins one if there is
 // none. If an expired answer will do, late says when to take it.
 func (c *Cache) join(key string, q Query) (f *flight, late <-chan time.Time) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	n := c.tree.find([]byte(key))
 	if n != nil && c.isAlive(&n.value) { // it has come since peek
@@ -465,7 +481,7 @@ func (c *Cache) loadTimeout() time.Duration {
 // that has its answer and asks again waits for the mutex, so it finds what is
 // kept.
 func (c *Cache) land(f *flight, loaded time.Duration) {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	defer close(f.done)
 	c.stats.Waiting--
@@ -597,7 +613,7 @@ func (c *Cache) room(k kind) Usage {
 // entry.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	c.flushes.Add(1)
 	for key := range c.flights {
@@ -607,7 +623,7 @@ func (c *Cache) Flush(email string) (flushed int) {
 	}
 	if prefix == "" {
 		flushed = c.tree.len
-		c.tree, c.rings = tree[entry]{}, [2]ring[entry]{}
+		c.memory = new(memory)
 		c.stats.Present, c.stats.Absent = Usage{}, Usage{}
 	}
 	n := c.tree.ceiling(prefix)
@@ -656,7 +672,7 @@ var errFull = errors.New("the cache is full")
 // asks for parts of them in alphabetical order, one address for each KiB of room.
 // The entries never evict others, and are evicted before others, the last ones
 // first. A flush holds for them as for the answers to clients. Preload returns
-// how many entries it added, and the error that ended it early. That is the error
+// how many entries it added, and the error that ended it early. That is the cause
 // of ctx, or of a load after many in a row have failed.
 //
 // If Resolver is a BatchResolver it is asked in batches. A batch is thrown away
@@ -687,13 +703,20 @@ func (c *Cache) Preload(ctx context.Context, emails []string) (int, error) {
 	var workers sync.WaitGroup
 	for range atATime {
 		workers.Go(func() {
+			err := errEnded // stays so after runtime.Goexit
+			defer func() {
+				if err != nil {
+					p.end(err)
+				}
+			}()
 			for ctx.Err() == nil {
 				i := int(next.Add(int64(size))) - size
 				if i >= len(emails) {
-					return
+					break
 				}
 				p.load(ctx, emails[i:min(i+size, len(emails))])
 			}
+			err = nil
 		})
 	}
 	workers.Wait()
@@ -751,7 +774,7 @@ func (p *preload) loadBatch(ctx context.Context, batch []Query) (open []Query, f
 	for i, a := range answers {
 		q := batch[i]
 		switch {
-		case a.isError(q.Type):
+		case !a.answers(q.Type):
 			open = append(open, q)
 		case kindOf(q, a) == absent:
 		case !p.keepUnlessFlushed(q, entry{wire: a.Wire(), loaded: loaded}, before):
@@ -766,7 +789,7 @@ func (p *preload) loadBatch(ctx context.Context, batch []Query) (open []Query, f
 // critical section of its own, so that hits need not wait.
 func (p *preload) keepUnlessFlushed(q Query, e entry, before uint64) bool {
 	key := p.c.key(q)
-	p.c.mu.Lock()
+	p.c.lock()
 	defer p.c.mu.Unlock()
 	if p.c.flushes.Load() != before {
 		return false
@@ -782,7 +805,7 @@ func (p *preload) keepUnlessFlushed(q Query, e entry, before uint64) bool {
 func (p *preload) loadOne(q Query) {
 	c := p.c
 	key := c.key(q)
-	c.mu.Lock()
+	c.lock()
 	if !c.lacks(key) {
 		c.mu.Unlock()
 		return
@@ -822,7 +845,7 @@ func (p *preload) keep(key string, e entry) {
 
 // Stats returns the counts so far, and what the cache holds.
 func (c *Cache) Stats() CacheStats {
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	return c.stats
 }
@@ -843,7 +866,7 @@ func (c *Cache) Explain(q Query) (Entry, bool) {
 		return Entry{}, false
 	}
 	key := c.key(q)
-	c.mu.Lock()
+	c.lock()
 	defer c.mu.Unlock()
 	n := c.tree.find([]byte(key))
 	if n == nil {

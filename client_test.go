@@ -596,6 +596,38 @@ func TestTCPConnectionIsOfTheProcess(t *testing.T) {
 	}
 }
 
+// ownFiles is a child that asks while its descriptors 6 and 7 are files of its own.
+func ownFiles() {
+	path := filepath.Join(os.Getenv("DIR"), "file")
+	var files []*os.File
+	for range 12 {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		files = append(files, f)
+	}
+	_, err := new(Client).Resolve(context.Background(), Query{Type: TypeUser, Email: "u@d"})
+	content, _ := os.ReadFile(path)
+	for _, f := range files {
+		if _, err := f.Stat(); err != nil {
+			fmt.Println(err)
+		}
+	}
+	fmt.Printf("%q %v", content, err)
+}
+
+// TestTCPDescriptorsAreInherited: a program whose parent has asked has the variables of tcpclient,
+// but descriptors 6 and 7 are files of its own.
+func TestTCPDescriptorsAreInherited(t *testing.T) {
+	got := child(t, "own files", nil, "TCPCLIENT=1", "TCPREMOTEIP=192.0.2.1", "DIR="+t.TempDir())
+	const want = `"" User Query: lookup unavailable: descriptors 6 and 7 are not those of tcpclient`
+	if got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
 // TestClientWithoutDescriptors: while no file can be opened a question fails and leaves no FIFO.
 // The next one does not, even if the first question of a Client was among those that failed.
 func TestClientWithoutDescriptors(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,6 +196,122 @@ func TestPanicIsAnErrorOfOneQuestion(t *testing.T) {
 	}
 }
 
+// TestGoexit: a function of the program that ends its goroutine, as FailNow of a test does, costs
+// one question. If it is Trace, Serve ends with an error.
+func TestGoexit(t *testing.T) {
+	exit := func(email string) {
+		if email == "exit@d" {
+			runtime.Goexit()
+		}
+	}
+	s := &inlookup.Server{Getenv: settings("INFIFODIR", t.TempDir())}
+	s.Resolver = resolve(func(_ context.Context, q inlookup.Query) (inlookup.Answer, error) {
+		exit(q.Email)
+		return inlookup.NewAnswer(0), nil
+	})
+	s.Admin = func(_ context.Context, q inlookup.Query) (string, error) {
+		exit(q.Email)
+		return "fine", nil
+	}
+	s.Trace = func(_, _ string, q inlookup.Query, _ bool) { exit(q.Email) }
+	c := &inlookup.Client{Timeout: time.Minute,
+		Getenv: settings("INFIFODIR", s.Getenv("INFIFODIR"), "FIFOTMPDIR", t.TempDir())}
+	ended := make(chan error, 1)
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- s.Serve(context.Background()) }()
+	for _, typ := range []inlookup.Type{inlookup.TypeUser, inlookup.TypeFlush} {
+		for range 2 {
+			_, err := ask(c, typ, "exit@d")
+			if !errors.Is(err, inlookup.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v: %v", typ, err)
+			}
+			if _, err := ask(c, typ, "user@d"); err != nil {
+				t.Errorf("%v after that: %v", typ, err)
+			}
+		}
+	}
+	s.Tracing.Store(true)
+	post(t, s.Getenv("INFIFODIR"), "exit@d", "")
+	select {
+	case err := <-ended:
+		if !errors.Is(err, inlookup.ErrUnavailable) {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("Serve goes on without a reader")
+	}
+}
+
+// A brokenWriter panics at each line of a log.
+type brokenWriter struct{ lines atomic.Int32 }
+
+func (w *brokenWriter) Write([]byte) (int, error) {
+	w.lines.Add(1)
+	panic("a line")
+}
+
+// TestLogThatPanics: the line is lost, and nothing else.
+func TestLogThatPanics(t *testing.T) {
+	w := new(brokenWriter)
+	s := new(inlookup.Server)
+	s.Resolver = resolve(func(_ context.Context, q inlookup.Query) (a inlookup.Answer, err error) {
+		if q.Email == "fault@d" {
+			return a, errors.New("a fault")
+		}
+		return inlookup.NewAnswer(0), nil
+	})
+	s.Getenv = settings("INFIFODIR", t.TempDir(), "FIFOTMPDIR", t.TempDir())
+	s.Log = log.New(w, "", 0)
+	ctx, end := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- s.Serve(ctx) }()
+	c := &inlookup.Client{Timeout: time.Minute, Getenv: s.Getenv}
+	before := w.lines.Load()
+	write(t, s.Getenv("INFIFODIR"), "junk")
+	until(t, "a line about junk", func() bool { return w.lines.Load() > before })
+	if _, err := ask(c, inlookup.TypeUser, "fault@d"); !errors.Is(err, inlookup.ErrUnavailable) {
+		t.Error(err)
+	}
+	answered(t, c, "user@d")
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	before = w.lines.Load()
+	m := &inlookup.MySQL{Log: log.New(w, "", 0), Getenv: settings("MYSQL_HOST", "127.0.0.1:u:p:1",
+		"CONTROLDIR", t.TempDir(), "ASSIGNDIR", t.TempDir())}
+	defer m.Close()
+	until(t, "a line about the database", func() bool {
+		_, err := ask(m, inlookup.TypeUser, "user@d")
+		return err != nil && w.lines.Load() > before
+	})
+	if _, err := ask(m, inlookup.TypeUser, "user@d"); !errors.Is(err, inlookup.ErrUnavailable) {
+		t.Error(err)
+	}
+}
+
+// TestListenAfterAPanic: of Getenv, for instance.
+func TestListenAfterAPanic(t *testing.T) {
+	dir := t.TempDir()
+	s := &inlookup.Server{Resolver: yes, Getenv: func(string) string { panic("no settings") }}
+	func() {
+		defer func() { recover() }()
+		s.Listen()
+	}()
+	s.Getenv = settings("INFIFODIR", dir)
+	done, end := context.WithCancel(context.Background())
+	end()
+	if err := s.Serve(done); err != nil {
+		t.Error(err)
+	}
+	gone(t, dir)
+}
+
 // gone checks that no FIFO is in dir.
 func gone(t *testing.T, dir string) {
 	t.Helper()
@@ -353,8 +470,11 @@ func TestIdleServeEndsAtOnce(t *testing.T) {
 func TestOneKindOfLineHidesNoOther(t *testing.T) {
 	s := new(inlookup.Server)
 	s.Resolver = resolve(func(_ context.Context, q inlookup.Query) (a inlookup.Answer, err error) {
-		if q.Email == "panic@d" {
+		switch q.Email {
+		case "panic@d":
 			panic("a fault of the program")
+		case "odd@d":
+			return a, fmt.Errorf("%w: a row is odd", inlookup.ErrInvalid)
 		}
 		return a, fmt.Errorf("%w: the database is down", inlookup.ErrUnavailable)
 	})
@@ -363,11 +483,15 @@ func TestOneKindOfLineHidesNoOther(t *testing.T) {
 	begin := time.Now()
 	write(t, dir, "junk")
 	until(t, "a line about junk", func() bool { return len(logged.with("no request")) > 0 })
+	ask(c, inlookup.TypeUser, "odd@d")
+	ask(c, inlookup.TypeStatus, "") // there is no Admin
 	ask(c, inlookup.TypeUser, "user@d")
 	ask(c, inlookup.TypeUser, "panic@d")
 	post(t, dir, "user@d", "/nowhere/reply")
 	until(t, "the reply is undeliverable", func() bool { return s.Stats().Undeliverable == 1 })
-	for _, text := range []string{"the database is down", "a fault of the program", "/nowhere/reply"} {
+	for _, text := range []string{
+		"the database is down", "a fault of the program", "/nowhere/reply", "a row is odd", "Status Query",
+	} {
 		if len(logged.with(text)) != 1 {
 			t.Errorf("%d lines with %q", len(logged.with(text)), text)
 		}
@@ -424,6 +548,20 @@ func TestReplyThatCannotBeOpenedIsLogged(t *testing.T) {
 	}
 	if last := found[len(found)-1]; len(last) > 300 {
 		t.Errorf("a line of %d bytes", len(last))
+	}
+}
+
+// TestSpellingsOfReplyDir: however REPLYDIR is spelled, a client that goes by it gets an answer.
+func TestSpellingsOfReplyDir(t *testing.T) {
+	top := t.TempDir()
+	for _, name := range []string{"/", "//", "/.", "/./", "//x/..", "/../" + filepath.Base(top)} {
+		s := &inlookup.Server{Resolver: yes}
+		s.Getenv = settings("INFIFODIR", t.TempDir(), "REPLYDIR", top+name)
+		c, _ := start(t, s)
+		c.Getenv = s.Getenv
+		answered(t, c, "user@d")
+		c.Getenv = settings("INFIFODIR", s.Getenv("INFIFODIR"), "FIFOTMPDIR", top)
+		answered(t, c, "user@d")
 	}
 }
 

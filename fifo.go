@@ -38,7 +38,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -234,6 +233,9 @@ func openRequestFIFO(path string, mode fs.FileMode) (*requestFIFO, error) {
 			continue // a server that stops has just removed it
 		}
 		if err != nil {
+			if made == nil {
+				os.Remove(path)
+			}
 			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 		}
 		f := &requestFIFO{path: path, fd: fd, done: make(chan struct{})}
@@ -369,9 +371,10 @@ type Server struct {
 	Log *log.Logger
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
-	// server itself; nil: "error". One call of each type runs at a time. The
-	// one of inlookup(8) goes by Server.Stats and Cache.Stats, by Cache.Flush, and
-	// by Cache.Explain. IP is as the client wrote it, perhaps no type.
+	// server itself; nil: "error". One call of each type runs at a time, beside
+	// those of ServeConn. The one of inlookup(8) goes by Server.Stats and
+	// Cache.Stats, by Cache.Flush, and by Cache.Explain. IP is as the client wrote
+	// it, perhaps no type.
 	Admin func(ctx context.Context, q Query) (string, error)
 
 	// Trace is called for each request while Tracing is set, with the question
@@ -462,10 +465,12 @@ func (s *Server) Settings() (ServerSettings, error) {
 	if err != nil {
 		return ServerSettings{}, err
 	}
-	text := e.get("REPLYDIR", "")
-	dir := strings.TrimRight(text, "/")
-	if text != "" && !filepath.IsAbs(dir) {
-		return ServerSettings{}, fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", text)
+	dir := e.get("REPLYDIR", "")
+	if dir != "" {
+		dir = filepath.Clean(dir) // as Client does
+		if dir == "/" || !filepath.IsAbs(dir) {
+			return ServerSettings{}, fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", dir)
+		}
 	}
 	path := e.requestFIFO(s.Infifo)
 	fifos := []string{path}
@@ -487,11 +492,12 @@ func (s *Server) Listen() error {
 	if !s.phase.CompareAndSwap(idle, busy) {
 		return ErrStarted
 	}
+	phase := int32(idle) // also if Getenv panics
+	defer func() { s.phase.Store(phase) }()
 	if err := s.listen(); err != nil {
-		s.phase.Store(idle)
 		return err
 	}
-	s.phase.Store(listening)
+	phase = listening
 	return nil
 }
 
@@ -639,11 +645,26 @@ func (s *Server) open(path string) (*requestFIFO, error) {
 	return f, err
 }
 
-// read answers what comes from one FIFO, until it is stopped and empty. A client
-// that goes on asking cannot hold up the end: what was asked before the stop is
-// among the next pipeMax bytes, and read ends after those.
+// read answers what comes from one FIFO. If that ends early it ends Serve.
 func (s *Server) read(f *requestFIFO) {
 	defer close(f.done)
+	err := errEnded // stays so after runtime.Goexit in Trace
+	defer func() {
+		if err == nil {
+			return
+		}
+		select {
+		case s.readErr <- err:
+		default: // another reader was first
+		}
+	}()
+	err = s.readAll(f)
+}
+
+// readAll answers until the FIFO is stopped and empty. A client that goes on
+// asking cannot hold up the end: what was asked before the stop is among the next
+// pipeMax bytes, and readAll ends after those.
+func (s *Server) readAll(f *requestFIFO) error {
 	b := make([]byte, readSize)
 	have := 0 // bytes of b that wait for the rest of their frame
 	r := &reader{s: s, name: filepath.Base(f.path)}
@@ -651,15 +672,8 @@ func (s *Server) read(f *requestFIFO) {
 	// The first read that counts may have begun before the stop: + readSize.
 	for left := pipeMax + readSize; left > 0; {
 		n, err := f.read(b[have:])
-		if err != nil {
-			select {
-			case s.readErr <- err:
-			default: // another reader was first
-			}
-			return
-		}
-		if n == 0 {
-			return
+		if n == 0 || err != nil {
+			return err
 		}
 		// After the read: who has read the NUL that stop writes sees stopping,
 		// which stop sets first. So that NUL is never counted as junk.
@@ -677,6 +691,7 @@ func (s *Server) read(f *requestFIFO) {
 			s.logf("junk", "%s: bytes that are no request: %d", f.path, refused)
 		}
 	}
+	return nil
 }
 
 // A reader answers the requests of one FIFO, with buffers of its own for hits.
@@ -739,16 +754,18 @@ func (s *Server) miss(r request) {
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
 		defer cancel()
 		answer := func() []byte { return []byte(s.resolve(ctx, q).Wire()) }
-		if b.turn != nil {
-			// Even if nobody waits for the answer: a flush must not be lost. The
-			// pause keeps a flood of these questions from taking the processor.
-			b.turn.Lock()
-			a := answer()
-			time.Sleep(adminPause)
-			b.turn.Unlock()
-			answer = func() []byte { return a }
+		if b.turn == nil {
+			s.reply(path, answer)
+			return
 		}
-		s.reply(path, answer)
+		// Even if nobody waits for the answer: a flush must not be lost. The
+		// pause keeps a flood of these questions from taking the processor.
+		var a []byte
+		defer func() { s.reply(path, func() []byte { return a }) }()
+		b.turn.Lock()
+		defer b.turn.Unlock() // before the reply
+		a = answer()
+		time.Sleep(adminPause)
 	})
 }
 
@@ -764,9 +781,14 @@ func (s *Server) resolve(ctx context.Context, q Query) Answer {
 // fail counts and logs an error, and returns the answer that tells it.
 func (s *Server) fail(t Type, err error) Answer {
 	s.count(&s.stats.Unavailable, 1)
-	kind := "error"
-	if errors.Is(err, errPanic) {
+	kind := "outage"
+	switch {
+	case errors.Is(err, errPanic):
 		kind = "panic"
+	case t.extension():
+		kind = "admin"
+	case !isOutage(err):
+		kind = "invalid" // a question or a row, which clients choose
 	}
 	s.logf(kind, "%v", err)
 	return errorAnswer(t)
@@ -787,6 +809,8 @@ func (s *Server) lookUp(ctx context.Context, q Query) (a Answer, err error) {
 // reply opens the reply FIFO, calls answer and writes what it returns. In this
 // order a client that has gone costs no question to a database. If the FIFO has
 // no room for all of it, its client does not read, and gets what fits.
+//
+// What is deferred also runs after runtime.Goexit, as in a test's FailNow.
 func (s *Server) reply(path []byte, answer func() []byte) {
 	fd, err := s.openReply(path)
 	if err != nil {
@@ -800,12 +824,18 @@ func (s *Server) reply(path []byte, answer func() []byte) {
 		s.count(counter, 1)
 		return
 	}
-	a := answer()
-	n, err := syscall.Write(fd, a)
-	if err != nil || n < len(a) {
-		s.count(&s.stats.Undeliverable, 1)
-	}
-	syscall.Close(fd)
+	defer syscall.Close(fd)
+	var a []byte
+	defer func() {
+		if a == nil { // its code -1 says "error" for every type
+			a = []byte(s.fail(TypeUser, errEnded).Wire())
+		}
+		n, err := syscall.Write(fd, a)
+		if err != nil || n < len(a) {
+			s.count(&s.stats.Undeliverable, 1)
+		}
+	}()
+	a = answer()
 }
 
 // openReply opens a reply FIFO for one write. With O_NONBLOCK a FIFO that nobody
@@ -887,6 +917,7 @@ func (s *Server) logf(kind, format string, args ...any) {
 
 func (s *Server) logLine(format string, args ...any) {
 	if s.Log != nil {
+		defer rescue(new(error)) // the Writer's: it costs the line
 		s.Log.Printf(format, args...)
 	}
 }

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 		fmt.Printf("%t %v", errors.Is(err, ErrUnavailable), err)
 	case "two clients":
 		twoClients()
+	case "own files":
+		ownFiles()
 	case "kind":
 		fmt.Printf("%T", FromEnv())
 	case "filtered":

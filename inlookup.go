@@ -253,6 +253,7 @@ func (m *MySQL) current() (*config, error) {
 
 func (c *config) logf(format string, args ...any) {
 	if c.log != nil {
+		defer rescue(new(error)) // the Writer's: it costs the line
 		c.log.Printf(format, args...)
 	}
 }
@@ -1717,7 +1718,7 @@ func isRSA(cipher string) bool { return strings.HasPrefix(cipher, "TLS_RSA_WITH_
 // once.
 func (db database) connectError(addr string, err error) error {
 	err = db.hideText(err)
-	if strings.Contains(err.Error(), addr) {
+	if strings.Contains(err.Error(), addr) || errors.As(err, new(*net.DNSError)) {
 		return err
 	}
 	return fmt.Errorf("%s: %w", addr, err)
@@ -1734,7 +1735,9 @@ func (db database) hideText(err error) error {
 	if db.from == byDefault {
 		from = "the default user"
 	}
-	text := strings.ReplaceAll(refused.Message, "'"+db.user+"'", from)
+	// Behind the word only: a database is often called like its user.
+	text := strings.NewReplacer("user '"+db.user+"'", from, "User '"+db.user+"'", from,
+		"User "+db.user+" ", from+" ").Replace(refused.Message)
 	if refusalOf(err) == denied {
 		text = "access denied to " + from
 		if db.passwd == "" {

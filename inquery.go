@@ -331,6 +331,30 @@ func (a Answer) isError(t Type) bool {
 	return a.Code() < 0 || t == TypePasswd && a.Code() == 0
 }
 
+// answers reports whether a says anything but "error" to a client that asked for
+// type t, and has all data that its code announces. The client waits for them.
+func (a Answer) answers(t Type) bool {
+	size := dataSize(t, a.Code())
+	isWhole := size <= maxData(t) && len(a.Wire()) >= headerSize+size
+	return isWhole && !a.isError(t)
+}
+
+// dataSize returns how many bytes of data follow this code in a reply to type t.
+func dataSize(t Type, code int) int {
+	if t < TypePasswd {
+		return 0
+	}
+	return max(0, code)
+}
+
+// maxData returns how many bytes of data a reply to type t may have.
+func maxData(t Type) int {
+	if t.extension() {
+		return maxText
+	}
+	return maxReply
+}
+
 // Code returns the code, or -1 if a is shorter than one.
 func (a Answer) Code() int {
 	wire := a.Wire()
@@ -348,7 +372,7 @@ func (a Answer) Data() string {
 
 // Absent returns the answer to q which says that there is no such thing. For
 // TypeDomain it says that no other domain is behind this one. A Cache keeps
-// such answers for a shorter time.
+// those to TypeUser, TypePasswd and TypeHost for a shorter time.
 func Absent(q Query) Answer {
 	switch q.Type {
 	case TypeUser:
@@ -805,6 +829,9 @@ func askTCP(ctx context.Context, q Query) (Answer, error) {
 	if !tcpUsed.CompareAndSwap(false, true) {
 		return Answer{}, errors.New("tcpclient's connection is for one question")
 	}
+	if !isInherited(6) || !isInherited(7) {
+		return Answer{}, errors.New("descriptors 6 and 7 are not those of tcpclient")
+	}
 	syscall.SetNonblock(6, true) // so that reading can have a deadline
 	in := os.NewFile(6, "descriptor 6")
 	defer in.Close()
@@ -814,6 +841,14 @@ func askTCP(ctx context.Context, q Query) (Answer, error) {
 		return Answer{}, err
 	}
 	return receive(ctx, in, q.Type)
+}
+
+// isInherited reports whether a descriptor was open when the program began. Files
+// that Go opens are marked to be closed by exec. A child of a program that has
+// asked still has the variables of tcpclient, and its 6 and 7 may be such files.
+func isInherited(fd uintptr) bool {
+	flags, _, err := syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_GETFD, 0)
+	return err == 0 && flags&syscall.FD_CLOEXEC == 0
 }
 
 // send writes the request to one of the server's FIFOs. It tries them until one
@@ -868,22 +903,15 @@ func sendTo(ctx context.Context, path string, frame []byte) error {
 func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 	stop := context.AfterFunc(ctx, func() { in.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	longest := maxReply
-	if t.extension() {
-		longest = maxText
-	}
-	b := make([]byte, headerSize+longest)
+	b := make([]byte, headerSize+maxData(t))
 	got, err := io.ReadAtLeast(in, b, headerSize)
 	if err != nil {
 		return Answer{}, err
 	}
-	size := headerSize
 	code := WireAnswer(string(b[:headerSize])).Code()
-	if code > longest {
+	size := headerSize + dataSize(t, code)
+	if size > len(b) {
 		return Answer{}, fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
-	}
-	if code > 0 && t >= TypePasswd {
-		size += code
 	}
 	if got < size {
 		_, err = io.ReadAtLeast(in, b[got:], size-got)

@@ -996,6 +996,7 @@ func TestLogOfAPoolThatFollows(t *testing.T) {
 		d.connect = func(context.Context) error { return mysqlError(1045) }
 		old := newFakePool(d, log.New(&b, "", 0))
 		askFor(old, deadline, anySelect)
+		synctest.Wait() // until it has logged that
 		wasWell := newFakePool(d, log.New(&b, "", 0))
 		well := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0))
 		kept := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0)) // with another account

@@ -332,10 +332,16 @@ func TestFlushFindsEachSpelling(t *testing.T) {
 	}
 }
 
-// TestAnswersThatNeedAnError: no answer, or one that says "error", is an error, and is not kept.
+// TestAnswersThatNeedAnError: no answer, one that says "error", or one without the data for which a
+// client would wait, is an error, and is not kept.
 func TestAnswersThatNeedAnError(t *testing.T) {
 	for _, typ := range sevenTypes {
 		answers := []inlookup.Answer{{}, inlookup.NewAnswer(-1), inlookup.WireAnswer("\x00")}
+		if typ >= inlookup.TypePasswd {
+			long := inlookup.NewAnswer(5000).Wire() + strings.Repeat("x", 5000)
+			answers = append(answers, inlookup.NewAnswer(1), inlookup.WireAnswer(long),
+				inlookup.WireAnswer(inlookup.NewAnswer(5).Wire()+"1234"))
+		}
 		if typ == inlookup.TypePasswd {
 			answers = append(answers, inlookup.NewAnswer(0))
 		}

@@ -2,6 +2,7 @@ package inlookup_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/gob"
 	"encoding/json"
 	"encoding/xml"
@@ -33,12 +34,20 @@ type hiding struct {
 	inner    struct{ passwd inlookup.Passwd }
 }
 
+// A keeper keeps an entry.
+type keeper struct{ cache inlookup.Cache }
+
 func hidden() []any {
 	p := inlookup.Passwd{Email: "user@example.com", Passwd: inlookup.NewSecret(hiddenHash), UID: 1}
 	a := inlookup.NewPasswd(p)
 	h := hiding{a, p, a, p, p.Passwd, &a, &p, []inlookup.Answer{a}, [1]inlookup.Passwd{p},
 		map[string]inlookup.Passwd{"": p}, a, struct{ passwd inlookup.Passwd }{p}}
+	k := new(keeper)
+	k.cache.Resolver = inlookup.ResolverFunc(
+		func(context.Context, inlookup.Query) (inlookup.Answer, error) { return a, nil })
+	k.cache.Preload(context.Background(), []string{"user@example.com"})
 	return []any{
+		k, &k.cache, inlookup.Directory{Resolver: &k.cache}, &inlookup.Server{Resolver: &k.cache},
 		a, &a, []inlookup.Answer{a}, map[int]inlookup.Answer{1: a}, struct{ a inlookup.Answer }{a},
 		p, &p, []inlookup.Passwd{p}, map[int]*inlookup.Passwd{1: &p}, struct{ p inlookup.Passwd }{p},
 		p.Passwd, &p.Passwd, h, &h, []hiding{h}, struct{ h *hiding }{&h}, []any{h},

@@ -414,6 +414,19 @@ func setMaxFiles(t *testing.T, n uint64) (undo func()) {
 	return undo
 }
 
+// TestListenWithoutDescriptors: a FIFO that cannot be opened after it was made is removed.
+func TestListenWithoutDescriptors(t *testing.T) {
+	dir := t.TempDir()
+	s := &Server{Resolver: echo, Getenv: environment("INFIFODIR", dir)}
+	undo := setMaxFiles(t, 0)
+	err := s.Listen()
+	undo()
+	if !errors.Is(err, syscall.EMFILE) {
+		t.Error(err)
+	}
+	nothingLeft(t, dir)
+}
+
 // TestFewDescriptors: a server that may open too few files says so at the start, and counts what
 // it cannot answer.
 func TestFewDescriptors(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"log"
 	"maps"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -334,7 +335,9 @@ func TestAccessDenied(t *testing.T) {
 func TestHideText(t *testing.T) {
 	db := database{user: secret, from: "MYSQL_USER"}
 	for number, text := range map[uint16]string{1045: "Access denied for user '%'@'h'",
-		1142: "SELECT command denied to user '%'@'h' for table `t`", 1146: "Table 't' doesn't exist"} {
+		1142: "SELECT command denied to user '%'@'h' for table `t`", 1146: "Table 't' doesn't exist",
+		1203: "User % already has more than 'max_user_connections' active connections",
+		1226: "User '%' has exceeded the 'max_user_connections' resource"} {
 		text = strings.ReplaceAll(text, "%", secret)
 		err := db.connectError("h:1", &mysql.MySQLError{Number: number, Message: text})
 		again := db.hideText(fmt.Errorf("%w; %w", err, errors.New("another host")))
@@ -343,14 +346,19 @@ func TestHideText(t *testing.T) {
 			t.Errorf("%d: %s", number, s)
 		}
 	}
+	same := &mysql.MySQLError{Number: 1049, Message: "Unknown database 'indimail'"}
+	if err := (database{user: "indimail"}).hideText(same); err != error(same) {
+		t.Errorf("a database called like its user: %v", err)
+	}
 }
 
 // TestAddressOnce: an error of connecting names the address, and only once.
 func TestAddressOnce(t *testing.T) {
-	const addr = "127.0.0.1:3307"
+	const host, addr = "db.example", "db.example:3307"
 	for _, err := range []error{errors.New("no TLS"),
-		fmt.Errorf("dial tcp %s: connection refused", addr)} {
-		if got := (database{}).connectError(addr, err); strings.Count(got.Error(), addr) != 1 {
+		fmt.Errorf("dial tcp %s: connection refused", addr),
+		&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: host}}} {
+		if got := (database{}).connectError(addr, err); strings.Count(got.Error(), host) != 1 {
 			t.Errorf("%v", got)
 		}
 	}

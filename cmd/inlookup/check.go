@@ -274,25 +274,14 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 // to do about it.
 func remedy(err error) (v verdict, advice string) {
 	var refused *mysql.MySQLError
-	var alert *net.OpError
+	if advice := tlsAdvice(err); advice != "" {
+		return wrong, advice
+	}
 	switch {
 	case errors.Is(err, inlookup.ErrNoTable):
 		return warning, "nothing to do if nobody needs it"
 	case errors.As(err, &refused):
 		return refusal(refused.Number)
-	case isSelfMade(err):
-		return wrong, "the server made its certificate itself (MariaDB 11.4 does so when it has " +
-			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
-			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
-	case isCertificateError(err):
-		return wrong, "name the file of its CA in MYSQL_OPT_SSL_CA, or the host as its " +
-			"certificate does"
-	case errors.As(err, &alert) && alert.Op == "remote error":
-		return wrong, "the server broke off the TLS handshake: it has no cipher or version that " +
-			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
-			"for Go knows no DHE"
-	case errors.Is(err, mysql.ErrNoTLS):
-		return wrong, "turn on TLS in MySQL, or remove ssl from the control file"
 	case isAuthError(err):
 		return wrong, "give the account another authentication plug-in, such as " +
 			"mysql_native_password or caching_sha2_password"
@@ -300,9 +289,44 @@ func remedy(err error) (v verdict, advice string) {
 		return temporary, "fix the name of the host, or the name service (resolv.conf, hosts)"
 	case isSlow(err):
 		return temporary, "the server is reached and silent: is it overloaded, does it look up " +
-			"names (skip_name_resolve), or does a firewall drop packets?"
+			"names (skip_name_resolve), does a firewall drop packets, or is it no MySQL?"
 	}
 	return temporary, "is MySQL running there, and are host, port and socket right?"
+}
+
+// tlsAdvice is remedy for TLS. It returns no advice for other errors, or none.
+func tlsAdvice(err error) string {
+	var alert *net.OpError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case err == nil:
+		return ""
+	case strings.Contains(err.Error(), "MYSQL_OPT_SSL_CA: "):
+		return "name a file with the certificates of the server's CA, which the user of " +
+			"inlookup can read"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "give the server a certificate that has not expired, or set the clock of this " +
+			"machine right"
+	case isSelfMade(err):
+		return "the server made its certificate itself (MariaDB 11.4 does so when it has " +
+			"none), so no authority stands behind it: give the server one of your own (ssl_cert, " +
+			"ssl_key), and name the file of its CA in MYSQL_OPT_SSL_CA"
+	case errors.As(err, new(x509.HostnameError)):
+		return "name the host as its certificate does; or name the file of its CA in " +
+			"MYSQL_OPT_SSL_CA and unset MYSQL_OPT_SSL_VERIFY_SERVER_CERT: then the name does " +
+			"not count"
+	case isCertificateError(err):
+		return "name the file of its CA in MYSQL_OPT_SSL_CA"
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return "the server broke off the TLS handshake: it has no cipher or version that " +
+			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
+			"for Go knows no DHE"
+	case strings.Contains(err.Error(), "tls: "):
+		return "let the server offer TLS 1.2 or later (tls_version)"
+	case errors.Is(err, mysql.ErrNoTLS):
+		return "turn on TLS in MySQL, or remove ssl from the control file"
+	}
+	return ""
 }
 
 // isAuthError reports whether the driver does not know, or refuses, how the
@@ -334,9 +358,11 @@ func isSelfMade(err error) bool {
 func isCertificateError(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) ||
 		errors.As(err, new(x509.UnknownAuthorityError)) ||
-		errors.As(err, new(x509.CertificateInvalidError)) ||
-		errors.As(err, new(x509.HostnameError))
+		errors.As(err, new(x509.CertificateInvalidError))
 }
+
+const fixAccount = "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
+	"which has host:user:password:socket-or-port)"
 
 // refusal is remedy for an error of MySQL.
 func refusal(number uint16) (v verdict, advice string) {
@@ -344,13 +370,17 @@ func refusal(number uint16) (v verdict, advice string) {
 	case 1044: // ER_DBACCESS_DENIED_ERROR
 		return wrong, "fix the name of the database (MYSQL_DATABASE, or in mcdinfo), or GRANT " +
 			"SELECT on it"
-	case 1045, // ER_ACCESS_DENIED_ERROR
-		1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-		return wrong, "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
-			"which has host:user:password:socket-or-port)"
+	case 1045: // ER_ACCESS_DENIED_ERROR
+		return wrong, fixAccount
+	case 1698: // ER_ACCESS_DENIED_NO_PASSWORD_ERROR, also for a user that is not there
+		return wrong, fixAccount + "; or, if it logs in by unix_socket, give it a password"
 	case 1142, // ER_TABLEACCESS_DENIED_ERROR
 		1143: // ER_COLUMNACCESS_DENIED_ERROR
-		return wrong, "GRANT SELECT on the table"
+		return wrong, "GRANT SELECT on the table, or fix its name in MYSQL_TABLE, " +
+			"MYSQL_INACTIVE_TABLE or CNTRL_TABLE"
+	case 1356, // ER_VIEW_INVALID
+		1449: // ER_NO_SUCH_USER
+		return wrong, "fix the view: its definer must exist, and have SELECT on its tables"
 	case 1820, // ER_MUST_CHANGE_PASSWORD
 		1862: // ER_MUST_CHANGE_PASSWORD_LOGIN
 		return wrong, "the password of the account has expired: give it a new one, that does not " +
@@ -377,16 +407,39 @@ func refusal(number uint16) (v verdict, advice string) {
 		return wrong, "add the column: the table is not as IndiMail creates it"
 	case 3159: // ER_SECURE_TRANSPORT_REQUIRED
 		return wrong, "the server requires TLS: add ssl as the fifth field of the control file"
-	case 1040, // ER_CON_COUNT_ERROR
-		1053, // ER_SERVER_SHUTDOWN
-		1129, // ER_HOST_IS_BLOCKED
-		1203, // ER_TOO_MANY_USER_CONNECTIONS
-		1205, // ER_LOCK_WAIT_TIMEOUT
-		1226, // ER_USER_LIMIT_REACHED
-		1927: // ER_CONNECTION_KILLED of MariaDB
-		return temporary, "try again; if the error stays, see the log of MySQL"
+	}
+	if advice := shortage(number); advice != "" {
+		return temporary, advice
 	}
 	return wrong, "look the error up in MySQL's manual"
+}
+
+// shortage is refusal for errors that may pass by themselves. It returns no
+// advice for others.
+func shortage(number uint16) (advice string) {
+	switch number {
+	case 1040: // ER_CON_COUNT_ERROR
+		return "try again; if the error stays, raise max_connections of MySQL: inlookup wants 16"
+	case 1129: // ER_HOST_IS_BLOCKED
+		return "MySQL has blocked this machine after too many connects that failed: FLUSH HOSTS"
+	case 1203, // ER_TOO_MANY_USER_CONNECTIONS
+		1226: // ER_USER_LIMIT_REACHED
+		return "raise this limit of the account (max_user_connections, ALTER USER ... WITH " +
+			"MAX_...): inlookup wants 16 connections, and any number of queries"
+	case 1047: // ER_UNKNOWN_COM_ERROR, of a Galera node
+		return "the node of the cluster is not ready: wait, or name another host"
+	case 1205, // ER_LOCK_WAIT_TIMEOUT
+		1969, // ER_STATEMENT_TIMEOUT of MariaDB
+		3024: // ER_QUERY_TIMEOUT of MySQL
+		return "is the table locked, or does it lack its indexes?"
+	case 1041, // ER_OUT_OF_RESOURCES
+		1053, // ER_SERVER_SHUTDOWN
+		1135, // ER_CANT_CREATE_THREAD
+		1317, // ER_QUERY_INTERRUPTED
+		1927: // ER_CONNECTION_KILLED of MariaDB
+		return "try again; if the error stays, see the log of MySQL"
+	}
+	return ""
 }
 
 // What access(2) can ask for: R_OK, W_OK and X_OK.

@@ -53,7 +53,9 @@ var cSettings = []struct{ names, does string }{
 	{"MYSQL_OPT_RECONNECT", "not read, and not needed: the Go version always connects again"},
 	{"MYSQL_READ_DEFAULT_FILE, MYSQL_READ_DEFAULT_GROUP",
 		"not read: say in `host.mysql` or MYSQL_HOST what that file says; `inlookup -t` warns"},
-	{"MYSQL_OPT_…, MYSQL_INIT_COMMAND, MYSQL_SET_CHARSET_…", "not read; `inlookup -t` warns"},
+	{"MYSQL_OPT_…, MYSQL_SET_…, MYSQL_INIT_COMMAND, MYSQL_SECURE_AUTH", "not read; `inlookup -t` warns"},
+	{"MYSQL_HOME, MYSQL_GROUP_SUFFIX, MYSQL_TCP_PORT, MYSQL_UNIX_PORT",
+		"not read: they are the C library's; `inlookup -t` warns"},
 	{"TCPREMOTEIP, TCPCLIENT", asBefore},
 	{"THREAD_COUNT", "by way of `-i`"},
 	{"CACHE_COUNT", "by way of `-c`"},
@@ -125,6 +127,11 @@ func TestVariables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range libraryVariables {
+		if inTable[name] != 1 && !strings.HasPrefix(name, "MYSQL_OPT_") && !strings.HasPrefix(name, "MYSQL_SET_") {
+			t.Errorf("%s is %d times in the table", name, inTable[name])
+		}
+	}
 	for _, name := range variables {
 		if n := inTable[name]; n != 1 && !slices.Contains(goOnly, name) || n != 0 && slices.Contains(goOnly, name) {
 			t.Errorf("%s is %d times in the table", name, n)
@@ -175,14 +182,19 @@ func TestStrayVariables(t *testing.T) {
 		"MYSQL_TABEL": "MYSQL_TABLE", "CACHE_TLL": "CACHE_TTL", "CACHE_NEGATIV_TTL": "CACHE_NEGATIVE_TTL",
 		"CNTRL_DATABSE": "CNTRL_DATABASE", "MASTER_PASSWORD": "MASTER_PASSWD", "INFIFO_DIR": "INFIFODIR",
 		"FIFOMODE": "FIFO_MODE", "FIFO_TMPDIR": "FIFOTMPDIR", "REPLY_DIR": "REPLYDIR",
-		"MYSQL_OPT_SSL_CAFILE": "MYSQL_OPT_SSL_CA", "MYSQL_OPT_SSL_VERIFY": "",
+		"MYSQL_OPT_SSL_CAFILE": "MYSQL_OPT_SSL_CA",
+		"MYSQL_OPT_SSL_VERIFY": "MYSQL_OPT_SSL_VERIFY_SERVER_CERT", "MYSQL_DB": "MYSQL_DATABASE",
+		"CACHE_NEG_TTL": "CACHE_NEGATIVE_TTL", "mysql_host": "MYSQL_HOST", "cache_tll": "CACHE_TTL",
+		"MYSQLHOST": "MYSQL_HOST", "MYYSQL_HOST": "MYSQL_HOST", "CACHESIZE": "CACHE_SIZE",
+		"RELPYDIR": "REPLYDIR", "CONTROL_DIR": "CONTROLDIR", "DOMAIN_LIMIT": "DOMAIN_LIMITS",
 	} {
 		strays := strayVariables([]string{name + "=x", "HOME=/"})
-		if len(strays) != 1 || strays[0].library || want != "" && strays[0].nearest != want {
+		if len(strays) != 1 || strays[0].library || strays[0].nearest != want {
 			t.Errorf("%s: %+v, want %s", name, strays, want)
 		}
 	}
-	for _, name := range slices.Concat(variables, otherVariables, []string{"HOME", "PASSWD_CACHE"}) {
+	for _, name := range slices.Concat(variables, otherVariables, []string{"HOME", "PASSWD_CACHE",
+		"PGSQL_HOST", "TERMCAP", "TCPREMOTEPORT", "XDG_CACHE_HOME", "LOGDIR"}) {
 		if strays := strayVariables([]string{name + "=x"}); len(strays) > 0 {
 			t.Errorf("%s: %+v", name, strays)
 		}
@@ -214,7 +226,18 @@ func TestRemedy(t *testing.T) {
 		{refused(4150), wrong, "FLUSH PRIVILEGES"},
 		{refused(1251), wrong, "plug-in"},
 		{refused(1524), wrong, "plug-in"},
-		{refused(1129), temporary, "log of MySQL"},
+		{refused(1040), temporary, "max_connections"},
+		{refused(1047), temporary, "not ready"},
+		{refused(1053), temporary, "log of MySQL"},
+		{refused(1129), temporary, "FLUSH HOSTS"},
+		{refused(1142), wrong, "fix its name in MYSQL_TABLE"},
+		{refused(1203), temporary, "max_user_connections"},
+		{refused(1226), temporary, "max_user_connections"},
+		{refused(1449), wrong, "fix the view"},
+		{refused(1698), wrong, "by unix_socket, give it a password"},
+		{refused(1969), temporary, "table locked"},
+		{refused(3024), temporary, "table locked"},
+		{errors.New("MYSQL_OPT_SSL_CA: no certificates in /ca"), wrong, "name a file"},
 		{mysql.ErrUnknownPlugin, wrong, "plug-in"},
 		{mysql.ErrCleartextPassword, wrong, "plug-in"},
 		{mysql.ErrOldPassword, wrong, "plug-in"},
@@ -223,8 +246,13 @@ func TestRemedy(t *testing.T) {
 		{&net.DNSError{IsNotFound: true}, temporary, "name of the host"},
 		{&net.DNSError{IsTimeout: true}, temporary, "name of the host"},
 		{timeout, temporary, "silent"},
-		{context.DeadlineExceeded, temporary, "silent"},
+		{context.DeadlineExceeded, temporary, "no MySQL?"},
 		{&net.OpError{Op: "dial", Err: errors.New("connection refused")}, temporary, "is MySQL running"},
+		{errors.New("tls: server selected unsupported protocol version 301"), wrong, "TLS 1.2 or later"},
+		{x509.CertificateInvalidError{Reason: x509.Expired}, wrong, "has not expired"},
+		{&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired},
+			UnverifiedCertificates: []*x509.Certificate{selfMade}}, wrong, "has not expired"},
+		{x509.HostnameError{Certificate: new(x509.Certificate)}, wrong, "unset MYSQL_OPT_SSL_VERIFY_SERVER_CERT"},
 		{x509.UnknownAuthorityError{}, wrong, "name the file of its CA"},
 		{x509.UnknownAuthorityError{Cert: selfMade}, wrong, "made its certificate itself"},
 		{&tls.CertificateVerificationError{UnverifiedCertificates: []*x509.Certificate{selfMade},

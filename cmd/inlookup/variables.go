@@ -25,7 +25,8 @@ var variables = []string{
 // effect here, which may surprise. The rest is of the run file or of clients.
 var (
 	libraryVariables = []string{
-		"MYSQL_INIT_COMMAND", "MYSQL_OPT_COMPRESS", "MYSQL_OPT_CONNECT_TIMEOUT",
+		"MYSQL_GROUP_SUFFIX", "MYSQL_HOME", "MYSQL_INIT_COMMAND", "MYSQL_OPT_COMPRESS",
+		"MYSQL_OPT_CONNECT_TIMEOUT",
 		"MYSQL_OPT_LOCAL_INFILE", "MYSQL_OPT_NAMED_PIPE", "MYSQL_OPT_PROTOCOL",
 		"MYSQL_OPT_READ_TIMEOUT", "MYSQL_OPT_SSL_CAPATH", "MYSQL_OPT_SSL_CERT",
 		"MYSQL_OPT_SSL_CIPHER", "MYSQL_OPT_SSL_CRL", "MYSQL_OPT_SSL_CRLPATH",
@@ -33,11 +34,13 @@ var (
 		"MYSQL_OPT_TLS_CIPHERSUITES", "MYSQL_OPT_TLS_VERSION", "MYSQL_OPT_WRITE_TIMEOUT",
 		"MYSQL_READ_DEFAULT_FILE", "MYSQL_READ_DEFAULT_GROUP", "MYSQL_SECURE_AUTH",
 		"MYSQL_SET_CHARSET_DIR", "MYSQL_SET_CHARSET_NAME", "MYSQL_SET_CLIENT_IP",
+		"MYSQL_TCP_PORT", "MYSQL_UNIX_PORT",
 	}
 	otherVariables = []string{"CACHE_COUNT", "MYSQL_OPT_RECONNECT"}
 )
 
-// A strayVariable is one that begins like ours and is not read.
+// A strayVariable is one that begins like ours, or is almost one of them, and is
+// not read.
 type strayVariable struct {
 	name    string
 	library bool   // it is one of the C library
@@ -49,20 +52,28 @@ func strayVariables(environ []string) (strays []strayVariable) {
 	prefixes := []string{"MYSQL_", "CNTRL_", "MASTER_", "CACHE_", "INFIFO", "FIFO", "REPLY"}
 	for _, setting := range environ {
 		name, value, _ := strings.Cut(setting, "=")
-		ours := slices.ContainsFunc(prefixes, func(prefix string) bool {
-			return strings.HasPrefix(name, prefix)
+		upper := strings.ToUpper(name)
+		ours := isAlmostOurs(upper) || slices.ContainsFunc(prefixes, func(prefix string) bool {
+			return strings.HasPrefix(upper, prefix)
 		})
 		if !ours || slices.Contains(variables, name) || slices.Contains(otherVariables, name) {
 			continue
 		}
 		if !slices.Contains(libraryVariables, name) {
-			strays = append(strays, strayVariable{name: name, nearest: nearest(name)})
+			strays = append(strays, strayVariable{name: name, nearest: nearest(upper)})
 		} else if value != "" {
 			strays = append(strays, strayVariable{name: name, library: true})
 		}
 	}
 	slices.SortFunc(strays, func(a, b strayVariable) int { return strings.Compare(a.name, b.name) })
 	return strays
+}
+
+// isAlmostOurs reports whether one wrong letter, or up to three that are missing,
+// tell a name from one of ours. Shorter names differ from others by as little.
+func isAlmostOurs(name string) bool {
+	const short, wrongLetter = 6, 3
+	return len(name) >= short && distance(name, nearest(name)) <= wrongLetter
 }
 
 // nearest returns the variable whose name is like this one the most.
@@ -72,8 +83,9 @@ func nearest(name string) string {
 	})
 }
 
-// distance returns how many letters must be put in, taken out or replaced to
-// make b from a (Levenshtein).
+// distance returns what it costs to make b from a: 1 for a letter that is put
+// in, 2 for one that is taken out, 3 for one that is replaced. Letters are left
+// out more often than added: CACHE_NEG_TTL is CACHE_NEGATIVE_TTL, not CACHE_TTL.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1) // from the beginning of a to each beginning of b
 	for j := range row {
@@ -81,14 +93,14 @@ func distance(a, b string) int {
 	}
 	for i := range len(a) {
 		diagonal := row[0]
-		row[0] = i + 1
+		row[0] += 2
 		for j := range len(b) {
 			replace := diagonal
 			if a[i] != b[j] {
-				replace++
+				replace += 3
 			}
 			diagonal = row[j+1]
-			row[j+1] = min(replace, diagonal+1, row[j]+1)
+			row[j+1] = min(replace, diagonal+2, row[j]+1)
 		}
 	}
 	return row[len(b)]

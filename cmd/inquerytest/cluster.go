@@ -261,6 +261,10 @@ func (s side) restarts() string {
 	if s.fifos == nil || s.fifos.deaths.Load() == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s: %s did not answer on a FIFO %d times, and was asked again",
-		s.letter, s.name, s.fifos.deaths.Load())
+	times := "once"
+	if n := s.fifos.deaths.Load(); n > 1 {
+		times = fmt.Sprintf("%d times", n)
+	}
+	return fmt.Sprintf("%s: %s did not answer on a FIFO %s, and was asked again",
+		s.letter, s.name, times)
 }

@@ -242,3 +242,14 @@ func TestSpool(t *testing.T) {
 		t.Errorf("%d jobs, want %d, %v", len(got), len(want), err)
 	}
 }
+
+// A process that came back once did so once, and not 1 times.
+func TestRestarts(t *testing.T) {
+	s := side{letter: "A", source: source{name: "x"}, fifos: new(spread)}
+	for _, times := range []string{"once", "2 times"} {
+		s.fifos.deaths.Add(1)
+		if want := "A: x did not answer on a FIFO " + times + ", and was asked again"; s.restarts() != want {
+			t.Errorf("%q, want %q", s.restarts(), want)
+		}
+	}
+}

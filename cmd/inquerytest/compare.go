@@ -632,7 +632,7 @@ func (c *comparison) status() func() string {
 	return func() string {
 		n := c.questions()
 		differ, errs := c.counts[differs].Load(), c.counts[unanswered].Load()
-		return fmt.Sprintf("%d addresses, %d questions, %d differ, %d errors, %d queries/s",
+		return fmt.Sprintf("addresses %d, questions %d, differ %d, errors %d, queries/s %d",
 			c.addresses.Load(), n, differ, errs, rate.since(n))
 	}
 }

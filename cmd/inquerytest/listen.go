@@ -55,6 +55,10 @@ func (p *program) listen(ctx context.Context, o *options) error {
 	if overTCP(p.getenv) {
 		return fmt.Errorf("-listen: tcpclient's connection takes one question only (%w)", errUsage)
 	}
+	_, port, _ := net.SplitHostPort(o.listen) // as checkListen has joined it
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("-listen: %w (%w)", err, errUsage) // as systemd wants it: for good
+	}
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
@@ -99,7 +103,11 @@ func (e *exporter) handler() http.Handler {
 func (e *exporter) scrape(w http.ResponseWriter, r *http.Request) {
 	text, err := e.metrics(r.Context())
 	if e.options.verbose {
-		e.say("%s %s for %s: %d bytes, %v", r.Method, r.URL.Path, r.RemoteAddr, len(text), err)
+		outcome := fmt.Sprintf("bytes: %d", len(text))
+		if err != nil {
+			outcome = err.Error()
+		}
+		e.say("%s %s for %s: %s", r.Method, r.URL.Path, r.RemoteAddr, outcome)
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -137,6 +138,22 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// -v has a line for each scrape, with its size or what is wrong.
+func TestListenVerbose(t *testing.T) {
+	env := environment(t)
+	var stderr strings.Builder
+	p := setting{env: env}.program(io.Discard, &stderr)
+	e := &exporter{p, &options{verbose: true, query: inlookup.Query{Type: inlookup.TypeStatus}},
+		make(chan struct{}, 1)}
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	e.scrape(httptest.NewRecorder(), r)
+	oneLine(t, stderr.String(), "GET /metrics for 192.0.2.1:1234: no server listens on ")
+	serveStatus(t, env, func() string { return "12345678\n" })
+	stderr.Reset()
+	e.scrape(httptest.NewRecorder(), r)
+	oneLine(t, stderr.String(), "GET /metrics for 192.0.2.1:1234: bytes: 9\n")
+}
+
 // A server that hangs is a reason too. Headers have a limit.
 func TestListenLimits(t *testing.T) {
 	env := environment(t)
@@ -218,6 +235,13 @@ func TestListenAddress(t *testing.T) {
 		t.Errorf("exit %d", status)
 	}
 	oneLine(t, stderr, "address already in use")
+	for _, address := range []string{"127.0.0.1:99999", "127.0.0.1:no-such-port"} {
+		status, _, stderr = setting{env: environment(t)}.run(t, "-s", "-listen", address)
+		if status != exitUsage {
+			t.Errorf("%s: exit %d", address, status)
+		}
+		oneLine(t, stderr, "-listen: ")
+	}
 	url, _ := exporting(t, environment(t), ":0")
 	if !strings.HasPrefix(url, "http://127.0.0.1:") {
 		t.Error(fmt.Sprint("without an address it serves ", url))

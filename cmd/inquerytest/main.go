@@ -68,8 +68,8 @@ Types, by number or name:
 Options:
   -i infifo  ask the server at that FIFO. If no server is there, start one for
              this call. -i "" is the running server. Without -i, ask the running
-             server if QUERY_CACHE is set, else MySQL itself (-F, -s and -x
-             always ask a server)
+             server if QUERY_CACHE is set, else MySQL itself (-F, -s, -watch and
+             -x always ask the running server)
   -n 100000  how many questions; %d in the address counts through the users
   -p 16      how many clients ask at the same time
   -u 10000   users: user%d@example.com is user0@... to user9999@example.com
@@ -99,7 +99,8 @@ Environment: (defaults in parentheses)
   INFIFO                 its FIFO: a path, or a name in INFIFODIR (infifo)
   INFIFODIR, FIFODIR     directory of its FIFO (/run/indimail/inlookup if that
                          exists, else /var/indimail/inquery)
-  FIFOTMPDIR             directory for the FIFO of the answer (/tmp)
+  FIFOTMPDIR             directory for the FIFO of the answer (REPLYDIR if that
+                         is set, else /tmp)
   CONTROLDIR             control files, as host.mysql (/etc/indimail/control)
   INDIMAIL_DOMAIN, else DEFAULT_DOMAIN
                          of an address without one, if MySQL is asked from here
@@ -588,8 +589,11 @@ func listens(fifo string) error {
 	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENOENT) {
 		return errNobody
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: only those who can write to a server's FIFO can ask it", err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: name another FIFO (-i, INFIFO)", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -602,22 +606,33 @@ func listens(fifo string) error {
 // advise adds the reason to a server's error, or where to find it.
 func (from source) advise(err error, q inlookup.Query) error {
 	switch {
+	case errors.Is(err, context.Canceled):
+		return &textError{"interrupted", err}
 	case !from.server || !errors.Is(err, inlookup.ErrUnavailable):
 		return err
 	case !wasSent(err):
 		return unsent(err)
 	case from.log != nil && from.log.Load() != nil:
-		return fmt.Errorf("%w: %s", err, *from.log.Load())
+		text := *from.log.Load() // says more than the client
+		if isTimeout(err) {
+			text = fmt.Sprintf("no answer in %s s: %s", replySeconds(from.getenv), text)
+		}
+		return &textError{text, err}
 	case isTimeout(err):
-		return &silenceError{from.silence(q), err}
+		return &textError{from.silence(q), err}
 	}
 	return fmt.Errorf("%w: see the log of %s", err, from.name)
 }
 
 // wasSent reports whether the server got the question. If not, its log has
 // nothing about it. A Client names the file that it could not make, open or
-// write to.
+// write to, or the variable that is wrong.
 func wasSent(err error) bool {
+	for _, variable := range []string{"FIFOTMPDIR: ", "FIFO_MODE: "} {
+		if strings.Contains(err.Error(), variable) {
+			return false
+		}
+	}
 	var file *fs.PathError
 	var call *os.SyscallError
 	return !errors.As(err, &file) && !errors.As(err, &call)
@@ -627,9 +642,10 @@ func wasSent(err error) bool {
 func unsent(err error) error {
 	var file *fs.PathError
 	if errors.As(err, &file) && file.Op == "mkfifo" {
-		return fmt.Errorf("%w: FIFOTMPDIR names the directory for this FIFO, here %s: "+
+		text := fmt.Sprintf("mkfifo: %v: FIFOTMPDIR names the directory for this FIFO, here %s: "+
 			"name one that exists, has room, and lets this user write",
-			err, filepath.Dir(file.Path))
+			file.Err, filepath.Dir(file.Path)) // without the random name
+		return &textError{text, err}
 	}
 	if isTimeout(err) {
 		return fmt.Errorf("%w: the FIFO is full, and its server does not read it", err)
@@ -637,14 +653,14 @@ func unsent(err error) error {
 	return err
 }
 
-// A silenceError is an error of time, in words of what may be its reason.
-type silenceError struct {
+// A textError is an error in other words, which help more.
+type textError struct {
 	text string
 	err  error
 }
 
-func (e *silenceError) Error() string { return e.text }
-func (e *silenceError) Unwrap() error { return e.err }
+func (e *textError) Error() string { return e.text }
+func (e *textError) Unwrap() error { return e.err }
 
 // silence returns why a server that read a question may not answer it. It gets
 // the right to write into the FIFO for the answer from the FIFO's group.

@@ -318,6 +318,13 @@ func TestNoFIFO(t *testing.T) {
 		}
 		oneLine(t, stderr, file+" is not a FIFO")
 	}
+	for _, path := range []string{filepath.Dir(file), file + "/below"} { // no question of rights
+		status, _, stderr := s.run(t, "-q", "1", "-i", path, "u@example.com")
+		if status != exitFault {
+			t.Errorf("exit %d", status)
+		}
+		oneLine(t, stderr, "directory: name another FIFO (-i, INFIFO)")
+	}
 	if b, _ := os.ReadFile(file); string(b) != "keep" {
 		t.Errorf("the file is now %q", b)
 	}
@@ -383,6 +390,9 @@ func TestOwnServer(t *testing.T) {
 		first, second, _ := strings.Cut(stderr, "\n")
 		oneLine(t, first+"\n", fifo+": this call starts a server of its own")
 		oneLine(t, second, "no.socket")
+		if strings.Count(second, "lookup unavailable") != 1 {
+			t.Errorf("said twice: %s", second)
+		}
 		if left := fifos(t, dir); left != nil {
 			t.Errorf("left behind: %v", left)
 		}
@@ -425,7 +435,41 @@ func TestReplyDirectory(t *testing.T) {
 				t.Errorf("%s: exit %d, stderr %q", args, status, stderr)
 			}
 			oneLine(t, stderr, "FIFOTMPDIR names the directory for this FIFO, here "+dir+": ")
+			if strings.Contains(stderr, "inquery.") {
+				t.Errorf("a name that is another one each time: %s", stderr)
+			}
 		}
+	}
+	for name, text := range map[string]string{"FIFOTMPDIR": "relative", "FIFO_MODE": "0444"} {
+		env["FIFOTMPDIR"] = env["INFIFODIR"]
+		env[name] = text
+		status, _, stderr := setting{env: env}.run(t, "-i=", "-q", "1", "u@example.com")
+		if status != exitFault || strings.Contains(stderr, "log of") {
+			t.Errorf("%s: exit %d, stderr %q", name, status, stderr)
+		}
+		oneLine(t, stderr, name+": ")
+		delete(env, name)
+	}
+}
+
+// Control-C is the reason, and no log tells more.
+func TestInterrupted(t *testing.T) {
+	env := environment(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	serve(t, env, fake(func(inlookup.Query) (inlookup.Answer, error) {
+		cancel()
+		<-t.Context().Done()
+		return inlookup.Answer{}, nil
+	}))
+	s := setting{env: env, mysql: fake(func(inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.Answer{}, fmt.Errorf("%w: %w", inlookup.ErrUnavailable, ctx.Err())
+	})}
+	for _, args := range []string{"-i= -q 1 u@example.com", "-q 1 u@example.com"} {
+		status, _, stderr := s.runContext(ctx, strings.Fields(args)...)
+		if status != exitFault {
+			t.Errorf("exit %d", status)
+		}
+		oneLine(t, stderr, `status of "u@example.com": interrupted`)
 	}
 }
 

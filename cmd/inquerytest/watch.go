@@ -187,12 +187,24 @@ func (s *screen) paint(line string) string {
 	return line
 }
 
-// cut returns at most the first n characters of a line.
+// cut returns at most n characters of a line. It first leaves out blanks, so
+// that numbers show, and then what stands before the value of a heading, which
+// follows the last colon.
 func cut(line string, n int) string {
-	if r := []rune(line); len(r) > n {
-		return string(r[:n])
+	if len([]rune(line)) <= n {
+		return line
 	}
-	return line
+	indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+	line = indent + strings.Join(strings.Fields(line), " ")
+	end := ""
+	if at := strings.LastIndex(line, ": "); at >= 0 && indent == "" {
+		end = "..." + line[at:]
+	}
+	r := []rune(line)
+	if used := len([]rune(end)); len(r) > n && used < n {
+		return string(r[:n-used]) + end
+	}
+	return string(r[:min(n, len(r))])
 }
 
 // size returns the columns and lines to use: those of the terminal, else

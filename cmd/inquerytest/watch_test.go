@@ -201,6 +201,25 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// A line that is too wide keeps what it says, as far as there is room.
+func TestCut(t *testing.T) {
+	for _, test := range []struct {
+		line, want string
+		width      int
+	}{
+		{"  passwd           2103", "  passwd           2103", 23},
+		{"  passwd           2103", "  passwd 2103", 20},
+		{"! database indimail on a.example,b.example: down", "! database indimail on...: down", 31},
+		{"questions a second: 2103", "questions...: 2103", 18},
+		{"database d on h: up", "d...: up", 8},
+		{"database d on h: up", "data", 4},
+	} {
+		if got := cut(test.line, test.width); got != test.want {
+			t.Errorf("%d columns: %q, want %q", test.width, got, test.want)
+		}
+	}
+}
+
 // What is drawn fits, keeps the line below for what does not, and has colours
 // unless NO_COLOR is set.
 func TestDraw(t *testing.T) {

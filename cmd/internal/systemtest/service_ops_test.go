@@ -34,9 +34,9 @@ func (s *site) daemontools(control string, gid int) (service string) {
 		s.t.Fatal(err)
 	}
 	files := map[string]string{"run": strings.NewReplacer(" indimail", " daemon", "/run/indimail/inlookup", s.env["INFIFODIR"],
-		"/run/indimail/inquery", s.env["FIFOTMPDIR"]).Replace(string(text))}
+		"/run/indimail/inquery", s.env["FIFOTMPDIR"], "/usr/local/lib/inlookup", bin).Replace(string(text))}
 	known := strings.Contains(files["run"], s.env["INFIFODIR"]) && strings.Contains(files["run"], s.env["FIFOTMPDIR"])
-	if strings.Count(string(text), " indimail") < 3 || !known {
+	if strings.Count(string(text), " indimail") < 3 || !known || !strings.Contains(files["run"], bin) {
 		s.t.Fatal("this test does not know the file run any more")
 	}
 	for name, value := range variables {
@@ -84,7 +84,12 @@ func TestRunFileUnderDaemontools(t *testing.T) {
 	}
 
 	cmd := s.command("supervise", service)
-	cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH")} // all else comes from variables
+	other := filepath.Join(s.dir, "sbin") // with a program of the same name, as IndiMail's
+	if err := errors.Join(os.Mkdir(other, 0o755),
+		os.WriteFile(filepath.Join(other, "inlookup"), []byte("#!/bin/sh\necho another program >&2\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = []string{"PATH=" + other + ":" + os.Getenv("PATH")} // all else comes from variables
 	supervise := s.startCommand(cmd)
 	svc := func(arg string) {
 		t.Helper()
