@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 		filteredChild()
 	case "unmarked":
 		unmarkedChild()
+	case "account":
+		accountChild()
 	}
 	os.Exit(0)
 }
