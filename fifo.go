@@ -87,18 +87,30 @@ func defaultDir() string {
 	return before
 }
 
+// indimailIDs is what indimail has found; nil: nothing certain yet.
+var indimailIDs atomic.Pointer[[2]int]
+
 // indimail returns the user and the group indimail, or -1 and -1 where there are
-// none.
-var indimail = sync.OnceValues(func() (uid, gid int) {
+// none. After a fault that may pass, such as no free descriptor, it looks again.
+func indimail() (uid, gid int) {
+	if ids := indimailIDs.Load(); ids != nil {
+		return ids[0], ids[1]
+	}
+	ids := [2]int{-1, -1}
 	u, err1 := user.Lookup("indimail")
 	g, err2 := user.LookupGroup("indimail")
-	if err1 != nil || err2 != nil {
-		return -1, -1
+	exist := err1 == nil && err2 == nil
+	if exist {
+		ids[0], _ = strconv.Atoi(u.Uid) // a number on every Unix
+		ids[1], _ = strconv.Atoi(g.Gid)
 	}
-	uid, _ = strconv.Atoi(u.Uid) // a number on every Unix
-	gid, _ = strconv.Atoi(g.Gid)
-	return uid, gid
-})
+	noUser := errors.As(err1, new(user.UnknownUserError))
+	noGroup := errors.As(err2, new(user.UnknownGroupError))
+	if exist || noUser || noGroup {
+		indimailIDs.Store(&ids)
+	}
+	return ids[0], ids[1]
+}
 
 // giveAway sets the mode of an open file whatever the umask. What root has made
 // it gives to indimail, if that exists. Other users call no chown: it would

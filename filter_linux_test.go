@@ -111,6 +111,44 @@ func TestFilterOfTheUnit(t *testing.T) {
 	}
 }
 
+// accountChild is the child of TestAccountAfterAFault. It sees other files of users and groups.
+func accountChild() {
+	runtime.LockOSThread() // the mounts are this thread's alone
+	err := errors.Join(syscall.Unshare(syscall.CLONE_NEWNS),
+		syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
+	for name, text := range map[string]string{
+		"passwd": "root:x:0:0::/:/bin/sh\nindimail:x:4711:4712::/:/bin/sh\n",
+		"group":  "root:x:0:\nindimail:x:4712:\n",
+	} {
+		path := filepath.Join(os.Getenv("DIR"), name)
+		err = errors.Join(err, os.WriteFile(path, []byte(text), 0o644),
+			syscall.Mount(path, "/etc/"+name, "", syscall.MS_BIND, ""))
+	}
+	var old syscall.Rlimit
+	err = errors.Join(err, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old))
+	if err != nil {
+		fmt.Println("cannot mount:", err)
+		return
+	}
+	none := old
+	none.Cur = 0
+	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none)
+	before := TrustsOwner(4711)
+	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old)
+	fmt.Println(before, TrustsOwner(4711))
+}
+
+// TestAccountAfterAFault: that user indimail could not be looked up once says nothing about later.
+func TestAccountAfterAFault(t *testing.T) {
+	got := child(t, "account", nil, "DIR="+t.TempDir())
+	if strings.HasPrefix(got, "cannot mount") {
+		skip(t, got)
+	}
+	if got != "false true\n" {
+		t.Error(got)
+	}
+}
+
 // unmarkedChild is the child of TestReplyFIFOThatCannotBeGivenAway.
 func unmarkedChild() {
 	if err := forbid(fchmod[runtime.GOARCH]); err != nil {

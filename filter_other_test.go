@@ -4,3 +4,4 @@ package inlookup
 
 func filteredChild() {}
 func unmarkedChild() {}
+func accountChild()  {}
