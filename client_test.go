@@ -499,7 +499,7 @@ func newPipe(t *testing.T) (r, w *os.File) {
 }
 
 // TestTCP asks over descriptors 6 and 7, as under tcpclient, a server as under tcpserver. The
-// connection is for one question.
+// connection is for one question, and one that cannot be sent does not count.
 func TestTCP(t *testing.T) {
 	requests, toServer := newPipe(t)
 	toClient, replies := newPipe(t)

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 		fmt.Printf("%T %v %q %v", FromEnv(), FromEnv() == FromEnv(), a, err)
 	case "twice":
 		q := Query{Type: TypeDomain, Email: "Example.com"}
+		Inquery(context.Background(), Query{Type: TypeDomain, Email: "a\x00b"}) // cannot be sent
 		a, err1 := Inquery(context.Background(), q)
 		b, err2 := Inquery(context.Background(), q)
 		fmt.Printf("%q %v\n%q %v", a.Wire(), err1, b.Wire(), err2)

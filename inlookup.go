@@ -743,7 +743,7 @@ func (c *config) readRoutes() {
 		c.distPort = qmtpPort
 	}
 	if _, err := readFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.warnf("%s: skipped: %v", path, err)
+		c.warnf("skipped: %v", err)
 		return
 	}
 	for _, l := range c.lines(path, false) {

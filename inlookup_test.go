@@ -680,7 +680,7 @@ func TestUnreadableRoutes(t *testing.T) {
 		m := configured(t, dir)
 		m.Log = log.New(&b, "", 0)
 		err := m.Reload(false)
-		if s := b.String(); err != nil || !strings.HasPrefix(s, "warning: "+path+": skipped: ") {
+		if s := b.String(); err != nil || !strings.HasPrefix(s, "warning: skipped: read "+path+": ") {
 			t.Errorf("%s: %v, log %q", name, err, s)
 		}
 	}

@@ -462,10 +462,19 @@ func TestSilentConnections(t *testing.T) {
 	})
 }
 
+// TestStaleConnectionsCostNoTry: so a SELECT is asked again that after them meets a connection that
+// breaks.
 func TestStaleConnectionsCostNoTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := slowly(time.Millisecond)
+		slow := d.query
 		var restarted atomic.Bool
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if restarted.Load() && d.opened.Load() == 5 {
+				return nil, nil, errors.New("the connection broke")
+			}
+			return slow(ctx, text)
+		}
 		d.stale = func(n int32) bool { return restarted.Load() && n <= 4 }
 		p := newFakePool(d, nil)
 		defer p.close()
@@ -653,30 +662,38 @@ func TestFaultLog(t *testing.T) {
 	}
 }
 
-// TestFirstFailureIsTriedAgain: at once, and told to nobody. After the second there is a pause.
+// TestFirstFailureIsTriedAgain: at once, and told to nobody. After the second there is a pause. So
+// it is again when the database has been back meanwhile.
 func TestFirstFailureIsTriedAgain(t *testing.T) {
 	for failures, ok := range map[int32]bool{1: true, 2: false} {
 		synctest.Test(t, func(t *testing.T) {
 			var b safeBuffer
+			var before, stale atomic.Int32 // attempts and connections of earlier outages
 			d := slowly(0)
 			d.connect = func(context.Context) error {
-				if d.tried.Load() <= failures {
+				if d.tried.Load()-before.Load() <= failures {
 					return errors.New("connection refused")
 				}
 				return nil
 			}
+			d.stale = func(n int32) bool { return n <= stale.Load() }
 			p := newFakePool(d, log.New(&b, "", 0))
 			defer p.close()
-			start := time.Now()
-			err := askFor(p, deadline, anySelect)
-			took := time.Since(start)
-			synctest.Wait()
-			if (err == nil) != ok || took > 0 || (b.String() == "") != ok {
-				t.Errorf("%d failures: %v after %v, %q", failures, err, took, b.String())
-			}
-			time.Sleep(shortestPause + 1)
-			if err := askFor(p, deadline, anySelect); err != nil {
-				t.Errorf("%d failures: %v after the pause", failures, err)
+			for outage := range 2 {
+				before.Store(d.tried.Load())
+				stale.Store(d.opened.Load())
+				start := time.Now()
+				err := askFor(p, deadline, anySelect)
+				took := time.Since(start)
+				synctest.Wait()
+				if (err == nil) != ok || took > 0 || (b.String() == "") != ok {
+					t.Errorf("outage %d, %d failures: %v after %v, %q",
+						outage, failures, err, took, b.String())
+				}
+				time.Sleep(shortestPause + 1)
+				if err := askFor(p, deadline, anySelect); err != nil {
+					t.Errorf("outage %d, %d failures: %v after the pause", outage, failures, err)
+				}
 			}
 		})
 	}
@@ -767,24 +784,27 @@ func TestOldConnectionsAreReplaced(t *testing.T) {
 	}
 }
 
-// TestOneNewConnectionForAnOldOne: also while the old one goes on with a SELECT that takes long.
+// TestOneNewConnectionForAnOldOne: also while old ones go on with SELECTs that take long.
 func TestOneNewConnectionForAnOldOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := slowly(time.Minute)
+		d := slowly(connLife + 30*time.Second)
 		p := newFakePool(d, nil)
 		defer p.close()
-		if err := p.await(context.Background()); err != nil {
-			t.Fatal(err)
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() {
+				s := newCall(2*connLife, anySelect, nil)
+				if _, err := p.ask(context.Background(), time.Minute, s); err != nil {
+					t.Error(err)
+				}
+			})
 		}
-		time.Sleep(connLife - 30*time.Second)
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		_, err := p.ask(ctx, time.Minute, newCall(2*time.Minute, anySelect, nil))
-		if n := d.opened.Load(); err != nil || n != 2 {
-			t.Errorf("%v, %d connections", err, n)
+		all.Wait()
+		if n := d.opened.Load(); n != 4 {
+			t.Errorf("%d connections", n)
 		}
 		time.Sleep(time.Second)
-		if n := d.closed.Load(); n != 1 {
+		if n := d.closed.Load(); n != 2 {
 			t.Errorf("%d closed", n)
 		}
 		checkIdle(t, p)
@@ -830,6 +850,17 @@ func TestClosedPool(t *testing.T) {
 			t.Errorf("retired: %d connections", open)
 		}
 		time.Sleep(2 * deadline)
+
+		p = newFakePool(d, nil)
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Error(err)
+		}
+		p.retire()
+		synctest.Wait()
+		if open := d.opened.Load() - d.closed.Load(); open != 0 {
+			t.Errorf("retired while idle: %d connections", open)
+		}
+		time.Sleep(2 * deadline)
 	})
 }
 
@@ -857,44 +888,48 @@ func TestErrorOfMySQLKeepsTheConnection(t *testing.T) {
 // TestRetryBesideARefusedLogin: the pause after it does not keep a retry from a connection that
 // is idle.
 func TestRetryBesideARefusedLogin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var refused, broken atomic.Bool
-		d := new(fakeDriver)
-		d.connect = func(context.Context) error {
-			if refused.Load() {
-				return mysqlError(1045)
+	for _, number := range []uint16{1045, 1129} {
+		synctest.Test(t, func(t *testing.T) {
+			var refused, broken atomic.Bool
+			d := new(fakeDriver)
+			d.connect = func(context.Context) error {
+				if refused.Load() {
+					return mysqlError(number)
+				}
+				return nil
 			}
-			return nil
-		}
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			if text == "slow" {
-				time.Sleep(100 * time.Millisecond)
+			d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+				if text == "slow" {
+					time.Sleep(100 * time.Millisecond)
+				}
+				if text == "broken" && broken.Swap(false) {
+					return nil, nil, errors.New("the connection broke")
+				}
+				return one(ctx, text)
 			}
-			if text == "broken" && broken.Swap(false) {
-				return nil, nil, errors.New("the connection broke")
+			p := newFakePool(d, nil)
+			defer p.close()
+			for range 3 {
+				go askFor(p, deadline, "slow")
 			}
-			return one(ctx, text)
-		}
-		p := newFakePool(d, nil)
-		defer p.close()
-		for range 3 {
-			go askFor(p, deadline, "slow")
-		}
-		time.Sleep(time.Second)
-		refused.Store(true)
-		for range 5 {
-			go askFor(p, deadline, "slow")
-		}
-		time.Sleep(time.Second)
-		broken.Store(true)
-		start := time.Now()
-		if err := askFor(p, deadline, "broken"); err != nil || time.Since(start) > retryPause {
-			t.Errorf("%v after %v", err, time.Since(start))
-		}
-		if n := d.tried.Load() - d.opened.Load(); n > 2 {
-			t.Errorf("%d refused logins beside connections that stand", n)
-		}
-	})
+			time.Sleep(time.Second)
+			refused.Store(true)
+			for range 3 {
+				for range 5 {
+					go askFor(p, deadline, "slow")
+				}
+				time.Sleep(longestPause)
+			}
+			broken.Store(true)
+			start := time.Now()
+			if err := askFor(p, deadline, "broken"); err != nil || time.Since(start) > retryPause {
+				t.Errorf("%d: %v after %v", number, err, time.Since(start))
+			}
+			if n := d.tried.Load() - d.opened.Load(); n > 2 {
+				t.Errorf("%d: %d refused logins beside connections that stand", number, n)
+			}
+		})
+	}
 }
 
 // TestWaitBeginsAnew: patience counts from when a call begins to wait for a connection, also for
@@ -921,8 +956,39 @@ func TestWaitBeginsAnew(t *testing.T) {
 	})
 }
 
-// TestLogOfAPoolThatFollows: the log hears how the database is after a reload while it was down,
-// and nothing from the pool that has gone.
+// TestWaitOfARetryBeginsAnew: its first connection broke just before its patience would have ended.
+func TestWaitOfARetryBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken atomic.Bool
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+			if text == "slow" {
+				time.Sleep(2 * queueTime)
+			} else if !broken.Swap(true) {
+				time.Sleep(queueTime - retryPause)
+				return nil, nil, errors.New("the connection broke")
+			}
+			return one(ctx, text)
+		}
+		d.connect = func(context.Context) error {
+			if broken.Load() {
+				time.Sleep(2 * retryPause)
+			}
+			return nil
+		}
+		p := newFakePool(d, nil)
+		defer p.close()
+		go askFor(p, deadline, "slow")
+		synctest.Wait()
+		if err := askFor(p, deadline, anySelect); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+	})
+}
+
+// TestLogOfAPoolThatFollows: the log hears how the database is after a reload while it was down. It
+// hears nothing from a pool that has gone, and no more than before from one that was kept.
 func TestLogOfAPoolThatFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b safeBuffer
@@ -931,16 +997,21 @@ func TestLogOfAPoolThatFollows(t *testing.T) {
 		old := newFakePool(d, log.New(&b, "", 0))
 		askFor(old, deadline, anySelect)
 		synctest.Wait() // until it has logged that
+		wasWell := newFakePool(d, log.New(&b, "", 0))
 		well := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0))
-		c := &config{pools: []*pool{well}}
-		c.succeed([]*pool{old})
+		kept := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0)) // with another account
+		c := &config{pools: []*pool{well, kept}}
+		c.succeed([]*pool{old, wasWell, kept})
+		askFor(wasWell, deadline, anySelect)
 		askFor(well, deadline, anySelect)
+		askFor(kept, deadline, anySelect)
 		time.Sleep(2*deadline + time.Second)
 		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
 		if len(lines) != 2 || !strings.HasSuffix(lines[1], "answers again") {
 			t.Errorf("%q", lines)
 		}
 		well.close()
+		kept.close()
 	})
 }
 
@@ -969,15 +1040,18 @@ func TestAbandonedSelectIsNotAskedAgain(t *testing.T) {
 }
 
 // TestPauseEndsWithTheLastConnection: a login that was refused while connections stood keeps
-// nobody waiting when they are gone.
+// nobody waiting when they are gone, and is no error of those that wait then.
 func TestPauseEndsWithTheLastConnection(t *testing.T) {
-	for _, number := range []uint16{1045, 1129} {
+	for _, c := range []struct {
+		number uint16
+		idle   bool // before the last connection goes
+	}{{1045, true}, {1129, true}, {1045, false}} {
 		synctest.Test(t, func(t *testing.T) {
 			var refused, stale atomic.Bool
 			d := slowly(100 * time.Millisecond)
 			d.connect = func(context.Context) error {
 				if refused.Load() {
-					return mysqlError(number)
+					return mysqlError(c.number)
 				}
 				return nil
 			}
@@ -990,17 +1064,25 @@ func TestPauseEndsWithTheLastConnection(t *testing.T) {
 			refused.Store(true)
 			var all sync.WaitGroup
 			for range 4 {
-				all.Go(func() { askFor(p, deadline, anySelect) })
+				all.Go(func() {
+					if err := askFor(p, deadline, anySelect); err != nil {
+						t.Errorf("%d: %v", c.number, err)
+					}
+				})
 			}
-			all.Wait()
+			time.Sleep(150 * time.Millisecond)
+			if c.idle {
+				all.Wait()
+			}
 			if tried, opened := d.tried.Load(), d.opened.Load(); tried < 2 || opened != 1 {
-				t.Errorf("%d: %d logins, %d connections", number, tried, opened)
+				t.Errorf("%d: %d logins, %d connections", c.number, tried, opened)
 			}
 			refused.Store(false)
 			stale.Store(true)
 			if err := askFor(p, deadline, anySelect); err != nil {
-				t.Errorf("%d: %v", number, err)
+				t.Errorf("%d: %v", c.number, err)
 			}
+			all.Wait()
 		})
 	}
 }
@@ -1070,11 +1152,19 @@ func TestRetryOnAStaleConnection(t *testing.T) {
 }
 
 // TestRetryBesideIdleConnections: what broke one connection may have broken those that are idle. So
-// the retry gets a new one at once, and meets none of the others.
+// the retry gets a new one at once, and meets none of the others. That the server was full some
+// time ago changes nothing.
 func TestRetryBesideIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var old atomic.Int32 // connections that are broken
+		var full atomic.Bool
 		d := slowly(time.Millisecond)
+		d.connect = func(context.Context) error {
+			if full.Load() {
+				return mysqlError(1040)
+			}
+			return nil
+		}
 		slow := d.query
 		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
 			if d.opened.Load() == old.Load() {
@@ -1088,8 +1178,14 @@ func TestRetryBesideIdleConnections(t *testing.T) {
 			go askFor(p, deadline, fmt.Sprint(i))
 		}
 		time.Sleep(time.Second)
-		if n := d.opened.Load(); n < 2 {
-			t.Fatalf("%d connections", n)
+		full.Store(true)
+		for i := range maxConns {
+			go askFor(p, deadline, fmt.Sprint(i))
+		}
+		time.Sleep(2 * longestPause)
+		full.Store(false)
+		if n := d.opened.Load(); n < 2 || n == d.tried.Load() {
+			t.Fatalf("%d connections of %d attempts", n, d.tried.Load())
 		}
 		old.Store(d.opened.Load())
 		start := time.Now()
