@@ -531,6 +531,10 @@ func isOutage(err error) bool {
 // until they fit. The caller holds the mutex.
 func (c *Cache) keepFront(key string, e entry) {
 	n := c.insert(key, e)
+	if cost(n) > c.room(e.kind).Bytes { // it would drive out all others in vain
+		c.drop(n)
+		return
+	}
 	c.rings[e.kind].pushFront(n)
 	for c.exceeds(e.kind) {
 		c.drop(c.rings[e.kind].back()) // not nil: no bound is below 0

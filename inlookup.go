@@ -731,7 +731,7 @@ func (c *config) readRoutes() {
 	if f, err := os.Open(path); err == nil {
 		f.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		c.warnf("%s: skipped: %v", path, err)
+		c.warnf("skipped: %v", err)
 		return
 	}
 	for _, l := range c.lines(path, false) {

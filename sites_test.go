@@ -364,6 +364,23 @@ func TestAddressOnce(t *testing.T) {
 	}
 }
 
+// TestPathOnce: a warning of a file that cannot be opened names it once.
+func TestPathOnce(t *testing.T) {
+	for _, name := range []string{"smtproutes", "hostip"} {
+		dir := controls(t, nil)
+		path := filepath.Join(dir, name)
+		if err := os.Symlink(path, path); err != nil { // a loop
+			t.Fatal(err)
+		}
+		m := configured(t, dir)
+		var b bytes.Buffer
+		m.Log = log.New(&b, "", 0)
+		if err := m.Reload(false); err != nil || strings.Count(b.String(), path) != 1 {
+			t.Errorf("%v, %q", err, b.String())
+		}
+	}
+}
+
 // TestPoolsBySource: one account in two files is one pool.
 func TestPoolsBySource(t *testing.T) {
 	m := configured(t, controls(t, map[string]string{"host.mysql": "h:u:p", "host.cntrl": "\nh:u:p"}))

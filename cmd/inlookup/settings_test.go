@@ -218,6 +218,7 @@ func TestRemedy(t *testing.T) {
 		advice  string
 	}{
 		{refused(1045), wrong, "MYSQL_PASSWD"},
+		{refused(1045), wrong, "requires TLS"},
 		{refused(1820), wrong, "has expired"},
 		{refused(1862), wrong, "has expired"},
 		{refused(3118), wrong, "ACCOUNT UNLOCK"},

@@ -93,6 +93,8 @@ func TestSlowGreeting(t *testing.T) {
 	t.Logf("an answer after %v, %d connections given up", took, f.abandoned.Load())
 	// Other connections may still be on their way: this one serves.
 	l.serves("after the first answer")
+	_, lines := s.check()
+	contains(t, "-t", lines, `^warning +database .*: connecting, .*skip_name_resolve`)
 }
 
 // Of several hosts each has its full time.
