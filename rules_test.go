@@ -368,6 +368,25 @@ func TestAnswersThatNeedAnError(t *testing.T) {
 	}
 }
 
+// TestEntryLargerThanTheCache: it is not kept, and drives out no other.
+func TestEntryLargerThanTheCache(t *testing.T) {
+	for _, answer := range []inlookup.Answer{
+		inlookup.NewAnswer(int(inlookup.StatusActive)), inlookup.NewAnswer(int(inlookup.StatusAbsent)),
+	} {
+		r := new(counter)
+		r.say(func(inlookup.Query) (inlookup.Answer, error) { return answer, nil })
+		cache := &inlookup.Cache{Resolver: r, Size: 1 << 16}
+		for _, email := range []string{"user@d", strings.Repeat("x", 1<<16) + "@d", "user@d"} {
+			if _, err := inquire(cache, inlookup.TypeUser, email); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := r.asked.Load(); n != 2 {
+			t.Errorf("%v: %d questions", answer, n)
+		}
+	}
+}
+
 // TestNewPasswdRefuses: an entry that would be read as another is an answer that says "error".
 func TestNewPasswdRefuses(t *testing.T) {
 	good := inlookup.Passwd{Email: "user@example.com", Passwd: inlookup.NewSecret("hash"), UID: 1,

@@ -258,6 +258,9 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 		case errors.Is(err, inlookup.ErrNoTable):
 			c.say(warning, "database", "%s: %v; if it is there, GRANT SELECT on it, "+
 				"else IndiMail makes it when it first writes there", subject, err)
+		case err == nil && took > slow && what == "connecting":
+			c.say(warning, "database", "%s: slow: questions before that are errors; does MySQL "+
+				"look up names (skip_name_resolve)?", subject)
 		case err == nil && took > slow:
 			c.say(warning, "database", "%s: slow: the server gives up after 3 s, its clients "+
 				"after 4", subject)
@@ -366,8 +369,9 @@ func isCertificateError(err error) bool {
 		errors.As(err, new(x509.CertificateInvalidError))
 }
 
+// MySQL says the same of an account with REQUIRE SSL.
 const fixAccount = "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
-	"which has host:user:password:socket-or-port)"
+	"which has host:user:password:socket-or-port:ssl); an account that requires TLS needs the ssl"
 
 // refusal is remedy for an error of MySQL.
 func refusal(number uint16) (v verdict, advice string) {
