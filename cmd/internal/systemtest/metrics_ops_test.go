@@ -35,6 +35,15 @@ func TestMetricsUnit(t *testing.T) {
 			t.Errorf("the unit has no %q", want)
 		}
 	}
+	page, err := os.ReadFile("../../inlookup/doc/BEYOND.md") // what asks over TCP is a client too
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(page)) {
+		if strings.Contains(line, "QUERY_CACHE=1 ") && !strings.Contains(line, " FIFOTMPDIR="+dir) {
+			t.Errorf("BEYOND.md: replies go elsewhere: %s", line)
+		}
+	}
 	s := newSite(t, nil)
 	unit := filepath.Join(s.dir, "inlookup-metrics.service")
 	here := strings.ReplaceAll(string(text), "/usr/local/lib/inlookup", bin)
