@@ -1569,6 +1569,9 @@ func (p *pool) dial(limit time.Duration) (conn driver.Conn, err error) {
 
 // openHost connects to one host.
 func (p *pool) openHost(ctx context.Context, host string) (driver.Conn, error) {
+	if host == "" { // it would be this machine
+		return nil, errors.New("the list of hosts has an empty one")
+	}
 	cfg := mysql.NewConfig()
 	cfg.User = p.of.user
 	cfg.Passwd = p.of.passwd

@@ -383,6 +383,15 @@ func TestAddressOnce(t *testing.T) {
 	}
 }
 
+// TestEmptyHost: behind the last comma of a list is not this machine.
+func TestEmptyHost(t *testing.T) {
+	m := configured(t, controls(t, nil), "MYSQL_HOST", "db.example,")
+	_, err := currentConfig(t, m).pools[0].openHost(t.Context(), "")
+	if err == nil || !strings.Contains(err.Error(), "empty") {
+		t.Error(err)
+	}
+}
+
 // TestPathOnce: a warning of a file that cannot be opened names it once.
 func TestPathOnce(t *testing.T) {
 	for _, name := range []string{"smtproutes", "hostip"} {

@@ -74,7 +74,12 @@ const defaultCacheSize = 256 << 20 // what Cache takes for a Size of 0
 // labels name the types 1 to 7.
 var labels = [...]string{1: "user", "relay", "passwd", "host", "alias", "limit", "domain"}
 
-// status returns all counts in the exposition format of Prometheus.
+// statusRoom is what a reply can hold, with a closing NUL: inquery(3).
+const statusRoom = 60 << 10
+
+// status returns all counts in the exposition format of Prometheus. With very
+// many databases it leaves out the metrics at the end: nobody could read one
+// that is cut.
 func (a *admin) status() string {
 	s := a.server.Stats()
 	c := a.cacheStats()
@@ -118,7 +123,11 @@ func (a *admin) status() string {
 	w.add("cache_bytes", "gauge", "", `kind="absent"`, c.Absent.Bytes)
 	w.addLimits(a.cache)
 	w.addDatabases(a.mysql.Stats().Databases)
-	return w.String()
+	text := w.String()
+	if len(text) >= statusRoom {
+		text = text[:strings.LastIndex(text[:statusRoom], "# HELP ")]
+	}
+	return text
 }
 
 // addDatabases adds the metrics of each database.

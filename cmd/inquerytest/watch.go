@@ -462,6 +462,9 @@ func zeros(all metrics) (none metrics) {
 // times adds a bar for each bucket of the times of SELECTs since first.
 func (f *picture) times(label []string, first sample) {
 	const histogram = "database_select_seconds"
+	if math.IsNaN(f.now.metrics.get(histogram+"_count", label...)) {
+		return // left out, because there are many databases
+	}
 	n := growth(first, f.now, histogram+"_count", label...)
 	mean := "-"
 	if n > 0 {
