@@ -506,6 +506,8 @@ func TestPasswdRows(t *testing.T) {
 		{"NULL is empty", "indimail", bare, empty, false},
 		{"another user", "indimail", plainUser.with("pw_name", "üser"), Passwd{}, true},
 		{"no password", "indimail", plainUser.without("pw_passwd"), Passwd{}, false},
+		{"DECIMAL and DOUBLE", "indimail", plainUser.with("pw_uid", "1.00").with("pw_gid", "0e+00"),
+			plain, false},
 		{"uid", "indimail", plainUser.with("pw_uid", "x"), Passwd{}, false},
 		{"gid", "indimail", plainUser.with("pw_gid", "x"), Passwd{}, false},
 		{"too long", "indimail", plainUser.with("pw_gecos", strings.Repeat("x", 4096)), Passwd{}, false},
@@ -587,6 +589,8 @@ func TestRelayRows(t *testing.T) {
 		{"among others", []tableRow{
 			login("x@y", ip, 0), login(email, ip, time.Hour), login(email, ip, 0)}, true},
 		{"NULL", []tableRow{{"email": email, "ipaddr": ip}}, false},
+		{"DECIMAL", []tableRow{{"email": email, "ipaddr": ip, "timestamp": "99999999999.500"}}, true},
+		{"DOUBLE", []tableRow{{"email": email, "ipaddr": ip, "timestamp": "9.9999999999e+10"}}, true},
 	} {
 		tabs.rows = map[string][]tableRow{"indimail": {plainUser}, "relay": c.logins}
 		got, err := Directory{m}.Relay(context.Background(), "User@example.com", ip)
@@ -699,7 +703,7 @@ func TestLimitRecord(t *testing.T) {
 	tabs := newTables(t, m)
 	tabs.rows["vlimits"] = []tableRow{{
 		"domain": "example.com", "perm_maillist": "227", "diskquota": "18446744073709551615",
-		"maxaliases": "-1", "domain_expiry": "2000000000", "disable_smtp": "1", "perm_defaultquota": "7",
+		"maxaliases": "-1.00", "domain_expiry": "2e+09", "disable_smtp": "1", "perm_defaultquota": "7",
 	}}
 	got, err := Directory{m}.Limits(context.Background(), "example.com")
 	want := Limits{DomainExpiry: 2000000000, PasswdExpiry: -1, MaxPopAccounts: -1, MaxAliases: -1,

@@ -2292,12 +2292,23 @@ func (r row) isOf(box mailbox) bool {
 func (u *userRow) gid() (int, error) { return u.integer(userGID, "pw_gid") }
 
 func (u *userRow) integer(column int, name string) (int, error) {
-	n, err := number(u.row[column].String)
+	n, err := number(wholePart(u.row[column].String))
 	if err != nil {
 		email := u.row[userName].String + "@" + u.row[userDomain].String
 		return 0, fmt.Errorf("%w: %s of %s is no number", ErrInvalid, name, email)
 	}
 	return n, nil
+}
+
+// wholePart returns a number of a row without what is behind the point. The
+// tables have none, but views may have DECIMAL or DOUBLE, which is in the form
+// 1.7e+09 if it is large.
+func wholePart(text string) string {
+	if f, err := strconv.ParseFloat(text, 64); err == nil && strings.Contains(text, "e") {
+		text = strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	whole, _, _ := strings.Cut(text, ".")
+	return whole
 }
 
 func (c *config) status(ctx context.Context, box mailbox) (Answer, error) {
@@ -2352,7 +2363,7 @@ func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer,
 	if err != nil {
 		return Answer{}, err
 	}
-	a, err := newPasswd(user.inactive, email, passwd, f[userUID].String, gid,
+	a, err := newPasswd(user.inactive, email, passwd, wholePart(f[userUID].String), gid,
 		f[userGecos].String, f[userDir].String, f[userShell].String)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%s: %w", email, err)
@@ -2364,7 +2375,7 @@ func (c *config) entry(ctx context.Context, box mailbox, user *userRow) (Answer,
 // limits added, unless the gid exempts the user.
 func (c *config) gidWithLimits(ctx context.Context, box mailbox, user *userRow) (string, error) {
 	const exempt = 0x2000
-	text := user.row[userGID].String
+	text := wholePart(user.row[userGID].String)
 	gid, err := user.gid()
 	if err != nil || !c.domainLimits || gid&exempt != 0 {
 		return text, err
@@ -2522,7 +2533,7 @@ func (c *config) relay(ctx context.Context, box mailbox, ip string) (Answer, err
 		if !sameName(r[0].String, box.email()) || r[1].String != ip {
 			continue
 		}
-		login, err := strconv.ParseInt(cmp.Or(r[2].String, "0"), 10, 64)
+		login, err := strconv.ParseInt(cmp.Or(wholePart(r[2].String), "0"), 10, 64)
 		if err != nil {
 			return Answer{}, fmt.Errorf("%w: table relay: timestamp of %s is no number",
 				ErrInvalid, box.email())
@@ -2575,14 +2586,15 @@ func (c *config) smtpPort(ctx context.Context, box mailbox) (string, error) {
 		if !sameName(r[0].String, box.host) || !sameName(r[1].String, box.realDomain) {
 			continue
 		}
-		if cmp.Or(r[3].String, "0") == "0" {
+		text := wholePart(r[3].String)
+		if cmp.Or(text, "0") == "0" {
 			continue // no port: the default
 		}
-		if _, err := strconv.ParseUint(r[3].String, 10, 16); err != nil {
+		if _, err := strconv.ParseUint(text, 10, 16); err != nil {
 			return "", fmt.Errorf("%w: table smtp_port: port of %s is no number",
 				ErrInvalid, box.host)
 		}
-		port = r[3].String
+		port = text
 		if r[2].String == c.hostIP {
 			break
 		}
@@ -2654,7 +2666,7 @@ func limitsAnswer(r row) (Answer, error) {
 		if !text.Valid {
 			continue
 		}
-		n, err := parseLimit(text.String)
+		n, err := parseLimit(wholePart(text.String))
 		if err != nil {
 			return Answer{}, fmt.Errorf("table vlimits, column %d of %q: %w", i+2, r[0].String, err)
 		}

@@ -506,3 +506,36 @@ func testAccents(t *testing.T, db *mariadb.DB) {
 		"2 muller@example.com 192.0.2.71": "true", "2 müller@example.com 192.0.2.71": "false",
 	})
 }
+
+// Views may have DECIMAL and DOUBLE in place of whole numbers.
+func TestNumbersWithAPoint(t *testing.T) {
+	t.Parallel()
+	db := part(t, "points", "indimail", "indibak", "relay", "vlimits")
+	if err := db.Exec(`
+		ALTER TABLE points.indimail MODIFY pw_uid DECIMAL(12,2), MODIFY pw_gid DOUBLE;
+		ALTER TABLE points.relay MODIFY timestamp DOUBLE;
+		ALTER TABLE points.vlimits MODIFY diskquota DOUBLE, MODIFY maxpopaccounts DECIMAL(12,2);
+		INSERT INTO points.indimail (pw_name,pw_domain,pw_passwd,pw_uid,pw_gid,pw_gecos)
+			VALUES ('point','example.com','hash',555,100000000,'');
+		INSERT INTO points.relay (email,ipaddr,timestamp)
+			VALUES ('point@example.com','192.0.2.1',UNIX_TIMESTAMP());
+		INSERT INTO points.vlimits (domain,diskquota,maxpopaccounts)
+			VALUES ('example.com',52428800000,-1)`); err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, db)
+	s.env["MYSQL_DATABASE"] = "points"
+	d := s.lookup()
+	entry, err := d.Passwd(t.Context(), "point@example.com")
+	if entry.UID != 555 || entry.GID != 100000000 || err != nil {
+		t.Errorf("%d, %d, %v", entry.UID, entry.GID, err)
+	}
+	relay, err := d.Relay(t.Context(), "point@example.com", "192.0.2.1")
+	if !relay || err != nil {
+		t.Errorf("relay: %v, %v", relay, err)
+	}
+	limits, err := d.Limits(t.Context(), "point@example.com")
+	if limits.DiskQuota != 52428800000 || limits.MaxPopAccounts != -1 || err != nil {
+		t.Errorf("%+v, %v", limits, err)
+	}
+}
