@@ -69,11 +69,13 @@ func strayVariables(environ []string) (strays []strayVariable) {
 	return strays
 }
 
-// isAlmostOurs reports whether one wrong letter, or up to three that are missing,
-// tell a name from one of ours. Shorter names differ from others by as little.
+// isAlmostOurs reports whether one letter that is wrong, missing or too many tells
+// a name from one of ours. Shorter names differ from others by as little.
 func isAlmostOurs(name string) bool {
-	const short, wrongLetter = 6, 3
-	return len(name) >= short && distance(name, nearest(name)) <= wrongLetter
+	const short, oneLetter = 6, 3
+	near := nearest(name)
+	longer := max(len(name), len(near)) - min(len(name), len(near))
+	return len(name) >= short && longer <= 1 && distance(name, near) <= oneLetter
 }
 
 // nearest returns the variable whose name is like this one the most.
