@@ -417,9 +417,10 @@ func (c *config) readHostIP() {
 }
 
 // warnIfReadable warns if everyone on the machine can read a file of passwords.
+// What is no file, such as /dev/null, has none, and must stay readable.
 func (c *config) warnIfReadable(path string) {
 	info, err := os.Stat(path)
-	if err == nil && info.Mode()&0o004 != 0 {
+	if err == nil && info.Mode().IsRegular() && info.Mode()&0o004 != 0 {
 		c.warnf("%s: holds a password and everyone can read it: "+
 			"chgrp indimail %[1]s && chmod 640 %[1]s", path)
 	}

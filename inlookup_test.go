@@ -783,6 +783,12 @@ func TestReadablePasswordWarning(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	b.Reset()
+	m = configured(t, dir, "MCDFILE", "/dev/null")
+	m.Log = log.New(&b, "", 0)
+	if err := m.Reload(false); err != nil || b.Len() > 0 {
+		t.Errorf("/dev/null: %v, %q", err, &b)
+	}
 }
 
 // TestFailedReload leaves nothing behind of what it had begun.

@@ -732,11 +732,7 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if err := ended(ctx); err != nil {
 		return Answer{}, err
 	}
-	timeout, err := c.timeout()
-	if err != nil {
-		return Answer{}, unavailable(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	a, err := c.ask(ctx, q)
 	if err == nil && a.isError(q.Type) {
@@ -771,19 +767,20 @@ func (c *Client) Explain(ctx context.Context, t Type, email string) (string, err
 	return ask(ctx, Directory{c}, q, Answer.Text)
 }
 
-// timeout returns the time for one question. Text that is no positive number
-// counts as none, because a client has nowhere to write a warning.
-func (c *Client) timeout() (time.Duration, error) {
+// timeout returns the time for one question. A file that cannot be read, or has
+// no positive number, counts as none, because a client has nowhere to write a
+// warning.
+func (c *Client) timeout() time.Duration {
 	if c.Timeout != 0 {
-		return c.Timeout, nil
+		return c.Timeout
 	}
-	text, err := environ{c.Getenv}.value("timeoutread", "")
+	text, _ := environ{c.Getenv}.value("timeoutread", "")
 	n, _ := leadingNumber(text, 10)
 	if n <= 0 {
 		n = 4
 	}
 	const most = 1 << 30 // beyond it a Duration would overflow
-	return time.Duration(min(n, most)) * time.Second, err
+	return time.Duration(min(n, most)) * time.Second
 }
 
 func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {

@@ -202,6 +202,11 @@ func TestCheckFiles(t *testing.T) {
 			`warning +timeoutread +/.*/timeoutread:1: want seconds`},
 		{"words behind timeoutread", controlFile("timeoutread", "5 seconds\n", 0o644), 0,
 			`ok +timeoutread +/.*/timeoutread, mode`},
+		{"a directory as timeoutread", func(s *site) {
+			if err := os.Mkdir(filepath.Join(s.env["CONTROLDIR"], "timeoutread"), 0o755); err != nil {
+				s.t.Fatal(err)
+			}
+		}, 0, `warning +timeoutread .*directory: 4 seconds are used`},
 	})
 }
 
