@@ -18,12 +18,13 @@ import (
 )
 
 // A crowd is a BatchResolver. It numbers its answers by version. Of a batch it answers nothing
-// about names that begin with "odd", and says that those that begin with "no" are absent.
+// about names that end in "odd", and says that those that begin with "no" are absent.
 type crowd struct {
 	mu      sync.Mutex
 	version int
 	batches [][]inlookup.Query
 	alone   []inlookup.Query
+	down    bool // for those alone
 	running int
 	most    int
 	during  func()                                             // called within each batch
@@ -41,6 +42,9 @@ func (c *crowd) Resolve(_ context.Context, q inlookup.Query) (inlookup.Answer, e
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.alone = append(c.alone, q)
+	if c.down {
+		return inlookup.Answer{}, inlookup.ErrUnavailable
+	}
 	return c.entry(q), nil
 }
 
@@ -51,7 +55,7 @@ func (c *crowd) ResolveMany(_ context.Context, qs []inlookup.Query) ([]inlookup.
 	c.most = max(c.most, c.running)
 	answers := make([]inlookup.Answer, len(qs))
 	for i, q := range qs {
-		if !strings.HasPrefix(q.Email, "odd") {
+		if !strings.Contains(q.Email, "odd@") {
 			answers[i] = c.entry(q)
 		}
 	}
@@ -218,6 +222,23 @@ func TestPreloadGoexit(t *testing.T) {
 		if n != 0 || !errors.Is(err, inlookup.ErrUnavailable) {
 			t.Errorf("%T: %d, %v", r, n, err)
 		}
+	}
+}
+
+// TestPreloadBatchBesideFailures: one user in each batch about whom Resolve fails does not end it.
+func TestPreloadBatchBesideFailures(t *testing.T) {
+	var emails []string
+	for i := range 3000 {
+		odd := ""
+		if i%100 == 0 {
+			odd = "odd"
+		}
+		emails = append(emails, fmt.Sprintf("%04d%s@example.com", i, odd))
+	}
+	r := &crowd{down: true}
+	n, err := (&inlookup.Cache{Resolver: r}).Preload(context.Background(), emails)
+	if n != 2970 || err != nil || len(r.alone) != 30 {
+		t.Errorf("%d, %v, alone %d", n, err, len(r.alone))
 	}
 }
 

@@ -628,6 +628,11 @@ func TestAliasRows(t *testing.T) {
 	if err != nil || got != nil {
 		t.Errorf("%q, %v", got, err)
 	}
+	tabs.rows["valias"][0]["valias_line"] = strings.Repeat("x", maxReply)
+	got, err = Directory{m}.Alias(context.Background(), "list@example.com")
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrTooLong) {
+		t.Errorf("lines that are too long: %q, %v", got, err)
+	}
 }
 
 // TestAliasDomainInCapitals: the real domain gets small letters.

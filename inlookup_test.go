@@ -428,6 +428,7 @@ func TestLocate(t *testing.T) {
 		{TypeUser, "user@none.example", local("none.example")},
 		{TypeUser, "user@both.example", local("both.example")},
 		{TypeUser, "user@other.example", Location{RealDomain: "other.example"}}, // not in assign
+		{TypeLimit, "other.example", local("other.example")},
 		{TypeUser, "user@out.example", Location{RealDomain: "elsewhere.example"}},
 		{TypeUser, "user@", Location{}},
 		{TypeUser, "us\ner@example.com", Location{RealDomain: "example.com"}},

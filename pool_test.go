@@ -492,6 +492,10 @@ func TestStaleConnectionsCostNoTry(t *testing.T) {
 		if n := p.errors.Load(); n != 0 {
 			t.Errorf("%d errors counted", n)
 		}
+		selects := p.databaseStats().Selects
+		if n := selects[len(selects)-1].Count; n != 6 {
+			t.Errorf("%d SELECTs counted, want 4 and 2", n)
+		}
 		checkIdle(t, p)
 	})
 }
@@ -564,6 +568,30 @@ func TestSlowGreetingAfterARestart(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 			time.Sleep(longAttempt) // the other attempts end
+		}
+	})
+}
+
+// TestHostThatHangs: the next of several hosts is tried after the time of a short attempt.
+func TestHostThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := slowly(time.Millisecond)
+		p := newFakePool(d, nil)
+		defer p.close()
+		p.of.hosts = "hangs,well"
+		p.open = func(ctx context.Context, host string) (driver.Conn, error) {
+			if host == "hangs" {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return d.Connect(ctx)
+		}
+		start := time.Now()
+		for askFor(p, deadline, anySelect) != nil {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(start); took > shortAttempt+100*time.Millisecond {
+			t.Errorf("reached after %v", took)
 		}
 	})
 }
@@ -958,36 +986,47 @@ func TestWaitBeginsAnew(t *testing.T) {
 
 // TestWaitOfARetryBeginsAnew: its first connection broke just before its patience would have ended.
 func TestWaitOfARetryBeginsAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var broken atomic.Bool
-		d := new(fakeDriver)
-		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
-			if text == "slow" {
-				time.Sleep(2 * queueTime)
-			} else if !broken.Swap(true) {
-				time.Sleep(queueTime - retryPause)
-				return nil, nil, errors.New("the connection broke")
+	for greeting, want := range map[time.Duration]time.Duration{
+		2 * retryPause: queueTime + retryPause,
+		time.Second:    2*queueTime - retryPause, // too late
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var broken atomic.Bool
+			d := new(fakeDriver)
+			d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
+				if text == "slow" {
+					time.Sleep(2 * queueTime)
+				} else if !broken.Swap(true) {
+					time.Sleep(queueTime - retryPause)
+					return nil, nil, errors.New("the connection broke")
+				}
+				return one(ctx, text)
 			}
-			return one(ctx, text)
-		}
-		d.connect = func(context.Context) error {
-			if broken.Load() {
-				time.Sleep(2 * retryPause)
+			d.connect = func(context.Context) error {
+				if broken.Load() {
+					time.Sleep(greeting)
+				}
+				return nil
 			}
-			return nil
-		}
-		p := newFakePool(d, nil)
-		defer p.close()
-		go askFor(p, deadline, "slow")
-		synctest.Wait()
-		if err := askFor(p, deadline, anySelect); err != nil {
-			t.Error(err)
-		}
-		time.Sleep(time.Second)
-	})
+			p := newFakePool(d, nil)
+			defer p.close()
+			go askFor(p, deadline, "slow")
+			synctest.Wait()
+			start := time.Now()
+			err := askFor(p, deadline, anySelect)
+			took := time.Since(start)
+			if ok := greeting < queueTime; (err == nil) != ok || took != want {
+				t.Errorf("a connection takes %v: %v after %v, want %v", greeting, err, took, want)
+			}
+			if n := p.databaseStats().Waiting; n != 0 {
+				t.Errorf("a connection takes %v: %d wait", greeting, n)
+			}
+			time.Sleep(time.Second)
+		})
+	}
 }
 
-// TestLogOfAPoolThatFollows: the log hears how the database is after a reload while it was down. It
+// TestLogOfAPoolThatFollows: the log hears how the database is after reloads while it was down. It
 // hears nothing from a pool that has gone, and no more than before from one that was kept.
 func TestLogOfAPoolThatFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -1000,8 +1039,9 @@ func TestLogOfAPoolThatFollows(t *testing.T) {
 		wasWell := newFakePool(d, log.New(&b, "", 0))
 		well := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0))
 		kept := newFakePool(slowly(time.Millisecond), log.New(&b, "", 0)) // with another account
-		c := &config{pools: []*pool{well, kept}}
-		c.succeed([]*pool{old, wasWell, kept})
+		between := newFakePool(d, log.New(&b, "", 0))
+		(&config{pools: []*pool{between, kept}}).succeed([]*pool{old, wasWell, kept})
+		(&config{pools: []*pool{well, kept}}).succeed([]*pool{between, kept})
 		askFor(wasWell, deadline, anySelect)
 		askFor(well, deadline, anySelect)
 		askFor(kept, deadline, anySelect)
