@@ -1813,9 +1813,10 @@ func (db database) hideText(err error) error {
 	if db.from == byDefault {
 		from = "the default user"
 	}
-	// Behind the word only: a database is often called like its user.
-	text := strings.NewReplacer("user '"+db.user+"'", from, "User '"+db.user+"'", from,
-		"User "+db.user+" ", from+" ").Replace(refused.Message)
+	text := refused.Message // in the language of the server
+	if db.user != db.name { // else it is no secret
+		text = strings.NewReplacer("'"+db.user+"'", from, " "+db.user+" ", " "+from+" ").Replace(text)
+	}
 	if refusalOf(err) == denied {
 		text = "access denied to " + from
 		if db.passwd == "" {
@@ -1844,7 +1845,13 @@ const (
 
 var refusals = map[uint16]refusal{
 	1040: full,     // ER_CON_COUNT_ERROR
+	1016: badTable, // ER_CANT_OPEN_FILE
+	1017: badTable, // ER_FILE_NOT_FOUND
 	1030: badTable, // ER_GET_ERRNO, of the storage engine
+	1032: badTable, // ER_KEY_NOT_FOUND
+	1033: badTable, // ER_NOT_FORM_FILE
+	1034: badTable, // ER_NOT_KEYFILE
+	1035: badTable, // ER_OLD_KEYFILE
 	1044: denied,   // ER_DBACCESS_DENIED_ERROR
 	1045: denied,   // ER_ACCESS_DENIED_ERROR
 	1049: other,    // ER_BAD_DB_ERROR
@@ -1866,8 +1873,10 @@ var refusals = map[uint16]refusal{
 	1356: badTable, // ER_VIEW_INVALID
 	1449: badTable, // ER_NO_SUCH_USER, the definer of a view
 	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+	1812: badTable, // ER_TABLESPACE_MISSING
 	1820: denied,   // ER_MUST_CHANGE_PASSWORD
 	1862: denied,   // ER_MUST_CHANGE_PASSWORD_LOGIN
+	1932: badTable, // ER_NO_SUCH_TABLE_IN_ENGINE of MariaDB
 	1969: other,    // ER_STATEMENT_TIMEOUT of MariaDB
 	3024: other,    // ER_QUERY_TIMEOUT of MySQL
 	3118: denied,   // ER_ACCOUNT_HAS_BEEN_LOCKED of MySQL
@@ -1880,10 +1889,13 @@ var refusals = map[uint16]refusal{
 // refusalOf returns what err means, passing if it is not from MySQL.
 func refusalOf(err error) refusal {
 	var refused *mysql.MySQLError
-	if errors.As(err, &refused) {
-		return refusals[refused.Number]
+	if !errors.As(err, &refused) {
+		return passing
 	}
-	return passing
+	if refused.Number < 1000 { // of MariaDB's storage engines: the file of a table
+		return badTable
+	}
+	return refusals[refused.Number]
 }
 
 // isFinal reports whether asking again would give the same error.
@@ -1896,9 +1908,12 @@ type row []sql.NullString
 func (p *pool) query(ctx context.Context, text string, args ...any) ([]row, error) {
 	rows, err := p.ask(ctx, queueTime, newCall(tryTime, text, args))
 	if refusalOf(err) == noLetter && !isASCII(args) {
-		// The column cannot hold what was asked for, so no row has it. With ASCII
-		// alone the error speaks of the table, and says nothing about its rows.
-		return nil, nil
+		// The column cannot hold what was asked for, so no row has it. But if ASCII
+		// gets an error too, that speaks of the table, and says nothing about its rows.
+		ascii := slices.Repeat([]any{"0"}, len(args))
+		if _, err = p.ask(ctx, queueTime, newCall(tryTime, text, ascii)); err == nil {
+			return nil, nil
+		}
 	}
 	if err != nil {
 		p.errors.Add(1)

@@ -355,6 +355,8 @@ func TestHideText(t *testing.T) {
 	db := database{user: secret, from: "MYSQL_USER"}
 	for number, text := range map[uint16]string{1045: "Access denied for user '%'@'h'",
 		1142: "SELECT command denied to user '%'@'h' for table `t`", 1146: "Table 't' doesn't exist",
+		1143: "SELECT Befehl nicht erlaubt für Benutzer '%'@'h'",
+		1184: "Aborted connection 5 to db: 'd' user: '%' host: 'h' (init_connect command failed)",
 		1203: "User % already has more than 'max_user_connections' active connections",
 		1226: "User '%' has exceeded the 'max_user_connections' resource"} {
 		text = strings.ReplaceAll(text, "%", secret)
@@ -366,7 +368,8 @@ func TestHideText(t *testing.T) {
 		}
 	}
 	same := &mysql.MySQLError{Number: 1049, Message: "Unknown database 'indimail'"}
-	if err := (database{user: "indimail"}).hideText(same); err != error(same) {
+	db = database{user: "indimail", name: "indimail"}
+	if err := db.hideText(same); err != error(same) {
 		t.Errorf("a database called like its user: %v", err)
 	}
 }
