@@ -349,14 +349,14 @@ func TestLockedTableLeavesRoom(t *testing.T) {
 	})
 }
 
-// TestHangingDatabase: it has at most maxConns SELECTs and two attempts to connect at a time. A
-// question is refused in half a second while the connections are busy, and at once when they are
-// gone. When the database is back, so are the answers.
+// TestHangingDatabase: it has at most maxConns SELECTs and two attempts to connect at a time, of
+// which one is long. A question is refused in half a second while the connections are busy, and at
+// once when they are gone. When the database is back, so are the answers.
 func TestHangingDatabase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b safeBuffer
 		var hung atomic.Bool
-		var selects, attempts atomic.Int32
+		var selects, attempts, long atomic.Int32
 		d := new(fakeDriver)
 		resume := make(chan struct{})
 		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
@@ -374,6 +374,12 @@ func TestHangingDatabase(t *testing.T) {
 				t.Errorf("%d attempts", n)
 			}
 			defer attempts.Add(-1)
+			if end, _ := ctx.Deadline(); time.Until(end) > shortAttempt {
+				if n := long.Add(1); n > 1 {
+					t.Errorf("%d long attempts", n)
+				}
+				defer long.Add(-1)
+			}
 			if !hung.Load() {
 				return nil
 			}
@@ -572,7 +578,8 @@ func TestSlowGreetingAfterARestart(t *testing.T) {
 	})
 }
 
-// TestHostThatHangs: the next of several hosts is tried after the time of a short attempt.
+// TestHostThatHangs: the next of several hosts is tried after the time of a short attempt, and has
+// its own.
 func TestHostThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := slowly(time.Millisecond)
@@ -582,12 +589,14 @@ func TestHostThatHangs(t *testing.T) {
 		p.open = func(ctx context.Context, host string) (driver.Conn, error) {
 			if host == "hangs" {
 				<-ctx.Done()
+			}
+			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			return d.Connect(ctx)
 		}
 		start := time.Now()
-		for askFor(p, deadline, anySelect) != nil {
+		for askFor(p, deadline, anySelect) != nil && time.Since(start) < time.Minute {
 			time.Sleep(time.Millisecond)
 		}
 		if took := time.Since(start); took > shortAttempt+100*time.Millisecond {
@@ -890,6 +899,24 @@ func TestClosedPool(t *testing.T) {
 		}
 		time.Sleep(2 * deadline)
 	})
+}
+
+// TestCloseClosesConnections: those of each database, and a question after it opens new ones.
+func TestCloseClosesConnections(t *testing.T) {
+	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
+	d := slowly(0)
+	pools := currentConfig(t, m).pools
+	for _, p := range pools {
+		d.use(p)
+		if err := askFor(p, time.Minute, anySelect); err != nil {
+			t.Error(err)
+		}
+	}
+	m.Close()
+	eventually(t, "all are closed", func() bool { return int(d.closed.Load()) == len(pools) })
+	if again := currentConfig(t, m).local; again == pools[0] {
+		t.Error("a question after Close gets the old pool")
+	}
 }
 
 // TestErrorOfMySQLKeepsTheConnection: a crashed table or a broken view costs no connection.
