@@ -613,8 +613,8 @@ func (c *Cache) room(k kind) Usage {
 // A question asked after Flush has returned gets no answer from before Flush
 // was called, not even an expired one: the answers of loads under way are not
 // kept. Flush goes by the address as clients ask for it. So entries of the same
-// user under an alias domain stay. Others wait meanwhile, some 0.1 µs for an
-// entry.
+// user under an alias domain stay. Others wait meanwhile: for each entry removed
+// 0.03 µs in a small cache, and up to 0.3 µs among a million.
 func (c *Cache) Flush(email string) (flushed int) {
 	prefix := flushPrefix(email)
 	c.lock()

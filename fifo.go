@@ -25,7 +25,6 @@ package inlookup
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -44,48 +43,8 @@ import (
 	"time"
 )
 
-// RequestFIFOs returns the FIFOs on which a client can ask the server called
-// name. A nil getenv stands for os.Getenv. An empty name stands for INFIFO, or
-// "infifo" without that. A name that begins with / or . is a path. Any other is
-// in the directory INFIFODIR, else FIFODIR, else the C programs' default. The
-// instances NAME.1, NAME.2 and so on come first. NAME itself comes last, and is
-// used if none of them has a reader.
-func RequestFIFOs(getenv func(string) string, name string) []string {
-	path := environ{getenv}.requestFIFO(name)
-	var paths []string
-	for n := 1; ; n++ {
-		next := instance(path, n)
-		if _, err := os.Lstat(next); err != nil {
-			return append(paths, path)
-		}
-		paths = append(paths, next)
-	}
-}
-
 // instance returns the path of the n-th of several request FIFOs.
 func instance(path string, n int) string { return path + "." + strconv.Itoa(n) }
-
-// requestFIFO returns the path of the request FIFO called name.
-func (e environ) requestFIFO(name string) string {
-	name = cmp.Or(name, e.get("INFIFO", "infifo"))
-	if name[0] == '/' || name[0] == '.' {
-		return name
-	}
-	dir := e.get("INFIFODIR", e.get("FIFODIR", ""))
-	if dir == "" {
-		dir = defaultDir()
-	}
-	return filepath.Join(dir, name)
-}
-
-// defaultDir returns the C programs' directory of request FIFOs.
-func defaultDir() string {
-	const since2023, before = "/run/indimail/inlookup", "/var/indimail/inquery"
-	if info, err := os.Stat(since2023); err == nil && info.IsDir() {
-		return since2023
-	}
-	return before
-}
 
 // indimailIDs is what indimail has found; nil: nothing certain yet.
 var indimailIDs atomic.Pointer[[2]int]

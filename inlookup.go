@@ -112,6 +112,11 @@ var fromEnv = sync.OnceValue(func() Resolver {
 	return new(MySQL)
 })
 
+// Inquery asks q as the C function of that name does, by FromEnv().Resolve.
+func Inquery(ctx context.Context, q Query) (Answer, error) {
+	return FromEnv().Resolve(ctx, q)
+}
+
 // A config is what environment and control files say. Its fields never change
 // once it is in force.
 type config struct {
@@ -299,7 +304,9 @@ func (c *config) read() {
 	}
 }
 
-// environ reads the settings that client, server and MySQL share.
+// The environment: settings that client, server and MySQL share.
+
+// environ reads them.
 type environ struct{ getenv func(string) string } // nil: os.Getenv
 
 // get returns a variable, or def if it is unset or empty.
@@ -308,6 +315,24 @@ func (e environ) get(name, def string) string {
 		return cmp.Or(os.Getenv(name), def)
 	}
 	return cmp.Or(e.getenv(name), def)
+}
+
+// set reports whether a variable is set, even to nothing. A getenv cannot tell
+// "set to nothing" from "unset". With one, such a variable is not set.
+func (e environ) set(name string) bool {
+	_, set := os.LookupEnv(name)
+	return e.get(name, "") != "" || e.getenv == nil && set
+}
+
+// leadingNumber returns the number at the beginning of text, as strtol(3) does:
+// what follows the digits does not count. A number beyond int64 becomes the
+// nearest one. It reports whether there is a number.
+func leadingNumber(text string, base int) (n int64, ok bool) {
+	text = strings.TrimSpace(text)
+	rest := strings.TrimLeft(text, "+-")
+	rest = strings.TrimLeft(rest, "0123456789"[:base])
+	n, err := strconv.ParseInt(strings.TrimSuffix(text, rest), base, 64)
+	return n, !errors.Is(err, strconv.ErrSyntax)
 }
 
 // control returns the path of a control file, by CONTROLDIR and SYSCONFDIR. A
@@ -322,6 +347,19 @@ func (e environ) control(name string) string {
 		dir = e.get("SYSCONFDIR", "/etc/indimail") + "/" + dir
 	}
 	return dir + "/" + name
+}
+
+// ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR. A
+// nil getenv stands for os.Getenv.
+func ControlFile(getenv func(string) string, name string) string {
+	return environ{getenv}.control(name)
+}
+
+// AssignFile returns the path of the file that lists the domains of this
+// machine. A nil getenv stands for os.Getenv.
+func AssignFile(getenv func(string) string) string {
+	dir := environ{getenv}.get("ASSIGNDIR", "/etc/indimail/users")
+	return filepath.Join(dir, "assign")
 }
 
 // readFile reads a file. In its place may be a FIFO, which must not hang: one
@@ -346,6 +384,19 @@ func (e environ) value(name, def string) (string, error) {
 	return cmp.Or(strings.TrimSpace(line), def), err
 }
 
+// timeout returns how long a client waits for an answer. A file that cannot be
+// read, or has no positive number, counts as none, because a client has nowhere
+// to write a warning.
+func (e environ) timeout() time.Duration {
+	text, _ := e.value("timeoutread", "")
+	n, _ := leadingNumber(text, 10)
+	if n <= 0 {
+		n = 4
+	}
+	const most = 1 << 30 // beyond it a Duration would overflow
+	return time.Duration(min(n, most)) * time.Second
+}
+
 // fifoMode returns the mode for FIFOs that either end makes. Text that is no
 // octal number stands for the default. A mode with which the owner could not
 // open the FIFO is an error, before one is made.
@@ -362,22 +413,44 @@ func (e environ) fifoMode() (fs.FileMode, error) {
 	return mode, nil
 }
 
-// set reports whether a variable is set, even to nothing. A getenv cannot tell
-// "set to nothing" from "unset". With one, such a variable is not set.
-func (e environ) set(name string) bool {
-	_, set := os.LookupEnv(name)
-	return e.get(name, "") != "" || e.getenv == nil && set
+// RequestFIFOs returns the FIFOs on which a client can ask the server called
+// name. A nil getenv stands for os.Getenv. An empty name stands for INFIFO, or
+// "infifo" without that. A name that begins with / or . is a path. Any other is
+// in the directory INFIFODIR, else FIFODIR, else the C programs' default. The
+// instances NAME.1, NAME.2 and so on come first. NAME itself comes last, and is
+// used if none of them has a reader.
+func RequestFIFOs(getenv func(string) string, name string) []string {
+	path := environ{getenv}.requestFIFO(name)
+	var paths []string
+	for n := 1; ; n++ {
+		next := instance(path, n)
+		if _, err := os.Lstat(next); err != nil {
+			return append(paths, path)
+		}
+		paths = append(paths, next)
+	}
 }
 
-// leadingNumber returns the number at the beginning of text, as strtol(3) does:
-// what follows the digits does not count. A number beyond int64 becomes the
-// nearest one. It reports whether there is a number.
-func leadingNumber(text string, base int) (n int64, ok bool) {
-	text = strings.TrimSpace(text)
-	rest := strings.TrimLeft(text, "+-")
-	rest = strings.TrimLeft(rest, "0123456789"[:base])
-	n, err := strconv.ParseInt(strings.TrimSuffix(text, rest), base, 64)
-	return n, !errors.Is(err, strconv.ErrSyntax)
+// requestFIFO returns the path of the request FIFO called name.
+func (e environ) requestFIFO(name string) string {
+	name = cmp.Or(name, e.get("INFIFO", "infifo"))
+	if name[0] == '/' || name[0] == '.' {
+		return name
+	}
+	dir := e.get("INFIFODIR", e.get("FIFODIR", ""))
+	if dir == "" {
+		dir = defaultDir()
+	}
+	return filepath.Join(dir, name)
+}
+
+// defaultDir returns the C programs' directory of request FIFOs.
+func defaultDir() string {
+	const since2023, before = "/run/indimail/inlookup", "/var/indimail/inquery"
+	if info, err := os.Stat(since2023); err == nil && info.IsDir() {
+		return since2023
+	}
+	return before
 }
 
 // number returns the number at the beginning of a text. If there is none it
@@ -673,18 +746,6 @@ func (c *config) addStore(e mcdEntry) {
 		c.warnf("%v: questions about the domain are answered with an error", s.broken)
 	}
 	c.stores = append(c.stores, s)
-}
-
-// AssignFile returns the path of the file that lists the domains of this
-// machine. A nil getenv stands for os.Getenv.
-func AssignFile(getenv func(string) string) string {
-	dir := environ{getenv}.get("ASSIGNDIR", "/etc/indimail/users")
-	return filepath.Join(dir, "assign")
-}
-
-// ControlFile returns the path of a control file, by CONTROLDIR and SYSCONFDIR.
-func ControlFile(getenv func(string) string, name string) string {
-	return environ{getenv}.control(name)
 }
 
 // readAssign reads the lines "+domain-:domain:uid:gid:dir:-::" up to a single

@@ -143,30 +143,23 @@ func lower(s string) string { return string(appendLower(nil, s)) }
 // appendLower appends s in lower case. Bytes that are not UTF-8 stay as they
 // are, so the halves of an address become what they are in the whole.
 func appendLower[S string | []byte](b []byte, s S) []byte {
-	begin := len(b)
-	b = append(b, s...)
-	ascii := true
-	for i, c := range b[begin:] {
-		if c >= 'A' && c <= 'Z' {
-			b[begin+i] = c + 'a' - 'A'
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if c >= 'A' && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			b = append(b, c)
+			i++
+			continue
 		}
-		if c >= utf8.RuneSelf {
-			ascii = false
-		}
-	}
-	if ascii {
-		return b
-	}
-	rest := bytes.Clone(b[begin:])
-	b = b[:begin]
-	for len(rest) > 0 {
-		r, size := utf8.DecodeRune(rest)
+		r, size := utf8.DecodeRuneInString(string(s[i:min(i+utf8.UTFMax, len(s))]))
 		if r == utf8.RuneError {
-			b = append(b, rest[:size]...)
+			b = append(b, s[i:i+size]...)
 		} else {
 			b = utf8.AppendRune(b, unicode.ToLower(r))
 		}
-		rest = rest[size:]
+		i += size
 	}
 	return b
 }
@@ -732,7 +725,11 @@ func (c *Client) Resolve(ctx context.Context, q Query) (Answer, error) {
 	if err := ended(ctx); err != nil {
 		return Answer{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = environ{c.Getenv}.timeout()
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	a, err := c.ask(ctx, q)
 	if err == nil && a.isError(q.Type) {
@@ -765,22 +762,6 @@ func (c *Client) Flush(ctx context.Context, email string) (string, error) {
 func (c *Client) Explain(ctx context.Context, t Type, email string) (string, error) {
 	q := Query{Type: TypeExplain, Email: email, IP: strconv.Itoa(int(t))}
 	return ask(ctx, Directory{c}, q, Answer.Text)
-}
-
-// timeout returns the time for one question. A file that cannot be read, or has
-// no positive number, counts as none, because a client has nowhere to write a
-// warning.
-func (c *Client) timeout() time.Duration {
-	if c.Timeout != 0 {
-		return c.Timeout
-	}
-	text, _ := environ{c.Getenv}.value("timeoutread", "")
-	n, _ := leadingNumber(text, 10)
-	if n <= 0 {
-		n = 4
-	}
-	const most = 1 << 30 // beyond it a Duration would overflow
-	return time.Duration(min(n, most)) * time.Second
 }
 
 func (c *Client) ask(ctx context.Context, q Query) (Answer, error) {
@@ -914,9 +895,4 @@ func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 		_, err = io.ReadAtLeast(in, b[got:], size-got)
 	}
 	return WireAnswer(string(b[:size])), err
-}
-
-// Inquery asks q as the C function of that name does, by FromEnv().Resolve.
-func Inquery(ctx context.Context, q Query) (Answer, error) {
-	return FromEnv().Resolve(ctx, q)
 }

@@ -425,10 +425,14 @@ func TestTimeoutRead(t *testing.T) {
 		"99999999999999999999": 1 << 30 * time.Second,
 	} {
 		dir := controls(t, map[string]string{"timeoutread": text})
-		got := (&Client{Getenv: environment("CONTROLDIR", dir)}).timeout()
+		got := environ{environment("CONTROLDIR", dir)}.timeout()
 		if got != want {
 			t.Errorf("%q: %v", text, got)
 		}
+	}
+	dir := controls(t, map[string]string{"timeoutread/x": ""}) // a directory
+	if got := (environ{environment("CONTROLDIR", dir)}).timeout(); got != 4*time.Second {
+		t.Errorf("not readable: %v", got)
 	}
 }
 
