@@ -38,6 +38,7 @@ type fakeDriver struct {
 	tried   atomic.Int32                   // attempts to connect
 	opened  atomic.Int32
 	closed  atomic.Int32
+	ended   atomic.Int32 // rows that were closed
 }
 
 func (d *fakeDriver) Driver() driver.Driver { return nil }
@@ -82,7 +83,7 @@ func (c fakeConn) QueryContext(
 		c.d.args(args)
 	}
 	columns, rows, err := c.d.query(ctx, text)
-	return &fakeRows{columns, rows}, err
+	return &fakeRows{c.d, columns, rows}, err
 }
 
 func (c fakeConn) ExecContext(
@@ -92,12 +93,17 @@ func (c fakeConn) ExecContext(
 }
 
 type fakeRows struct {
+	d       *fakeDriver
 	columns []string
 	rows    [][]driver.Value
 }
 
 func (r *fakeRows) Columns() []string { return r.columns }
-func (r *fakeRows) Close() error      { return nil }
+
+func (r *fakeRows) Close() error {
+	r.d.ended.Add(1)
+	return nil
+}
 
 func (r *fakeRows) Next(to []driver.Value) error {
 	if len(r.rows) == 0 {

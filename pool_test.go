@@ -266,8 +266,8 @@ func TestAbandonedSelectKeepsItsConnection(t *testing.T) {
 	})
 }
 
-// TestConnectionsFollowTheLoad: one question after the other needs one connection, sixteen at once
-// need sixteen. What is not needed is closed after a minute, except the last.
+// TestConnectionsFollowTheLoad: one question after the other needs one connection, of which each
+// closes its rows, else the driver would end it. Sixteen at once need sixteen. What is not needed is closed after a minute, except the last.
 func TestConnectionsFollowTheLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := slowly(time.Second)
@@ -294,6 +294,9 @@ func TestConnectionsFollowTheLoad(t *testing.T) {
 			}
 		}
 		want(1)
+		if n := d.ended.Load(); n != 100 {
+			t.Errorf("of 100 SELECTs %d have closed their rows", n)
+		}
 		for i := range maxConns {
 			go askFor(p, deadline, fmt.Sprint("SLEEP ", i%2))
 		}
@@ -917,6 +920,33 @@ func TestCloseClosesConnections(t *testing.T) {
 	if again := currentConfig(t, m).local; again == pools[0] {
 		t.Error("a question after Close gets the old pool")
 	}
+}
+
+// TestRecentOfSlowDatabases: each has a minute, whatever the others take.
+func TestRecentOfSlowDatabases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, _ string) ([]string, [][]driver.Value, error) {
+			select {
+			case <-time.After(50 * time.Second):
+				return []string{"user", "domain"}, [][]driver.Value{{"u", "example.com"}}, nil
+			case <-ctx.Done():
+				return nil, nil, ctx.Err()
+			}
+		}
+		pools := currentConfig(t, m).pools
+		for _, p := range pools {
+			d.use(p)
+		}
+		start := time.Now()
+		emails, err := m.Recent(t.Context(), time.Hour)
+		took := time.Since(start)
+		if len(emails) != 1 || err != nil || took != time.Duration(len(pools))*50*time.Second {
+			t.Errorf("%d databases: %q, %v after %v", len(pools), emails, err, took)
+		}
+		m.Close()
+	})
 }
 
 // TestErrorOfMySQLKeepsTheConnection: a crashed table or a broken view costs no connection.
