@@ -895,6 +895,7 @@ func TestClosedPool(t *testing.T) {
 		if err := askFor(p, deadline, anySelect); err != nil {
 			t.Error(err)
 		}
+		time.Sleep(time.Second) // no timer of the pool is due
 		p.retire()
 		synctest.Wait()
 		if open := d.opened.Load() - d.closed.Load(); open != 0 {
