@@ -370,7 +370,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	f.SetReadDeadline(time.Now().Add(deadline)) // only a FIFO can have one
+	f.SetReadDeadline(time.Now().Add(deadline)) // a regular file can have none
 	return io.ReadAll(f)
 }
 
@@ -507,14 +507,18 @@ type line struct {
 
 func (c *config) variable(name string) line { return line{c.get(name, ""), name} }
 
-// lines returns the lines of a file, none if it is missing. A # begins a
-// comment anywhere in a line, or with wholeLine only at its beginning.
+// lines returns the lines of a file, none if it is missing. See splitLines.
 func (c *config) lines(path string, wholeLine bool) []line {
 	b, err := readFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.errs = append(c.errs, err)
 	}
-	var lines []line
+	return splitLines(path, b, wholeLine)
+}
+
+// splitLines returns the lines of a file. A # begins a comment anywhere in a
+// line, or with wholeLine only at its beginning.
+func splitLines(path string, b []byte, wholeLine bool) (lines []line) {
 	for i, text := range strings.Split(string(b), "\n") {
 		text = strings.TrimSpace(text)
 		before, _, comment := strings.Cut(text, "#")
@@ -804,11 +808,12 @@ func (c *config) readRoutes() {
 	if protocol == "qmtp" {
 		c.distPort = qmtpPort
 	}
-	if _, err := readFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	b, err := readFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.warnf("skipped: %v", err)
 		return
 	}
-	for _, l := range c.lines(path, false) {
+	for _, l := range splitLines(path, b, false) {
 		text := strings.Fields(l.text)[0] // user and password may follow it
 		domain, relay, ok := strings.Cut(text, ":")
 		if !ok {

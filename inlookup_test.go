@@ -671,24 +671,6 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestUnreadableRoutes: they are skipped with a warning.
-func TestUnreadableRoutes(t *testing.T) {
-	for _, name := range []string{"smtproutes", "qmtproutes"} {
-		dir := t.TempDir()
-		path := filepath.Join(dir, name)
-		if err := os.Mkdir(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		var b bytes.Buffer
-		m := configured(t, dir)
-		m.Log = log.New(&b, "", 0)
-		err := m.Reload(false)
-		if s := b.String(); err != nil || !strings.HasPrefix(s, "warning: skipped: read "+path+": ") {
-			t.Errorf("%s: %v, log %q", name, err, s)
-		}
-	}
-}
-
 // TestUnreadable: a file that is there and cannot be read is an error that names it. The
 // configuration in force stays.
 func TestUnreadable(t *testing.T) {

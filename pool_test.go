@@ -266,8 +266,9 @@ func TestAbandonedSelectKeepsItsConnection(t *testing.T) {
 	})
 }
 
-// TestConnectionsFollowTheLoad: one question after the other needs one connection, of which each
-// closes its rows, else the driver would end it. Sixteen at once need sixteen. What is not needed is closed after a minute, except the last.
+// TestConnectionsFollowTheLoad: one question after the other needs one connection. Each closes its
+// rows, else the driver would end the connection. Sixteen at once need sixteen. What is not needed is
+// closed after a minute, except the last.
 func TestConnectionsFollowTheLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := slowly(time.Second)
