@@ -924,7 +924,7 @@ type pool struct {
 	mu       sync.Mutex       // guards what follows
 	lanes    map[string]*lane // by statement
 	retries  []*call          // those whose first connection failed, beside the lanes
-	conns    []*conn          // the one used last comes first
+	conns    []*conn          // the first that is idle gets the next SELECT
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
@@ -1104,11 +1104,10 @@ func (p *pool) remove(s *call) bool {
 
 // popRetry returns a retry that c may ask, nil if there is none. What broke the
 // first connection may be breaking others. So for retryPause a retry goes only to
-// a connection that was made since; after that, or if the last attempt to connect
-// has failed, to any.
+// a connection that was made since, and after that to any.
 func (p *pool) popRetry(c *conn) *call {
 	for i, s := range p.retries {
-		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause || p.err != nil
+		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause
 		if mayAsk && p.lanes[s.text].running < maxAlike {
 			p.retries = slices.Delete(p.retries, i, i+1)
 			p.lanes[s.text].running++
@@ -1253,7 +1252,6 @@ func (p *pool) serve(c *conn, s *call) {
 	if !isFinal || isReplaced {
 		p.drop(c)
 	}
-	slices.SortFunc(p.conns, func(a, b *conn) int { return b.used.Compare(a.used) })
 	if errors.Is(err, context.DeadlineExceeded) {
 		p.dropIdle(start)
 	}
@@ -1578,7 +1576,7 @@ func (p *pool) databaseStats() DatabaseStats {
 		Time:       p.timeSum,
 	}
 	if !d.Up {
-		d.State = p.of.hideText(p.err).Error()
+		d.State = p.err.Error()
 	} else if len(p.conns) == 0 {
 		d.State = "not connected"
 	}
