@@ -183,7 +183,7 @@ type memory struct {
 	rings [2]ring[entry] // by kind; most recently used first
 }
 
-// lock locks the mutex.
+// lock locks the mutex. A zero Cache gets its memory here.
 func (c *Cache) lock() {
 	c.mu.Lock()
 	if c.memory == nil {

@@ -38,6 +38,7 @@ type fakeDriver struct {
 	tried   atomic.Int32                   // attempts to connect
 	opened  atomic.Int32
 	closed  atomic.Int32
+	ended   atomic.Int32 // rows that were closed
 }
 
 func (d *fakeDriver) Driver() driver.Driver { return nil }
@@ -82,7 +83,7 @@ func (c fakeConn) QueryContext(
 		c.d.args(args)
 	}
 	columns, rows, err := c.d.query(ctx, text)
-	return &fakeRows{columns, rows}, err
+	return &fakeRows{c.d, columns, rows}, err
 }
 
 func (c fakeConn) ExecContext(
@@ -92,12 +93,17 @@ func (c fakeConn) ExecContext(
 }
 
 type fakeRows struct {
+	d       *fakeDriver
 	columns []string
 	rows    [][]driver.Value
 }
 
 func (r *fakeRows) Columns() []string { return r.columns }
-func (r *fakeRows) Close() error      { return nil }
+
+func (r *fakeRows) Close() error {
+	r.d.ended.Add(1)
+	return nil
+}
 
 func (r *fakeRows) Next(to []driver.Value) error {
 	if len(r.rows) == 0 {
@@ -251,7 +257,7 @@ func certificate(t *testing.T, name string, parent *tls.Certificate) *tls.Certif
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(time.Hour),
-		IsCA:                  parent == nil,
+		IsCA:                  parent == nil || strings.HasSuffix(name, " ca"),
 		BasicConstraintsValid: true,
 	}
 	if strings.Contains(name, ".") {
@@ -306,6 +312,9 @@ func TestTLS(t *testing.T) {
 	writeFile(t, path, string(pem.EncodeToMemory(block)))
 	nameless := certificate(t, "MariaDB server", ca)
 	named := certificate(t, "db.example", ca)
+	between := certificate(t, "intermediate ca", ca)
+	chained := certificate(t, "MariaDB server", between)
+	chained.Certificate = append(chained.Certificate, between.Certificate[0])
 	const verify = "MYSQL_OPT_SSL_VERIFY_SERVER_CERT"
 	for _, c := range []struct {
 		name    string
@@ -316,6 +325,7 @@ func TestTLS(t *testing.T) {
 	}{
 		{"without a name", nameless, 0, []string{"MYSQL_OPT_SSL_CA", path}, true},
 		{"any name", named, 0, []string{"MYSQL_OPT_SSL_CA", path}, true},
+		{"an intermediate CA", chained, 0, []string{"MYSQL_OPT_SSL_CA", path}, true},
 		{"another CA", certificate(t, "db.example", other), 0, []string{"MYSQL_OPT_SSL_CA", path}, false},
 		{"self-signed", certificate(t, "db.example", nil), 0, []string{"MYSQL_OPT_SSL_CA", path}, false},
 		{"name checked", named, 0, []string{"MYSQL_OPT_SSL_CA", path, verify, "1"}, true},
@@ -954,12 +964,16 @@ func TestResolveMany(t *testing.T) {
 	user("TWICE", "example.com")
 	user("jürgen", "example.com")
 	user("user", "dist.example.net")
+	user("user", "limits.example")
 	tabs.rows["aliasdomain"] = []tableRow{{"alias": "alias.example", "domain": "real.example"}}
-	tabs.rows["vlimits"] = []tableRow{{"domain": "example.com", "disable_pop": "1"}}
+	tabs.rows["vlimits"] = []tableRow{
+		{"domain": "example.com", "disable_pop": "1"}, {"domain": "limits.example", "disable_pop": "x"},
+	}
 	answered := []string{"user@example.com", "over@example.com", "free@example.com", "user",
 		"user@real.example", "user@alias.example"}
 	left := []string{"odd@example.com", "nouid@example.com", "twice@example.com", "jürgen@example.com",
-		"user@dist.example.net", "nobody@example.com", "@example.com", "user@other.example"}
+		"user@dist.example.net", "nobody@example.com", "@example.com", "user@other.example",
+		"user@limits.example"}
 	var questions []Query
 	for _, email := range append(slices.Clone(answered), left...) {
 		questions = append(questions, Query{Type: TypePasswd, Email: email})

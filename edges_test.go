@@ -565,7 +565,8 @@ func TestSpellingsOfReplyDir(t *testing.T) {
 	}
 }
 
-// TestSlashesOfReplyDir: a client whose FIFOTMPDIR ends with a slash is in REPLYDIR too.
+// TestSlashesOfReplyDir: a client is in REPLYDIR however its FIFOTMPDIR is spelled. Only Go clients
+// clean it.
 func TestSlashesOfReplyDir(t *testing.T) {
 	dir := t.TempDir()
 	s := &inlookup.Server{Resolver: yes, Getenv: settings("INFIFODIR", dir, "REPLYDIR", dir+"/")}
@@ -579,7 +580,7 @@ func TestSlashesOfReplyDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	for _, slashes := range []string{"/", "//"} {
+	for _, slashes := range []string{"/", "//", "/./"} {
 		post(t, dir, "user@d", dir+slashes+"reply")
 		b := make([]byte, 4)
 		in.SetReadDeadline(time.Now().Add(time.Minute))

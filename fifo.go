@@ -820,11 +820,14 @@ func (s *Server) openReply(path []byte) (int, error) {
 	if path[0] != '/' {
 		return -1, errors.New("not an absolute path")
 	}
-	dir := bytes.TrimRight(path[:slash], "/")
-	if s.settings.ReplyDir != "" && string(dir) != s.settings.ReplyDir {
-		return -1, errors.New("outside REPLYDIR")
+	name := string(path)
+	if dir := s.settings.ReplyDir; dir != "" && name[:slash] != dir {
+		name = filepath.Clean(name) // C clients do not clean their FIFOTMPDIR
+		if filepath.Dir(name) != dir || bytes.Contains(path, []byte("/../")) {
+			return -1, errors.New("outside REPLYDIR")
+		}
 	}
-	fd, err := syscall.Open(string(path), syscall.O_WRONLY|safely, 0)
+	fd, err := syscall.Open(name, syscall.O_WRONLY|safely, 0)
 	if err != nil {
 		return -1, err
 	}

@@ -370,7 +370,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	f.SetReadDeadline(time.Now().Add(deadline)) // only a FIFO can have one
+	f.SetReadDeadline(time.Now().Add(deadline)) // a regular file can have none
 	return io.ReadAll(f)
 }
 
@@ -507,14 +507,18 @@ type line struct {
 
 func (c *config) variable(name string) line { return line{c.get(name, ""), name} }
 
-// lines returns the lines of a file, none if it is missing. A # begins a
-// comment anywhere in a line, or with wholeLine only at its beginning.
+// lines returns the lines of a file, none if it is missing. See splitLines.
 func (c *config) lines(path string, wholeLine bool) []line {
 	b, err := readFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.errs = append(c.errs, err)
 	}
-	var lines []line
+	return splitLines(path, b, wholeLine)
+}
+
+// splitLines returns the lines of a file. A # begins a comment anywhere in a
+// line, or with wholeLine only at its beginning.
+func splitLines(path string, b []byte, wholeLine bool) (lines []line) {
 	for i, text := range strings.Split(string(b), "\n") {
 		text = strings.TrimSpace(text)
 		before, _, comment := strings.Cut(text, "#")
@@ -804,11 +808,12 @@ func (c *config) readRoutes() {
 	if protocol == "qmtp" {
 		c.distPort = qmtpPort
 	}
-	if _, err := readFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	b, err := readFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.warnf("skipped: %v", err)
 		return
 	}
-	for _, l := range c.lines(path, false) {
+	for _, l := range splitLines(path, b, false) {
 		text := strings.Fields(l.text)[0] // user and password may follow it
 		domain, relay, ok := strings.Cut(text, ":")
 		if !ok {
@@ -919,7 +924,7 @@ type pool struct {
 	mu       sync.Mutex       // guards what follows
 	lanes    map[string]*lane // by statement
 	retries  []*call          // those whose first connection failed, beside the lanes
-	conns    []*conn          // the one used last comes first
+	conns    []*conn          // the first that is idle gets the next SELECT
 	attempts int              // under way
 	long     bool             // one of them is a long one
 	err      error            // of the last attempt; nil also if no connection is missing
@@ -1099,11 +1104,10 @@ func (p *pool) remove(s *call) bool {
 
 // popRetry returns a retry that c may ask, nil if there is none. What broke the
 // first connection may be breaking others. So for retryPause a retry goes only to
-// a connection that was made since; after that, or if the last attempt to connect
-// has failed, to any.
+// a connection that was made since, and after that to any.
 func (p *pool) popRetry(c *conn) *call {
 	for i, s := range p.retries {
-		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause || p.err != nil
+		mayAsk := !c.made.Before(s.failed) || time.Since(s.failed) >= retryPause
 		if mayAsk && p.lanes[s.text].running < maxAlike {
 			p.retries = slices.Delete(p.retries, i, i+1)
 			p.lanes[s.text].running++
@@ -1248,7 +1252,6 @@ func (p *pool) serve(c *conn, s *call) {
 	if !isFinal || isReplaced {
 		p.drop(c)
 	}
-	slices.SortFunc(p.conns, func(a, b *conn) int { return b.used.Compare(a.used) })
 	if errors.Is(err, context.DeadlineExceeded) {
 		p.dropIdle(start)
 	}
@@ -1573,7 +1576,7 @@ func (p *pool) databaseStats() DatabaseStats {
 		Time:       p.timeSum,
 	}
 	if !d.Up {
-		d.State = p.of.hideText(p.err).Error()
+		d.State = p.err.Error()
 	} else if len(p.conns) == 0 {
 		d.State = "not connected"
 	}
@@ -1844,7 +1847,6 @@ const (
 )
 
 var refusals = map[uint16]refusal{
-	1040: full,     // ER_CON_COUNT_ERROR
 	1016: badTable, // ER_CANT_OPEN_FILE
 	1017: badTable, // ER_FILE_NOT_FOUND
 	1030: badTable, // ER_GET_ERRNO, of the storage engine
@@ -1852,6 +1854,7 @@ var refusals = map[uint16]refusal{
 	1033: badTable, // ER_NOT_FORM_FILE
 	1034: badTable, // ER_NOT_KEYFILE
 	1035: badTable, // ER_OLD_KEYFILE
+	1040: full,     // ER_CON_COUNT_ERROR
 	1044: denied,   // ER_DBACCESS_DENIED_ERROR
 	1045: denied,   // ER_ACCESS_DENIED_ERROR
 	1049: other,    // ER_BAD_DB_ERROR

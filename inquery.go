@@ -143,6 +143,7 @@ func lower(s string) string { return string(appendLower(nil, s)) }
 // appendLower appends s in lower case. Bytes that are not UTF-8 stay as they
 // are, so the halves of an address become what they are in the whole.
 func appendLower[S string | []byte](b []byte, s S) []byte {
+	b = slices.Grow(b, len(s))
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {

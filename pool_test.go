@@ -267,8 +267,9 @@ func TestAbandonedSelectKeepsItsConnection(t *testing.T) {
 	})
 }
 
-// TestConnectionsFollowTheLoad: one question after the other needs one connection, sixteen at once
-// need sixteen. What is not needed is closed after a minute, except the last.
+// TestConnectionsFollowTheLoad: one question after the other needs one connection. Each closes its
+// rows, else the driver would end the connection. Sixteen at once need sixteen. What is not needed is
+// closed after a minute, except the last.
 func TestConnectionsFollowTheLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := slowly(time.Second)
@@ -295,6 +296,9 @@ func TestConnectionsFollowTheLoad(t *testing.T) {
 			}
 		}
 		want(1)
+		if n := d.ended.Load(); n != 100 {
+			t.Errorf("of 100 SELECTs %d have closed their rows", n)
+		}
 		for i := range maxConns {
 			go askFor(p, deadline, fmt.Sprint("SLEEP ", i%2))
 		}
@@ -350,14 +354,14 @@ func TestLockedTableLeavesRoom(t *testing.T) {
 	})
 }
 
-// TestHangingDatabase: it has at most maxConns SELECTs and two attempts to connect at a time. A
-// question is refused in half a second while the connections are busy, and at once when they are
-// gone. When the database is back, so are the answers.
+// TestHangingDatabase: it has at most maxConns SELECTs and two attempts to connect at a time, of
+// which one is long. A question is refused in half a second while the connections are busy, and at
+// once when they are gone. When the database is back, so are the answers.
 func TestHangingDatabase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b safeBuffer
 		var hung atomic.Bool
-		var selects, attempts atomic.Int32
+		var selects, attempts, long atomic.Int32
 		d := new(fakeDriver)
 		resume := make(chan struct{})
 		d.query = func(ctx context.Context, text string) ([]string, [][]driver.Value, error) {
@@ -375,6 +379,12 @@ func TestHangingDatabase(t *testing.T) {
 				t.Errorf("%d attempts", n)
 			}
 			defer attempts.Add(-1)
+			if end, _ := ctx.Deadline(); time.Until(end) > shortAttempt {
+				if n := long.Add(1); n > 1 {
+					t.Errorf("%d long attempts", n)
+				}
+				defer long.Add(-1)
+			}
 			if !hung.Load() {
 				return nil
 			}
@@ -573,7 +583,8 @@ func TestSlowGreetingAfterARestart(t *testing.T) {
 	})
 }
 
-// TestHostThatHangs: the next of several hosts is tried after the time of a short attempt.
+// TestHostThatHangs: the next of several hosts is tried after the time of a short attempt, and has
+// its own.
 func TestHostThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := slowly(time.Millisecond)
@@ -583,12 +594,14 @@ func TestHostThatHangs(t *testing.T) {
 		p.open = func(ctx context.Context, host string) (driver.Conn, error) {
 			if host == "hangs" {
 				<-ctx.Done()
+			}
+			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
 			return d.Connect(ctx)
 		}
 		start := time.Now()
-		for askFor(p, deadline, anySelect) != nil {
+		for askFor(p, deadline, anySelect) != nil && time.Since(start) < time.Minute {
 			time.Sleep(time.Millisecond)
 		}
 		if took := time.Since(start); took > shortAttempt+100*time.Millisecond {
@@ -884,12 +897,58 @@ func TestClosedPool(t *testing.T) {
 		if err := askFor(p, deadline, anySelect); err != nil {
 			t.Error(err)
 		}
+		time.Sleep(time.Second) // no timer of the pool is due
 		p.retire()
 		synctest.Wait()
 		if open := d.opened.Load() - d.closed.Load(); open != 0 {
 			t.Errorf("retired while idle: %d connections", open)
 		}
 		time.Sleep(2 * deadline)
+	})
+}
+
+// TestCloseClosesConnections: those of each database, and a question after it opens new ones.
+func TestCloseClosesConnections(t *testing.T) {
+	m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
+	d := slowly(0)
+	pools := currentConfig(t, m).pools
+	for _, p := range pools {
+		d.use(p)
+		if err := askFor(p, time.Minute, anySelect); err != nil {
+			t.Error(err)
+		}
+	}
+	m.Close()
+	eventually(t, "all are closed", func() bool { return int(d.closed.Load()) == len(pools) })
+	if again := currentConfig(t, m).local; again == pools[0] {
+		t.Error("a question after Close gets the old pool")
+	}
+}
+
+// TestRecentOfSlowDatabases: each has a minute, whatever the others take.
+func TestRecentOfSlowDatabases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := configured(t, controls(t, map[string]string{"mcdinfo": mcdinfo}))
+		d := new(fakeDriver)
+		d.query = func(ctx context.Context, _ string) ([]string, [][]driver.Value, error) {
+			select {
+			case <-time.After(50 * time.Second):
+				return []string{"user", "domain"}, [][]driver.Value{{"u", "example.com"}}, nil
+			case <-ctx.Done():
+				return nil, nil, ctx.Err()
+			}
+		}
+		pools := currentConfig(t, m).pools
+		for _, p := range pools {
+			d.use(p)
+		}
+		start := time.Now()
+		emails, err := m.Recent(t.Context(), time.Hour)
+		took := time.Since(start)
+		if len(emails) != 1 || err != nil || took != time.Duration(len(pools))*50*time.Second {
+			t.Errorf("%d databases: %q, %v after %v", len(pools), emails, err, took)
+		}
+		m.Close()
 	})
 }
 

@@ -836,7 +836,15 @@ func TestServeConn(t *testing.T) {
 			t.Errorf("%v while down: %q, %v", typ, &out, err)
 		}
 	}
-	err := s.ServeConn(context.Background(), strings.NewReader(frame(user)), brokenWriter{})
+	s.Resolver = echo
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	var out bytes.Buffer
+	err := s.ServeConn(gone, strings.NewReader(frame(user)), &out)
+	if err != nil || out.String() != errorAnswer(TypeUser).Wire() {
+		t.Errorf("after the end of its context: %q, %v", &out, err)
+	}
+	err = s.ServeConn(context.Background(), strings.NewReader(frame(user)), brokenWriter{})
 	if !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("the client has gone: %v", err)
 	}

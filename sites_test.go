@@ -260,17 +260,22 @@ func TestDeniedTableOfAnotherDatabase(t *testing.T) {
 // TestTableOfMissingDatabase: MySQL says that the database is unknown. If that is the one of the
 // connection, it is no missing table.
 func TestTableOfMissingDatabase(t *testing.T) {
-	for database, missing := range map[string]bool{"other": true, "indimail": false} {
-		m := configured(t, t.TempDir(), "RELAY_TABLE", "other.logins")
+	for _, test := range []struct {
+		table, unknown string
+		missing        bool
+	}{
+		{"other.logins", "other", true}, {"other.logins", "indimail", false}, {"logins", "indimail", false},
+	} {
+		m := configured(t, t.TempDir(), "RELAY_TABLE", test.table)
 		c := currentConfig(t, m)
 		d := &fakeDriver{query: func(context.Context, string) ([]string, [][]driver.Value, error) {
-			text := "Unknown database '" + database + "'"
+			text := "Unknown database '" + test.unknown + "'"
 			return nil, nil, &mysql.MySQLError{Number: 1049, Message: text}
 		}}
 		d.use(c.local)
 		_, err := c.local.optional(context.Background(), c.relayTable(), c.relaySQL(), "ip", "u@d")
-		if (err == nil) != missing || err != nil && errorNumber(err) != 1049 {
-			t.Errorf("database %s: %v", database, err)
+		if (err == nil) != test.missing || err != nil && errorNumber(err) != 1049 {
+			t.Errorf("%s, database %s: %v", test.table, test.unknown, err)
 		}
 	}
 }
@@ -395,19 +400,25 @@ func TestEmptyHost(t *testing.T) {
 	}
 }
 
-// TestPathOnce: a warning of a file that cannot be opened names it once.
-func TestPathOnce(t *testing.T) {
-	for _, name := range []string{"smtproutes", "hostip"} {
+// TestUnreadableFilesOfOthers: they are warnings, each of which names the file once.
+func TestUnreadableFilesOfOthers(t *testing.T) {
+	loop := func(path string) error { return os.Symlink(path, path) }
+	directory := func(path string) error { return os.Mkdir(path, 0o700) }
+	for name, put := range map[string]func(string) error{
+		"smtproutes": loop, "qmtproutes": directory, "hostip": loop,
+	} {
 		dir := controls(t, nil)
 		path := filepath.Join(dir, name)
-		if err := os.Symlink(path, path); err != nil { // a loop
+		if err := put(path); err != nil {
 			t.Fatal(err)
 		}
 		m := configured(t, dir)
 		var b bytes.Buffer
 		m.Log = log.New(&b, "", 0)
-		if err := m.Reload(false); err != nil || strings.Count(b.String(), path) != 1 {
-			t.Errorf("%v, %q", err, b.String())
+		err := m.Reload(false)
+		text := b.String()
+		if err != nil || !strings.HasPrefix(text, "warning: ") || strings.Count(text, path) != 1 {
+			t.Errorf("%v, %q", err, text)
 		}
 	}
 }
@@ -506,6 +517,7 @@ func TestSMTPPort(t *testing.T) {
 		{[]tableRow{own, all}, "1025"},
 		{[]tableRow{all, own}, "1025"},
 		{[]tableRow{row("mda", "dist.example.net", "192.0.2.1", "0"), all}, "2025"},
+		{[]tableRow{own.with("port", "0.00"), all.with("port", "2025.00")}, "2025"}, // of a view
 		{[]tableRow{all.without("port")}, "25"},
 		{[]tableRow{row("other", "dist.example.net", "*", "1")}, "25"},
 		{[]tableRow{row("mda", "other.example", "*", "1")}, "25"},

@@ -137,8 +137,8 @@ func parse(args []string) (o options, err error) {
 	return o, err
 }
 
-// dropWords leaves out words behind the number of -c or -i, with a warning. The
-// run file has the shell split a variable such as "5 # FIFOs".
+// dropWords leaves out words behind the number of -c or -i, with a warning. In
+// IndiMail's run file the shell splits a variable such as "5 # FIFOs".
 func (o *options) dropWords(args []string) (kept []string) {
 	option := -2 // index of the last option if it is -c or -i
 	for i, arg := range args {

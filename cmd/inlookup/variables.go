@@ -69,8 +69,9 @@ func strayVariables(environ []string) (strays []strayVariable) {
 	return strays
 }
 
-// isAlmostOurs reports whether one letter that is wrong, missing or too many tells
-// a name from one of ours. Shorter names differ from others by as little.
+// isAlmostOurs reports whether one letter that is wrong, missing, too many or at
+// another place tells a name from one of ours. It says no of short names, because
+// many of these differ by a letter.
 func isAlmostOurs(name string) bool {
 	const short, oneLetter = 6, 3
 	near := nearest(name)

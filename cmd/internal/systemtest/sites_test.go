@@ -291,7 +291,7 @@ func TestDbinfo(t *testing.T) {
 }
 
 // A master without table dbinfo knows of no cluster: without a file there is none, and the local
-// database answers.
+// database answers. No connection to the master stays.
 func TestDbinfoMissing(t *testing.T) {
 	t.Parallel()
 	db := part(t, "tableless")
@@ -303,6 +303,15 @@ func TestDbinfoMissing(t *testing.T) {
 		t.Errorf("%s\n%s", got, l.log)
 	}
 	contains(t, "the log", l.log.String(), `^warning: /\S+/host.master: .*mcdinfo counts`)
+	eventually(t, "the master has no connection", func() bool {
+		row := db.SQL().QueryRow(
+			"SELECT COUNT(*) FROM information_schema.processlist WHERE db='tableless'")
+		var n int
+		if err := row.Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n == 0
+	})
 }
 
 // Users of a distributed domain are found by the rows, and odd rows harm only their own domain.
