@@ -1866,6 +1866,7 @@ var refusals = map[uint16]refusal{
 	1142: badTable, // ER_TABLEACCESS_DENIED_ERROR; see isMissing
 	1143: badTable, // ER_COLUMNACCESS_DENIED_ERROR
 	1146: noTable,  // ER_NO_SUCH_TABLE
+	1168: badTable, // ER_WRONG_MRG_TABLE
 	1194: badTable, // ER_CRASHED_ON_USAGE
 	1195: badTable, // ER_CRASHED_ON_REPAIR
 	1203: full,     // ER_TOO_MANY_USER_CONNECTIONS
@@ -1875,10 +1876,14 @@ var refusals = map[uint16]refusal{
 	1271: noLetter, // ER_CANT_AGGREGATE_NCOLLATIONS
 	1356: badTable, // ER_VIEW_INVALID
 	1449: badTable, // ER_NO_SUCH_USER, the definer of a view
+	1696: badTable, // ER_FAILED_READ_FROM_PAR_FILE
 	1698: denied,   // ER_ACCESS_DENIED_NO_PASSWORD_ERROR
+	1712: badTable, // ER_INDEX_CORRUPT
 	1812: badTable, // ER_TABLESPACE_MISSING
+	1814: badTable, // ER_TABLESPACE_DISCARDED
 	1820: denied,   // ER_MUST_CHANGE_PASSWORD
 	1862: denied,   // ER_MUST_CHANGE_PASSWORD_LOGIN
+	1877: badTable, // ER_TABLE_CORRUPT
 	1932: badTable, // ER_NO_SUCH_TABLE_IN_ENGINE of MariaDB
 	1969: other,    // ER_STATEMENT_TIMEOUT of MariaDB
 	3024: other,    // ER_QUERY_TIMEOUT of MySQL

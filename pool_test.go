@@ -954,7 +954,8 @@ func TestRecentOfSlowDatabases(t *testing.T) {
 
 // TestErrorOfMySQLKeepsTheConnection: a damaged table or a broken view costs no connection.
 func TestErrorOfMySQLKeepsTheConnection(t *testing.T) {
-	numbers := []uint16{29, 126, 130, 145, 1016, 1017, 1030, 1032, 1033, 1034, 1035, 1194, 1812, 1932}
+	numbers := []uint16{29, 126, 130, 145, 1016, 1017, 1030, 1032, 1033, 1034, 1035, 1168, 1194,
+		1696, 1712, 1812, 1814, 1877, 1932}
 	for _, number := range numbers {
 		synctest.Test(t, func(t *testing.T) {
 			d := new(fakeDriver)
