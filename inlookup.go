@@ -1816,9 +1816,13 @@ func (db database) hideText(err error) error {
 	if db.from == byDefault {
 		from = "the default user"
 	}
-	text := refused.Message // in the language of the server
-	if db.user != db.name { // else it is no secret
-		text = strings.NewReplacer("'"+db.user+"'", from, " "+db.user+" ", " "+from+" ").Replace(text)
+	text := refused.Message                           // in the language of the server
+	if db.user != db.name && refused.Number != 1049 { // else it may be a database's name
+		names := []string{"'" + db.user + "'", from}
+		if refused.Number == 1203 { // some languages have no quotes there
+			names = append(names, " "+db.user+" ", " "+from+" ")
+		}
+		text = strings.NewReplacer(names...).Replace(text)
 	}
 	if refusalOf(err) == denied {
 		text = "access denied to " + from

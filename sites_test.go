@@ -266,7 +266,7 @@ func TestTableOfMissingDatabase(t *testing.T) {
 	}{
 		{"other.logins", "other", true}, {"other.logins", "indimail", false}, {"logins", "indimail", false},
 	} {
-		m := configured(t, t.TempDir(), "RELAY_TABLE", test.table)
+		m := configured(t, t.TempDir(), "RELAY_TABLE", test.table, "MYSQL_USER", "other")
 		c := currentConfig(t, m)
 		d := &fakeDriver{query: func(context.Context, string) ([]string, [][]driver.Value, error) {
 			text := "Unknown database '" + test.unknown + "'"
@@ -362,7 +362,7 @@ func TestHideText(t *testing.T) {
 		1142: "SELECT command denied to user '%'@'h' for table `t`", 1146: "Table 't' doesn't exist",
 		1143: "SELECT Befehl nicht erlaubt für Benutzer '%'@'h'",
 		1184: "Aborted connection 5 to db: 'd' user: '%' host: 'h' (init_connect command failed)",
-		1203: "User % already has more than 'max_user_connections' active connections",
+		1203: "L'utilisateur % possède déjà plus de 'max_user_connections' connexions",
 		1226: "User '%' has exceeded the 'max_user_connections' resource"} {
 		text = strings.ReplaceAll(text, "%", secret)
 		err := db.connectError("h:1", &mysql.MySQLError{Number: number, Message: text})
