@@ -1816,8 +1816,10 @@ func (db database) hideText(err error) error {
 	if db.from == byDefault {
 		from = "the default user"
 	}
-	text := refused.Message                           // in the language of the server
-	if db.user != db.name && refused.Number != 1049 { // else it may be a database's name
+	// The text is in the language of the server. A database may be called like the
+	// user, and its name is no secret.
+	text := refused.Message
+	if db.user != db.name && refused.Number != 1049 {
 		names := []string{"'" + db.user + "'", from}
 		if refused.Number == 1203 { // some languages have no quotes there
 			names = append(names, " "+db.user+" ", " "+from+" ")
