@@ -1666,9 +1666,10 @@ func (p *pool) openHost(ctx context.Context, host string) (driver.Conn, error) {
 }
 
 // session sets everything that the server or init_connect may have set, and
-// that could change an answer. Each comment in it is read by MariaDB or by
-// MySQL only, because they have different names for the same limit.
-const session = `SET NAMES utf8mb4, autocommit=1, sql_mode='', sql_big_selects=1,
+// that could change an answer. The change of autocommit from 0 to 1 also ends a
+// transaction, which would see old rows only. Each comment in it is read by
+// MariaDB or by MySQL only, because they have different names for the same limit.
+const session = `SET NAMES utf8mb4, autocommit=0, autocommit=1, sql_mode='', sql_big_selects=1,
 	sql_select_limit=18446744073709551615
 	/*M!100101 , max_statement_time=2.2 */ /*M!100301 , system_versioning_asof=DEFAULT */
 	/*!50708 , max_execution_time=2200 */`

@@ -122,7 +122,7 @@ func testFieldSession(t *testing.T, db *mariadb.DB) {
 	for _, set := range sessionSettings {
 		t.Run(strings.Join(set.assignments, ","), func(t *testing.T) { testSetting(t, s, a, set) })
 	}
-	t.Run("flush", func(t *testing.T) { testFlushWithoutAutocommit(t, db, a) })
+	t.Run("flush", func(t *testing.T) { testFlushInTransaction(t, db, a) })
 	t.Run("uncommitted", func(t *testing.T) { testUncommitted(t, s, a, newAdmin(t, db)) })
 	t.Run("statement time", func(t *testing.T) { testStatementTime(t, s, a) })
 	t.Run("idle connections", func(t *testing.T) { testWaitTimeout(t, s, a) })
@@ -175,19 +175,23 @@ func askAndChange(t *testing.T, s *site, a admin) {
 	})
 }
 
-// With autocommit=0 a session that once read goes on to see the rows of that time.
-func testFlushWithoutAutocommit(t *testing.T, db *mariadb.DB, a admin) {
-	a.initConnect(t, "SET autocommit=0")
-	s := installationSite(t, db)
-	s.serve()
-	for _, passwd := range []string{"first", "second", "$5$abcdefgh$OverHash"} {
-		a.exec(t, "UPDATE indimail SET pw_passwd='"+passwd+"' WHERE pw_name='over'")
-		s.text(inlookup.Query{Type: inlookup.TypeFlush, Email: "over@example.com"})
-		all(t, s.client(), "after the flush", map[string]string{
-			"3 over@example.com": "over@example.com " + passwd + " 16",
-		})
+// In a transaction a session goes on to see the rows of its beginning, or of the first SELECT.
+func testFlushInTransaction(t *testing.T, db *mariadb.DB, a admin) {
+	for _, begin := range []string{
+		"SET autocommit=0", "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+	} {
+		a.initConnect(t, begin)
+		s := installationSite(t, db)
+		s.serve()
+		for _, passwd := range []string{"first", "second", "$5$abcdefgh$OverHash"} {
+			a.exec(t, "UPDATE indimail SET pw_passwd='"+passwd+"' WHERE pw_name='over'")
+			s.text(inlookup.Query{Type: inlookup.TypeFlush, Email: "over@example.com"})
+			all(t, s.client(), "after the flush, "+begin, map[string]string{
+				"3 over@example.com": "over@example.com " + passwd + " 16",
+			})
+		}
+		a.exec(t, "ALTER TABLE indimail COMMENT 'altered'")
 	}
-	a.exec(t, "ALTER TABLE indimail COMMENT 'altered'")
 }
 
 // What another session has not committed is given to nobody, and nobody waits for it.
