@@ -50,11 +50,12 @@ import (
 //
 // A Server, a Cache and a Directory give it addresses in lower case. What does
 // not exist has an answer too, see Absent; the error ErrNotFound means the
-// same. Any other error means that there is no answer now, and clients will ask
-// again. A panic counts as an error that wraps ErrUnavailable. A zero Answer, one
-// without the data that its code announces, or one that says "error", needs an
-// error beside it: with a nil error it is ErrInvalid. Resolve must return soon
-// after ctx is done. Many goroutines call it at once.
+// same, unless it wraps ErrUnavailable as well. Any other error means that there
+// is no answer now, and clients will ask again. A panic counts as an error that
+// wraps ErrUnavailable. A zero Answer, one without the data that its code
+// announces, or one that says "error", needs an error beside it: with a nil error
+// it is ErrInvalid. Resolve must return soon after ctx is done. Many goroutines
+// call it at once.
 type Resolver interface {
 	Resolve(ctx context.Context, q Query) (Answer, error)
 }
@@ -85,8 +86,11 @@ func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error)
 	}
 	defer rescue(&err)
 	a, err = r.Resolve(ctx, q)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUnavailable) {
 		return Absent(q), nil
+	}
+	if errors.Is(err, ErrNotFound) { // %v: that is not certain
+		return Answer{}, fmt.Errorf("%w: %v", ErrUnavailable, err)
 	}
 	if err == nil && !a.answers(q.Type) {
 		err = errNoAnswer
@@ -95,13 +99,18 @@ func askResolver(ctx context.Context, r Resolver, q Query) (a Answer, err error)
 }
 
 // ended returns nil, or an error that says why ctx is done. It wraps
-// ErrUnavailable, the context's own error, and its cause.
+// ErrUnavailable, the context's own error, and its cause. But errgroup cancels
+// with the first error, and ErrNotFound may be that of another question.
 func ended(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil {
 		return nil
 	}
-	if cause := context.Cause(ctx); cause != err {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(cause, ErrNotFound):
+		err = fmt.Errorf("%w: %v", err, cause)
+	case cause != err:
 		err = fmt.Errorf("%w: %w", err, cause)
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -251,10 +260,12 @@ func second() uint32 { return uint32(sinceEpoch()/time.Second) + 1 }
 // life returns how long an entry of this kind is given to all. A negative
 // life means that none is kept.
 func (c *Cache) life(k kind) time.Duration {
+	const century = 876_600 * time.Hour // the most there is, and staleFor, would overflow
+	life := cmp.Or(c.TTL, 10*time.Minute)
 	if k == absent {
-		return cmp.Or(c.NegativeTTL, 20*time.Second)
+		life = cmp.Or(c.NegativeTTL, 20*time.Second)
 	}
-	return cmp.Or(c.TTL, 10*time.Minute)
+	return min(life, century)
 }
 
 // staleFor returns how much longer e may be given while Resolver is
@@ -298,7 +309,7 @@ func (c *Cache) appendKey(b []byte, t Type, email []byte) []byte {
 	i := separator(email)
 	local := email
 	switch {
-	case aboutDomain(t, email):
+	case i < 0 && aboutDomain(t, email): // else a flush of such an address would miss it
 		local = nil
 		b = appendLower(b, email)
 	case i < 0:

@@ -30,7 +30,7 @@ func modelKey(typ Type, email string) string {
 	email = strings.ToLower(email)
 	i := strings.LastIndexAny(email, "@%:") // the addresses asked about have one at most
 	switch {
-	case typ == TypeDomain || i < 0 && typ == TypeLimit:
+	case i < 0 && (typ == TypeDomain || typ == TypeLimit):
 		return fmt.Sprint(email, "  ", int(typ), " ")
 	case i < 0:
 		return fmt.Sprint("default.example ", email, " ", int(typ), " ", email)

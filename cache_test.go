@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -938,7 +939,7 @@ func TestFlush(t *testing.T) {
 		"A:One.example", "a@two.example", "a@one.example2", "a@sub.one.example"}
 	userA := []string{"a@one.example", "a%one.example", "A:One.example"}
 	domain := append([]string{"ab@one.example", "b@one.example"}, userA...)
-	types := []Type{TypeUser, TypePasswd, TypeHost, TypeAlias, TypeLimit}
+	types := []Type{TypeUser, TypePasswd, TypeHost, TypeAlias, TypeLimit, TypeDomain}
 	for flush, gone := range map[string][]string{
 		"a@one.example":  userA,
 		"A@ONE.Example":  userA,
@@ -1309,4 +1310,16 @@ func TestExplain(t *testing.T) {
 			t.Errorf("Explain counts: %+v, before %+v", c.Stats(), stats)
 		}
 	})
+}
+
+// TestLongLife: an answer that is kept for ever can also be given in an outage.
+func TestLongLife(t *testing.T) {
+	c := &Cache{Resolver: new(fake), TTL: math.MaxInt64, NegativeTTL: math.MaxInt64}
+	for _, email := range []string{"user@example.com", "nobody@example.com"} {
+		resolve(t, c, TypeHost, email)
+		e, ok := c.Explain(Query{Type: TypeHost, Email: email})
+		if !ok || e.Left <= 0 || e.Usable < e.Left || e.Age < 0 || e.Age > time.Hour {
+			t.Errorf("%s: %+v, %v", email, e, ok)
+		}
+	}
 }

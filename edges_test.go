@@ -655,6 +655,42 @@ func TestContextThatIsDoneAsksNobody(t *testing.T) {
 	}
 }
 
+// TestNotFoundOfAnotherQuestion: an error that also says that there is no answer now does not mean
+// "absent". An errgroup cancels all questions with the error of the first.
+func TestNotFoundOfAnotherQuestion(t *testing.T) {
+	none := settings("FIFOTMPDIR", t.TempDir())
+	done, end := context.WithCancelCause(context.Background())
+	end(fmt.Errorf("another user: %w", inlookup.ErrNotFound))
+	unsure := resolve(func(context.Context, inlookup.Query) (inlookup.Answer, error) {
+		return inlookup.Answer{}, errors.Join(inlookup.ErrNotFound, inlookup.ErrUnavailable)
+	})
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		r    inlookup.Resolver
+	}{
+		{"done, a function", done, yes},
+		{"done, a Cache", done, &inlookup.Cache{Resolver: yes}},
+		{"done, a Client", done, &inlookup.Client{Getenv: none}},
+		{"done, a MySQL", done, &inlookup.MySQL{Getenv: none}},
+		{"unsure", context.Background(), unsure},
+		{"unsure, a Cache", context.Background(), &inlookup.Cache{Resolver: unsure}},
+	} {
+		d := inlookup.Directory{Resolver: c.r}
+		_, err1 := d.Passwd(c.ctx, "user@d")
+		_, err2 := d.Status(c.ctx, "user@d")
+		_, err3 := d.Alias(c.ctx, "user@d")
+		for _, err := range []error{err1, err2, err3} {
+			if !errors.Is(err, inlookup.ErrUnavailable) || errors.Is(err, inlookup.ErrNotFound) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			if c.ctx == done && !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	}
+}
+
 // TestQuestionsAboutTheServer: the methods of Client ask what their names say.
 func TestQuestionsAboutTheServer(t *testing.T) {
 	s := &inlookup.Server{Resolver: yes}

@@ -440,7 +440,8 @@ func (s *Server) Settings() (ServerSettings, error) {
 	if dir != "" {
 		dir = filepath.Clean(dir) // as Client does
 		if dir == "/" || !filepath.IsAbs(dir) {
-			return ServerSettings{}, fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", dir)
+			err := fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", dir)
+			return ServerSettings{}, err
 		}
 	}
 	path := e.requestFIFO(s.Infifo)

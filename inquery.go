@@ -320,9 +320,13 @@ func errorAnswer(t Type) Answer {
 	return NewAnswer(-1)
 }
 
-// isError reports whether a says "error" to a client that asked for type t.
+// isError reports whether a says "error" to a client that asked for type t. Code
+// 0 does, except for the types where it is a value or says "absent".
 func (a Answer) isError(t Type) bool {
-	return a.Code() < 0 || t == TypePasswd && a.Code() == 0
+	if t < TypePasswd || t == TypeHost || t == TypeLimit {
+		return a.Code() < 0
+	}
+	return a.Code() <= 0
 }
 
 // answers reports whether a says anything but "error" to a client that asked for

@@ -276,9 +276,10 @@ var decodeTexts = []decodeCase{
 	{TypeAlias, NewData(TypeAlias, "&a@b\n"), []string{"&a@b"}},
 	{TypeAlias, NewData(TypeAlias, "&a@b\n|c d\n"), []string{"&a@b", "|c d"}},
 	{TypeAlias, NewData(TypeAlias, "&a@b\n\n|c\n"), []string{"&a@b", "", "|c"}},
+	{TypeAlias, NewAnswer(0), ErrUnavailable},
 	{TypeAlias, NewAnswer(-1), ErrUnavailable},
 	{TypeDomain, NewData(TypeDomain, "example.com"), "example.com"},
-	{TypeDomain, NewAnswer(0), ErrNotFound},
+	{TypeDomain, NewAnswer(0), ErrUnavailable}, // Domain has a value for "absent"
 	{TypeDomain, NewAnswer(-1), ErrUnavailable},
 	{TypeStatus, NewData(TypeStatus, "a\nb\n"), "a\nb\n"},
 	{TypeStatus, NewData(TypeStatus, ""), ""},
