@@ -304,11 +304,12 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 }
 
 // connections writes the warnings that came while the databases were asked. What
-// else was logged then is in their own lines.
+// else was logged then, missing tables too, has its own lines.
 func (c *checkup) connections(logged string) {
 	for line := range strings.Lines(logged) {
-		if text, isWarning := strings.CutPrefix(line, "warning: "); isWarning {
-			c.say(warning, "database", "%s", strings.TrimSpace(text))
+		text, isWarning := strings.CutPrefix(strings.TrimSpace(line), "warning: ")
+		if isWarning && !strings.HasSuffix(text, inlookup.ErrNoTable.Error()) {
+			c.say(warning, "database", "%s", text)
 		}
 	}
 }

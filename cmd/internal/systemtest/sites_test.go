@@ -527,6 +527,10 @@ func TestCheckMissingTables(t *testing.T) {
 		if n := strings.Count(log, "bare on localhost: table "+table); n != 1 {
 			t.Errorf("%s is named %d times at the start:\n%s", table, n, log)
 		}
+		named := regexp.MustCompile("bare on localhost: .*table " + table + says)
+		if n := len(named.FindAllString(lines, -1)); n != 1 {
+			t.Errorf("%s is named %d times by -t:\n%s", table, n, lines)
+		}
 	}
 	if status != 0 {
 		t.Errorf("exit %d\n%s", status, lines)
