@@ -1751,13 +1751,13 @@ func usualSocket() string {
 func tlsConfig(env environ, host string, warn func(string, ...any)) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: strings.Trim(host, "[]"), MinVersion: tls.VersionTLS12}
 	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
-		if !suite.Insecure || isRSA(suite.Name) {
+		if !suite.Insecure || isWeak(suite.Name) {
 			cfg.CipherSuites = append(cfg.CipherSuites, suite.ID)
 		}
 	}
 	warnIfWeak := func(state tls.ConnectionState) error {
-		if name := tls.CipherSuiteName(state.CipherSuite); isRSA(name) {
-			warn("%s: TLS with the weak cipher %s: let the server offer ECDHE", host, name)
+		if name := tls.CipherSuiteName(state.CipherSuite); isWeak(name) {
+			warn("%s: TLS with the weak cipher %s: let the server offer ECDHE with GCM", host, name)
 		}
 		return nil
 	}
@@ -1791,10 +1791,15 @@ func tlsConfig(env environ, host string, warn func(string, ...any)) (*tls.Config
 	return cfg, nil
 }
 
-// isRSA reports whether a cipher exchanges keys by RSA. Go leaves these out by
-// default: who gets the server's key later can read what was recorded. But some
-// servers, such as MySQL 5.7, have no other, and without TLS all can be read.
-func isRSA(cipher string) bool { return strings.HasPrefix(cipher, "TLS_RSA_WITH_AES_") }
+// isWeak reports whether Go leaves a cipher with AES out by default. Those that
+// exchange keys by RSA: who gets the server's key later can read what was
+// recorded. Those of CBC with SHA256: how long they take can tell what was sent.
+// But some servers, such as MySQL 5.7, have no other, and without TLS all can be
+// read.
+func isWeak(cipher string) bool {
+	return strings.HasPrefix(cipher, "TLS_RSA_WITH_AES_") ||
+		strings.HasSuffix(cipher, "_AES_128_CBC_SHA256")
+}
 
 // connectError returns the error of connecting to an address, which it names
 // once.

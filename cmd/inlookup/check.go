@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -64,18 +65,19 @@ func check(o options, w io.Writer) int {
 	} else {
 		c.say(ok, "user", "%s: what follows holds for this user", account(os.Geteuid()))
 	}
-	var warnings strings.Builder
+	var warnings warningLog
 	for _, text := range o.warnings {
 		c.say(warning, "options", "%s", text)
 	}
 	config := &inlookup.MySQL{Log: log.New(&warnings, "", 0)}
 	err := config.Reload(false)
 	defer config.Close()
-	c.files(warnings.String(), err)
+	c.files(warnings.take(), err)
 	c.ignored()
 	c.cache()
 	if err == nil {
 		c.databases(config)
+		c.connections(warnings.take())
 	} else {
 		c.say(warning, "database", "not asked: first fix what is wrong above")
 	}
@@ -85,6 +87,27 @@ func check(o options, w io.Writer) int {
 	}
 	c.fifos(o)
 	return c.status
+}
+
+// A warningLog holds what the library logs. Connecting logs from goroutines of
+// its own.
+type warningLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *warningLog) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+// take returns the lines since the last take.
+func (w *warningLog) take() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.text.Reset()
+	return w.text.String()
 }
 
 // problems returns the lines of an error, none for nil.
@@ -280,6 +303,16 @@ func (c *checkup) databases(config *inlookup.MySQL) {
 	}
 }
 
+// connections writes the warnings that came while the databases were asked. What
+// else was logged then is in their own lines.
+func (c *checkup) connections(logged string) {
+	for line := range strings.Lines(logged) {
+		if text, isWarning := strings.CutPrefix(line, "warning: "); isWarning {
+			c.say(warning, "database", "%s", strings.TrimSpace(text))
+		}
+	}
+}
+
 // remedy returns whether an error from a database may pass by itself, and what
 // to do about it.
 func remedy(err error) (v verdict, advice string) {
@@ -329,12 +362,12 @@ func tlsAdvice(err error) string {
 		return "name the file of its CA in MYSQL_OPT_SSL_CA"
 	case errors.As(err, &alert) && alert.Op == "remote error":
 		return "the server broke off the TLS handshake: it has no cipher or version that " +
-			"Go speaks too; let it offer TLS 1.2 or later with ECDHE (ssl_cipher, tls_version), " +
-			"for Go knows no DHE"
+			"Go speaks too; let it offer TLS 1.2 or later with ECDHE and GCM (ssl_cipher, " +
+			"tls_version), for Go knows no DHE"
 	case strings.Contains(err.Error(), "tls: "):
 		return "let the server offer TLS 1.2 or later (tls_version)"
 	case errors.Is(err, mysql.ErrNoTLS):
-		return "turn on TLS in MySQL, or remove ssl from the control file"
+		return "turn on TLS in MySQL, or remove ssl from the control file (in mcdinfo: use_ssl 0)"
 	}
 	return ""
 }
@@ -373,7 +406,8 @@ func isCertificateError(err error) bool {
 
 // MySQL says the same of an account with REQUIRE SSL.
 const fixAccount = "fix user or password there (MYSQL_USER and MYSQL_PASSWD, or host.mysql, " +
-	"which has host:user:password:socket-or-port:ssl); an account that requires TLS needs the ssl"
+	"which has host:user:password:socket-or-port:ssl); an account that requires TLS needs the " +
+	"ssl, or in mcdinfo use_ssl 1"
 
 // refusal is remedy for an error of MySQL.
 func refusal(number uint16) (v verdict, advice string) {
@@ -420,7 +454,8 @@ func refusal(number uint16) (v verdict, advice string) {
 	case 1054: // ER_BAD_FIELD_ERROR
 		return wrong, "add the column: the table is not as IndiMail creates it"
 	case 3159: // ER_SECURE_TRANSPORT_REQUIRED
-		return wrong, "the server requires TLS: add ssl as the fifth field of the control file"
+		return wrong, "the server requires TLS: add ssl as the fifth field of the control file " +
+			"(in mcdinfo: use_ssl 1)"
 	}
 	if advice := shortage(number); advice != "" {
 		return temporary, advice

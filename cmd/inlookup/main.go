@@ -167,7 +167,7 @@ func (o *options) number(name string, to *int64, least, most int64) func(text st
 	return func(text string) error {
 		n, ok := leadingNumber(text, 10)
 		if !ok && strings.HasPrefix(text, "-") {
-			return fmt.Errorf("%s got %q and no number: is its variable empty?", name, text)
+			return errors.New("no number: is its variable empty?")
 		}
 		if ok && n > most && name == "-c" { // "everybody", in a large number
 			n = most

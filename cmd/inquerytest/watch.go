@@ -413,14 +413,17 @@ func (f *picture) cache() {
 	for _, what := range []struct {
 		label, held, bound string
 		text               func(float64) string
+		zero               string // what a bound of 0 means
 	}{
-		{"entries", "cache_entries", "cache_entries_limit", digits},
-		{"bytes", "cache_bytes", "cache_bytes_limit", size},
+		{"entries", "cache_entries", "cache_entries_limit", digits, "no limit"},
+		{"bytes", "cache_bytes", "cache_bytes_limit", size, "nothing is kept"},
 	} {
 		held := f.now.metrics.sum(what.held)
-		bound := f.value(what.bound)
-		rest := "no limit"
-		if bound > 0 {
+		bound := f.now.metrics.get(what.bound)
+		rest := what.zero
+		if math.IsNaN(bound) {
+			rest = "no cache"
+		} else if bound > 0 {
 			rest = fmt.Sprintf("of %-7s %6s  ", what.text(bound), portion(held/bound))
 			rest += f.bar(held, bound, rowLength+len(rest))
 		}

@@ -127,7 +127,17 @@ func TestFrameUnknown(t *testing.T) {
 	text := "inlookup_start_time_seconds 1000\ninlookup_waiting{ 3\nother_thing 5\n" +
 		"inlookup_x{a=\"b} 1\n"
 	got := framed("80", sample{at: time.Unix(1001, 0), metrics: parseMetrics(text)})
-	if !strings.Contains(got, "  entries             0  no limit\n") || strings.Contains(got, "NaN") {
+	if !strings.Contains(got, "  entries             0  no cache\n") || strings.Contains(got, "NaN") {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// CACHE_SIZE=0 keeps nothing.
+func TestFrameKeepsNothing(t *testing.T) {
+	text := "inlookup_cache_entries_limit 0\ninlookup_cache_bytes_limit 0\n"
+	got := framed("80", sample{at: time.Unix(1001, 0), metrics: parseMetrics(text)})
+	want := "  entries             0  no limit\n  bytes              0B  nothing is kept\n"
+	if !strings.Contains(got, want) {
 		t.Errorf("got\n%s", got)
 	}
 }
