@@ -334,7 +334,7 @@ var (
 type Server struct {
 	Resolver  Resolver
 	Infifo    string              // name or path of the request FIFO; "": INFIFO, else infifo
-	Instances int                 // N: request FIFOs NAME.1 to NAME.N; 0 or 1: NAME
+	Instances int                 // N: FIFOs NAME.1 to NAME.N, at most 1000; 0 or 1: NAME
 	Getenv    func(string) string // nil: os.Getenv
 
 	// Log gets faults; nil: none. Of each kind that clients can cause it gets at
@@ -385,6 +385,7 @@ type bound struct {
 const (
 	maxMisses         = 4096 // questions that wait for Resolver
 	maxAdmin          = 64   // of each type that wait for Admin
+	maxInstances      = 1000 // each keeps a thread, and Go ends a program with 10,000
 	adminPause        = time.Millisecond
 	renewEvery        = time.Second     // how often the request FIFOs are looked at
 	readSize          = 256 << 10       // bytes in one read: four times what a new pipe holds
@@ -428,8 +429,8 @@ type ServerSettings struct {
 	ReplyDir string      // REPLYDIR, the only directory for reply FIFOs; "": any
 }
 
-// Settings returns what Listen goes by. An error names the variable that is
-// wrong.
+// Settings returns what Listen goes by. An error names the variable, or the
+// field, that is wrong.
 func (s *Server) Settings() (ServerSettings, error) {
 	e := environ{s.Getenv}
 	mode, err := e.fifoMode()
@@ -443,6 +444,10 @@ func (s *Server) Settings() (ServerSettings, error) {
 			err := fmt.Errorf("REPLYDIR: want an absolute path below /, not %q", dir)
 			return ServerSettings{}, err
 		}
+	}
+	if s.Instances > maxInstances {
+		return ServerSettings{}, fmt.Errorf("Instances: want at most %d, not %d",
+			maxInstances, s.Instances)
 	}
 	path := e.requestFIFO(s.Infifo)
 	fifos := []string{path}

@@ -546,7 +546,7 @@ func TestSettings(t *testing.T) {
 		s    *Server
 		env  []string
 		want ServerSettings
-		err  string // the variable that it names
+		err  string // the variable or the field that it names
 	}{
 		{new(Server), nil, ServerSettings{[]string{"/i/infifo"}, 0o660, ""}, ""},
 		{&Server{Instances: 1}, nil, ServerSettings{[]string{"/i/infifo"}, 0o660, ""}, ""},
@@ -562,6 +562,8 @@ func TestSettings(t *testing.T) {
 		{new(Server), []string{"REPLYDIR", "./replies"}, ServerSettings{}, "REPLYDIR"},
 		{new(Server), []string{"FIFO_MODE", "0444"}, ServerSettings{}, "FIFO_MODE"},
 		{new(Server), []string{"FIFO_MODE", "0"}, ServerSettings{}, "FIFO_MODE"},
+		{&Server{Instances: -1}, nil, ServerSettings{[]string{"/i/infifo"}, 0o660, ""}, ""},
+		{&Server{Instances: 1001}, nil, ServerSettings{}, "Instances"},
 	} {
 		c.s.Resolver = echo
 		c.s.Getenv = environment(append(c.env, "INFIFODIR", "/i")...)
