@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -359,6 +360,9 @@ func tlsAdvice(err error) string {
 		return "name the host as its certificate does; or name the file of its CA in " +
 			"MYSQL_OPT_SSL_CA and unset MYSQL_OPT_SSL_VERIFY_SERVER_CERT: then the name does " +
 			"not count"
+	case isUnfit(err):
+		return "give the server another certificate, which is for servers, has a key of 2048 bits " +
+			"or more, and is signed with SHA-256 by a CA whose certificate says that it is one"
 	case isCertificateError(err):
 		return "name the file of its CA in MYSQL_OPT_SSL_CA"
 	case errors.As(err, &alert) && alert.Op == "remote error":
@@ -399,10 +403,24 @@ func isSelfMade(err error) bool {
 	return len(cert.RawIssuer) > 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject)
 }
 
+// isUnfit reports whether a certificate failed for what it is, whoever its
+// authority may be. Some of Go's errors for that have no type of their own.
+func isUnfit(err error) bool {
+	texts := []string{
+		"insecure algorithm",                          // SHA-1
+		"parent certificate cannot sign",              // of what is no CA
+		"tls: failed to parse certificate",            // such as a negative serial number
+		"invalid signature by the server certificate", // such as a key that is too short
+	}
+	return errors.As(err, new(x509.CertificateInvalidError)) ||
+		slices.ContainsFunc(texts, func(text string) bool {
+			return strings.Contains(err.Error(), text)
+		})
+}
+
 func isCertificateError(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) ||
-		errors.As(err, new(x509.UnknownAuthorityError)) ||
-		errors.As(err, new(x509.CertificateInvalidError))
+		errors.As(err, new(x509.UnknownAuthorityError))
 }
 
 // MySQL says the same of an account with REQUIRE SSL.
