@@ -338,7 +338,7 @@ type Server struct {
 	Getenv    func(string) string // nil: os.Getenv
 
 	// Log gets faults; nil: none. Of each kind that clients can cause it gets at
-	// most one line a second.
+	// most one line a second. Its Writer must not block: requests wait meanwhile.
 	Log *log.Logger
 
 	// Admin answers TypeStatus, TypeFlush and TypeExplain, which ask about the
