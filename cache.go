@@ -260,7 +260,7 @@ func second() uint32 { return uint32(sinceEpoch()/time.Second) + 1 }
 // life returns how long an entry of this kind is given to all. A negative
 // life means that none is kept.
 func (c *Cache) life(k kind) time.Duration {
-	const century = 876_600 * time.Hour // the most there is, and staleFor, would overflow
+	const century = 876_600 * time.Hour // a longer one could overflow with staleFor
 	life := cmp.Or(c.TTL, 10*time.Minute)
 	if k == absent {
 		life = cmp.Or(c.NegativeTTL, 20*time.Second)

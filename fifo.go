@@ -429,8 +429,7 @@ type ServerSettings struct {
 	ReplyDir string      // REPLYDIR, the only directory for reply FIFOs; "": any
 }
 
-// Settings returns what Listen goes by. An error names the variable, or the
-// field, that is wrong.
+// Settings returns what Listen goes by. An error names the variable or field.
 func (s *Server) Settings() (ServerSettings, error) {
 	e := environ{s.Getenv}
 	mode, err := e.fifoMode()
@@ -446,8 +445,7 @@ func (s *Server) Settings() (ServerSettings, error) {
 		}
 	}
 	if s.Instances > maxInstances {
-		return ServerSettings{}, fmt.Errorf("Instances: want at most %d, not %d",
-			maxInstances, s.Instances)
+		return ServerSettings{}, fmt.Errorf("Instances: want at most %d", maxInstances)
 	}
 	path := e.requestFIFO(s.Infifo)
 	fifos := []string{path}
@@ -489,9 +487,8 @@ func (s *Server) listen() error {
 	s.settings = settings
 	s.asRoot = os.Geteuid() == 0
 	if limit, few := FewDescriptors(); few {
-		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: "+
-			"under load answers will be lost; raise the limit (ulimit -n)",
-			limit, descriptorsWanted)
+		s.logLine("warning: at most %d descriptors (files) can be open, and %d are wanted: under "+
+			"load answers will be lost; raise the limit (ulimit -n)", limit, descriptorsWanted)
 	}
 	s.fifos = nil
 	for _, path := range settings.FIFOs {

@@ -323,10 +323,8 @@ func errorAnswer(t Type) Answer {
 // isError reports whether a says "error" to a client that asked for type t. Code
 // 0 does, except for the types where it is a value or says "absent".
 func (a Answer) isError(t Type) bool {
-	if t < TypePasswd || t == TypeHost || t == TypeLimit {
-		return a.Code() < 0
-	}
-	return a.Code() <= 0
+	zeroIsAnswer := t < TypePasswd || t == TypeHost || t == TypeLimit
+	return a.Code() < 0 || a.Code() == 0 && !zeroIsAnswer
 }
 
 // answers reports whether a says anything but "error" to a client that asked for
@@ -891,10 +889,9 @@ func receive(ctx context.Context, in *os.File, t Type) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	code := WireAnswer(string(b[:headerSize])).Code()
-	size := headerSize + dataSize(t, code)
+	size := headerSize + dataSize(t, WireAnswer(string(b[:headerSize])).Code())
 	if size > len(b) {
-		return Answer{}, fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, code)
+		return Answer{}, fmt.Errorf("%w: a reply of %d bytes", ErrInvalid, size)
 	}
 	if got < size {
 		_, err = io.ReadAtLeast(in, b[got:], size-got)
