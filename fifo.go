@@ -445,7 +445,7 @@ func (s *Server) Settings() (ServerSettings, error) {
 		}
 	}
 	if s.Instances > maxInstances {
-		return ServerSettings{}, fmt.Errorf("Instances: want at most %d", maxInstances)
+		return ServerSettings{}, fmt.Errorf("field Instances: want at most %d", maxInstances)
 	}
 	path := e.requestFIFO(s.Infifo)
 	fifos := []string{path}
