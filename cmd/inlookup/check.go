@@ -361,8 +361,9 @@ func tlsAdvice(err error) string {
 			"MYSQL_OPT_SSL_CA and unset MYSQL_OPT_SSL_VERIFY_SERVER_CERT: then the name does " +
 			"not count"
 	case isUnfit(err):
-		return "give the server another certificate, which is for servers, has a key of 2048 bits " +
-			"or more, and is signed with SHA-256 by a CA whose certificate says that it is one"
+		return "give the server another certificate, which is for servers, has a key of 2048 " +
+			"bits or more, and is signed with SHA-256 by a CA whose certificate says that it " +
+			"is one"
 	case isCertificateError(err):
 		return "name the file of its CA in MYSQL_OPT_SSL_CA"
 	case errors.As(err, &alert) && alert.Op == "remote error":
@@ -442,8 +443,7 @@ func refusal(number uint16) (v verdict, advice string) {
 		1143: // ER_COLUMNACCESS_DENIED_ERROR
 		return wrong, "GRANT SELECT on the table, or fix its name in MYSQL_TABLE, " +
 			"MYSQL_INACTIVE_TABLE or CNTRL_TABLE"
-	case 1356, // ER_VIEW_INVALID
-		1449: // ER_NO_SUCH_USER
+	case 1356, 1449: // ER_VIEW_INVALID, ER_NO_SUCH_USER
 		return wrong, "fix the view: its definer must exist, and have SELECT on its tables"
 	case 1820, // ER_MUST_CHANGE_PASSWORD
 		1862: // ER_MUST_CHANGE_PASSWORD_LOGIN
